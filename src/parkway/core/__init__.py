@@ -1,0 +1,1 @@
+"""The vocabulary of Parkway: request and response types, errors, ids, configuration, tasks."""

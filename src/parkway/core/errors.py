@@ -1,0 +1,244 @@
+"""Every error that Parkway tells anybody: a class, a code, an HTTP status, and what to do next.
+
+An error that reaches a client is a `ParkwayError`; its body is OpenAI's error object with two additions, a stable
+`code` from this file and the `request_id` under which the request was logged. Errors that only the person at the
+terminal sees (`ConfigurationError`, `StartupError`) are `ParkwayError`s too and end the command with `exit_code`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+
+class ParkwayError(Exception):
+    """Base of all errors with a meaning to somebody outside the code.
+
+    Args:
+        message: What was wrong, with the value; what would be right; where to change it.
+        param: The request field at fault, in OpenAI's dotted form (`messages.0.role`), if there is one.
+        retry_after_s: When trying again makes sense; becomes the `Retry-After` header, rounded up to whole seconds.
+    """
+
+    status: ClassVar[int] = 500
+    type: ClassVar[str] = "server_error"
+    code: ClassVar[str] = "internal_error"
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, message: str, *, param: str | None = None, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.retry_after_s = retry_after_s
+
+    def to_body(self, request_id: str | None = None) -> dict[str, Any]:
+        """OpenAI's error object, as a JSON-ready dict."""
+        error: dict[str, Any] = {
+            "message": self.message,
+            "type": self.type,
+            "param": self.param,
+            "code": self.code,
+        }
+        if request_id is not None:
+            error["request_id"] = request_id
+        return {"error": error}
+
+    def headers(self) -> dict[str, str]:
+        """Headers that belong to the answer: `Retry-After` where trying again makes sense."""
+        if self.retry_after_s is None:
+            return {}
+        return {"retry-after": str(max(1, -int(-self.retry_after_s // 1)))}
+
+
+class InternalError(ParkwayError):
+    """A defect of ours. The client learns the request id, the log has the rest."""
+
+
+# The request is wrong: told to the client, who has to change it.
+
+
+class InvalidRequest(ParkwayError):
+    """A field has a wrong type or a value out of its range."""
+
+    status = 400
+    type = "invalid_request_error"
+    code = "invalid_request"
+
+
+class MalformedJSON(InvalidRequest):
+    """The body is not JSON."""
+
+    code = "malformed_json"
+
+
+class UnsupportedField(InvalidRequest):
+    """A field that would change the result if it were ignored, and that is not supported."""
+
+    code = "unsupported_field"
+
+
+class ContextLengthExceeded(InvalidRequest):
+    """Prompt and answer can never fit into the model's context or into the cache."""
+
+    code = "context_length_exceeded"
+
+
+class BodyTooLarge(InvalidRequest):
+    """The body is over the limit; set by `gateway.max_body_bytes`."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class MethodNotAllowed(InvalidRequest):
+    """The path exists, the method on it does not."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class NotFound(InvalidRequest):
+    """No such path, conversation, key or request."""
+
+    status = 404
+    code = "not_found"
+
+
+class ModelNotFound(NotFound):
+    """No such model; the message names the nearest one."""
+
+    code = "model_not_found"
+
+
+class Conflict(InvalidRequest):
+    """The thing exists already, or changed under the caller."""
+
+    status = 409
+    code = "conflict"
+
+
+# The caller may not.
+
+
+class MissingKey(ParkwayError):
+    """No credentials were sent."""
+
+    status = 401
+    type = "authentication_error"
+    code = "missing_api_key"
+
+
+class InvalidKey(ParkwayError):
+    """The credentials are unknown, revoked or malformed."""
+
+    status = 401
+    type = "authentication_error"
+    code = "invalid_api_key"
+
+
+class NotAllowed(ParkwayError):
+    """Known, and not permitted."""
+
+    status = 403
+    type = "permission_error"
+    code = "not_allowed"
+
+
+class RateLimited(ParkwayError):
+    """Over a limit; `Retry-After` says when the next request would pass."""
+
+    status = 429
+    type = "rate_limit_error"
+    code = "rate_limit_exceeded"
+
+
+# Parkway or an endpoint cannot, now: told to the client, who may try again.
+
+
+class Overloaded(ParkwayError):
+    """A bounded queue is full."""
+
+    status = 503
+    type = "server_error"
+    code = "overloaded"
+
+
+class Draining(ParkwayError):
+    """The process is about to stop and takes nothing new."""
+
+    status = 503
+    code = "draining"
+
+
+class NoEndpoint(ParkwayError):
+    """The model is known, but no endpoint that serves it is healthy."""
+
+    status = 503
+    code = "no_healthy_endpoint"
+
+
+class EndpointFailed(ParkwayError):
+    """The endpoint answered with something that is no answer, or not at all."""
+
+    status = 502
+    code = "endpoint_failed"
+
+
+class StreamInterrupted(EndpointFailed):
+    """The endpoint went away after the first byte was sent to the client. Never retried: the client has half of it."""
+
+    code = "stream_interrupted"
+
+
+class DeadlineExceeded(ParkwayError):
+    """The request took longer than its deadline."""
+
+    status = 504
+    code = "deadline_exceeded"
+
+
+class StoreUnavailable(ParkwayError):
+    """The database does not answer."""
+
+    status = 503
+    code = "store_unavailable"
+
+
+class RelayedError(ParkwayError):
+    """An endpoint's own refusal (4xx), handed on with its status, type and code."""
+
+    def __init__(self, message: str, *, status: int, type: str, code: str, param: str | None = None) -> None:
+        super().__init__(message, param=param)
+        self.status = status  # pyright: ignore[reportAttributeAccessIssue]
+        self.type = type  # pyright: ignore[reportAttributeAccessIssue]
+        self.code = code  # pyright: ignore[reportAttributeAccessIssue]
+
+
+# Told to the person at the terminal.
+
+
+class ConfigurationError(ParkwayError):
+    """The configuration is wrong: file, line, key, and what would be right."""
+
+    code = "configuration_error"
+    exit_code = 2
+
+
+class StartupError(ParkwayError):
+    """Parkway cannot start: the home is not writable, the port is taken, another Parkway runs there."""
+
+    code = "startup_error"
+    exit_code = 3
+
+
+class ModelFilesError(StartupError):
+    """A model directory is incomplete, damaged or of a kind that is not supported."""
+
+    code = "model_files_error"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean "x"?`, or an empty string if nothing known comes near `word`."""
+    near = difflib.get_close_matches(word[:200], list(known), n=1, cutoff=0.6)
+    return f' Did you mean "{near[0]}"?' if near else ""
