@@ -1,0 +1,1 @@
+"""The HTTP surface: routes, authentication, streaming to the client, OpenAPI."""

@@ -1,0 +1,41 @@
+"""The gateway as an ASGI application: which path leads where."""
+
+from __future__ import annotations
+
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from parkway.feedback.scores import Scores
+from parkway.gateway.config import GatewayConfig
+from parkway.gateway.door import Door
+from parkway.gateway.models import ModelRoute
+from parkway.gateway.openapi import OpenApi
+from parkway.gateway.own import OwnRoutes, now_s
+from parkway.gateway.readiness import Readiness
+from parkway.pipeline.exchange import Surface
+from parkway.pipeline.parts import Parts
+
+
+def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayConfig) -> ASGIApp:
+    """Builds the application. Nothing here does any work; every part comes ready to use."""
+    own = OwnRoutes(parts=parts, scores=scores, readiness=readiness, config=config, started_s=now_s())
+    document = OpenApi()
+    routes = [
+        *(
+            Route(f"/v1{surface.path}", ModelRoute(surface, parts, config), methods=["POST"])
+            for surface in (Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS)
+        ),
+        Route("/v1/models", own.list_models, methods=["GET"]),
+        Route("/v1/models/{model:path}", own.show_model, methods=["GET"]),
+        Route("/v1/feedback", own.give_feedback, methods=["POST"]),
+        Route("/v1/conversations", own.list_conversations, methods=["GET"]),
+        Route("/v1/conversations", own.create_conversation, methods=["POST"]),
+        Route("/v1/conversations/{conversation}", own.show_conversation, methods=["GET"]),
+        Route("/v1/conversations/{conversation}", own.delete_conversation, methods=["DELETE"]),
+        Route("/healthz", own.alive, methods=["GET"]),
+        Route("/readyz", own.ready, methods=["GET"]),
+        Route("/metrics", own.metrics, methods=["GET"]),
+        Route("/openapi.json", document.show, methods=["GET"]),
+    ]
+    router = Router(routes=routes, redirect_slashes=False)
+    return Door(router, draining=lambda: readiness.draining, max_requests=config.max_requests)

@@ -1,0 +1,96 @@
+"""The outermost layer: every request gets an id, every failure an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from parkway.core.errors import Draining, InternalError, MethodNotAllowed, NotFound, Overloaded, ParkwayError
+from parkway.core.ids import new_id
+from parkway.core.wire import encode
+
+log = logging.getLogger(__name__)
+
+
+class Door:
+    """Pure ASGI middleware (Starlette's BaseHTTPMiddleware would hide that a client has left).
+
+    Args:
+        draining: True once the process is about to stop; new requests are then refused with 503.
+        max_requests: The most requests at one moment; one more is refused with 503.
+    """
+
+    def __init__(self, app: ASGIApp, draining: Callable[[], bool], max_requests: int) -> None:
+        self._app = app
+        self._draining = draining
+        self._max_requests = max_requests
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = new_id("req")
+        scope.setdefault("app", self)  # without it Starlette answers 404 and 405 itself, in plain text
+        scope.setdefault("state", {})["request_id"] = request_id
+        id_header = (b"x-request-id", request_id.encode())
+        started = False
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), id_header]
+            await send(message)
+
+        self._running += 1
+        try:
+            if scope["path"].startswith("/v1/"):
+                self._check_capacity()
+            await self._app(scope, receive, send_with_id)
+        except ParkwayError as error:
+            if started:
+                raise
+            await _answer(error, request_id, send_with_id)
+        except HTTPException as error:
+            if started:
+                raise
+            await _answer(_of_routing(error, scope), request_id, send_with_id)
+        except Exception:  # a defect of ours must still be an answer with a request id, and a line in the log
+            log.exception("request %s failed", request_id)
+            if started:
+                raise
+            await _answer(
+                InternalError("internal error; the server's log has the details under this request id"),
+                request_id,
+                send_with_id,
+            )
+        finally:
+            self._running -= 1
+
+    def _check_capacity(self) -> None:
+        if self._draining():
+            raise Draining("this gateway is stopping and takes no new requests; try again", retry_after_s=1)
+        if self._running > self._max_requests:
+            raise Overloaded(
+                f"this gateway answers {self._max_requests} requests at a time, set by gateway.max_requests; try again",
+                retry_after_s=1,
+            )
+
+
+def _of_routing(error: HTTPException, scope: Scope) -> ParkwayError:
+    path = scope["path"][:200]
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return MethodNotAllowed(f"{scope['method']} {path} is not a route; this path takes {allowed}")
+    return NotFound(f"{scope['method']} {path} is not a route; /openapi.json lists all of them")
+
+
+async def _answer(error: ParkwayError, request_id: str, send: Send) -> None:
+    headers = [(b"content-type", b"application/json")]
+    headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": encode(error.to_body(request_id))})

@@ -1,0 +1,191 @@
+"""`/openapi.json`, generated from the wire types."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+import parkway
+from parkway.aggregate.conversations import Conversation, ConversationList, NewConversation
+from parkway.core.chat import ChatChunk, ChatCompletion, ChatRequest
+from parkway.core.completions import Completion, CompletionRequest
+from parkway.core.embeddings import EmbeddingList, EmbeddingRequest
+from parkway.core.models import Model, ModelList
+from parkway.feedback.scores import Feedback, FeedbackRequest
+from parkway.gateway.own import Deleted, Health
+
+_REF = "#/components/schemas/{name}"
+
+
+class ErrorDetail(msgspec.Struct, kw_only=True):
+    message: str
+    type: str
+    param: str | None
+    code: str
+    request_id: str
+
+
+class ErrorBody(msgspec.Struct, kw_only=True):
+    """Every answer with a status of 400 and above."""
+
+    error: ErrorDetail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """One method on one path, as the document describes it."""
+
+    method: str
+    path: str
+    summary: str
+    answer: type[Any] | None
+    status: int = 200
+    body: type[Any] | None = None
+    event: type[Any] | None = None
+    """The type of one server-sent event, where the answer may be streamed."""
+    query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    open: bool = False
+    """Answers without a key."""
+    failures: tuple[int, ...] = ()
+
+
+_MODEL_FAILURES = (400, 404, 413, 502, 503, 504)
+_PAGE = {
+    "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
+    "after": {"type": "string"},
+}
+
+OPERATIONS = (
+    Operation(
+        method="post", path="/v1/chat/completions", summary="Chat with a model", body=ChatRequest,
+        answer=ChatCompletion, event=ChatChunk, failures=_MODEL_FAILURES,
+    ),
+    Operation(
+        method="post", path="/v1/completions", summary="Continue a text", body=CompletionRequest,
+        answer=Completion, event=Completion, failures=_MODEL_FAILURES,
+    ),
+    Operation(
+        method="post", path="/v1/embeddings", summary="Embed texts", body=EmbeddingRequest,
+        answer=EmbeddingList, failures=_MODEL_FAILURES,
+    ),
+    Operation(method="get", path="/v1/models", summary="List the models", answer=ModelList),
+    Operation(method="get", path="/v1/models/{model}", summary="Show a model", answer=Model, failures=(404,)),
+    Operation(
+        method="post", path="/v1/feedback", summary="Score or correct an answer", body=FeedbackRequest,
+        answer=Feedback, status=201, failures=(400, 404, 413, 503, 504),
+    ),
+    Operation(
+        method="get", path="/v1/conversations", summary="List the caller's conversations", answer=ConversationList,
+        query=_PAGE, failures=(400, 503),
+    ),
+    Operation(
+        method="post", path="/v1/conversations", summary="Create a conversation", body=NewConversation,
+        answer=Conversation, status=201, failures=(400, 409, 413, 503, 504),
+    ),
+    Operation(
+        method="get", path="/v1/conversations/{conversation}", summary="Show a conversation with its messages",
+        answer=Conversation, failures=(400, 404, 503),
+    ),
+    Operation(
+        method="delete", path="/v1/conversations/{conversation}", summary="Delete a conversation",
+        answer=Deleted, failures=(400, 404, 503),
+    ),
+    Operation(method="get", path="/healthz", summary="The process is alive", answer=Health, open=True),
+    Operation(
+        method="get", path="/readyz", summary="The next request would be answered", answer=Health, open=True,
+    ),
+    Operation(method="get", path="/metrics", summary="Prometheus metrics", answer=None),
+    Operation(method="get", path="/openapi.json", summary="This document", answer=None, open=True),
+)  # fmt: skip
+
+
+def document() -> dict[str, Any]:
+    """The OpenAPI 3.1 document of the whole surface."""
+    types = {
+        kind
+        for operation in OPERATIONS
+        for kind in (operation.body, operation.answer, operation.event, ErrorBody)
+        if kind is not None
+    }
+    ordered = sorted(types, key=lambda kind: kind.__name__)
+    schemas, components = msgspec.json.schema_components(ordered, ref_template=_REF)
+    names = dict(zip(ordered, schemas, strict=True))
+    paths: dict[str, dict[str, Any]] = {}
+    for operation in OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _describe(operation, names)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Parkway",
+            "version": parkway.__version__,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            "description": "OpenAI's API over your own models, and Parkway's own routes beside it.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`parkway key show`"}},
+        },
+        "security": [{"key": []}],
+    }
+
+
+def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) -> dict[str, Any]:
+    failures = operation.failures if operation.open else (401, 429, *operation.failures)
+    content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
+    if operation.answer is not None:
+        content = {"application/json": {"schema": schemas[operation.answer]}}
+    elif operation.open:
+        content = {"application/json": {"schema": {"type": "object"}}}
+    if operation.event is not None:
+        content["text/event-stream"] = {
+            "schema": {"type": "string", "description": "server-sent events, ended by `data: [DONE]`"},
+            "x-event-schema": schemas[operation.event],
+        }
+    answers: dict[str, Any] = {str(operation.status): {"description": "Success", "content": content}}
+    if operation.path == "/readyz":
+        answers["503"] = {"description": "Not ready; `reasons` says why", "content": content}
+    for status in sorted(set(failures)):
+        answers[str(status)] = {
+            "description": "Refused or failed; `code` says why",
+            "content": {"application/json": {"schema": schemas[ErrorBody]}},
+        }
+    described: dict[str, Any] = {
+        "summary": operation.summary,
+        "operationId": f"{operation.method}_{operation.path.strip('/').replace('/', '_').strip('{}')}".replace("{", ""),
+        "parameters": [*_path_parameters(operation.path), *_query_parameters(operation.query)],
+        "responses": answers,
+    }
+    if operation.body is not None:
+        body = {"application/json": {"schema": schemas[operation.body]}}
+        described["requestBody"] = {"required": True, "content": body}
+    if operation.open:
+        described["security"] = []
+    return described
+
+
+def _path_parameters(path: str) -> list[dict[str, Any]]:
+    names = [part[1:-1] for part in path.split("/") if part.startswith("{")]
+    return [
+        {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}} for name in names
+    ]
+
+
+def _query_parameters(query: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"name": name, "in": "query", "required": False, "schema": schema} for name, schema in query.items()]
+
+
+class OpenApi:
+    """Serves the document; it is built at the first request and kept."""
+
+    def __init__(self) -> None:
+        self._body: bytes | None = None
+
+    async def show(self, _: Request) -> Response:
+        if self._body is None:
+            self._body = msgspec.json.encode(document())
+        return Response(self._body, media_type="application/json")

@@ -1,0 +1,156 @@
+"""Parkway's own routes: models, feedback, conversations, health, metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from starlette.requests import Request
+from starlette.responses import Response
+
+from parkway.aggregate.conversations import Conversation, ConversationList, NewConversation
+from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, ModelNotFound, nearest
+from parkway.core.models import Model, ModelList
+from parkway.core.wire import decode, encode
+from parkway.feedback.scores import FeedbackRequest, Scores
+from parkway.gateway.config import GatewayConfig
+from parkway.gateway.readiness import Readiness
+from parkway.pipeline.parts import Parts
+from parkway.policy.keys import Caller
+
+T = TypeVar("T")
+
+
+class Json(Response):
+    """A msgspec struct, or anything that msgspec encodes, as JSON."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return encode(content)
+
+
+class Deleted(msgspec.Struct, kw_only=True):
+    id: str
+    deleted: bool = True
+
+
+class Health(msgspec.Struct, kw_only=True):
+    """`reasons` says what is missing when `status` is not `ok`."""
+
+    status: str
+    reasons: list[str] = []
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRoutes:
+    """The handlers; `gateway/app.py` gives each its path."""
+
+    parts: Parts
+    scores: Scores
+    readiness: Readiness
+    config: GatewayConfig
+    started_s: int
+
+    def caller(self, request: Request) -> Caller:
+        """Who asks, within the same limits as on the model routes."""
+        caller = self.parts.keys.identify(request.headers.get("authorization"))
+        self.parts.limiter.admit(caller.key_id)
+        return caller
+
+    async def body(self, request: Request, cls: type[T]) -> T:
+        """The request body as `cls`, within the limits on size and time."""
+        limit = self.parts.bounds.max_body_bytes
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self.config.body_timeout_s):
+                async for piece in request.stream():
+                    pieces.append(piece)
+                    size += len(piece)
+                    if size > limit:
+                        raise BodyTooLarge(f"the body is over {limit} bytes; send less, or raise bounds.max_body_bytes")
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"the request body did not arrive within {self.config.body_timeout_s:g} s; "
+                "set by gateway.body_timeout_s"
+            ) from error
+        return decode(b"".join(pieces), cls)
+
+    async def list_models(self, request: Request) -> Response:
+        self.caller(request)
+        return Json(ModelList(data=[self._model(name) for name in self.parts.router.models()]))
+
+    async def show_model(self, request: Request) -> Response:
+        self.caller(request)
+        name: str = request.path_params["model"]
+        known = self.parts.router.models()
+        if name not in known:
+            raise ModelNotFound(f'model "{name[:128]}" does not exist.{nearest(name, known)}', param="model")
+        return Json(self._model(name))
+
+    def _model(self, name: str) -> Model:
+        return Model(id=name, created=self.started_s)
+
+    async def give_feedback(self, request: Request) -> Response:
+        caller = self.caller(request)
+        feedback = await self.body(request, FeedbackRequest)
+        return Json(await self.scores.add(feedback, caller.key_id), status_code=201)
+
+    async def create_conversation(self, request: Request) -> Response:
+        caller = self.caller(request)
+        new = await self.body(request, NewConversation)
+        return Json(await self.parts.conversations.create(caller.key_id, new), status_code=201)
+
+    async def list_conversations(self, request: Request) -> Response:
+        caller = self.caller(request)
+        limit = _integer(request, "limit", default=20, low=1, high=100)
+        after = request.query_params.get("after")
+        page: ConversationList = await self.parts.conversations.list(caller.key_id, limit, after)
+        return Json(page)
+
+    async def show_conversation(self, request: Request) -> Response:
+        caller = self.caller(request)
+        found: Conversation = await self.parts.conversations.get(caller.key_id, request.path_params["conversation"])
+        return Json(found)
+
+    async def delete_conversation(self, request: Request) -> Response:
+        caller = self.caller(request)
+        conversation_id: str = request.path_params["conversation"]
+        await self.parts.conversations.delete(caller.key_id, conversation_id)
+        return Json(Deleted(id=conversation_id))
+
+    async def alive(self, _: Request) -> Response:
+        return Json(Health(status="ok"))
+
+    async def ready(self, _: Request) -> Response:
+        reasons = self.readiness.reasons()
+        if reasons:
+            return Json(Health(status="not ready", reasons=reasons), status_code=503, headers={"retry-after": "1"})
+        return Json(Health(status="ok"))
+
+    async def metrics(self, request: Request) -> Response:
+        self.caller(request)
+        return Response(self.parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _integer(request: Request, name: str, *, default: int, low: int, high: int) -> int:
+    """A whole number from the query, within bounds."""
+    given = request.query_params.get(name)
+    if given is None:
+        return default
+    try:
+        value = int(given)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise InvalidRequest(f"`{name}`: {given[:40]!r} is not a whole number from {low} to {high}", param=name)
+    return value
+
+
+def now_s() -> int:
+    """Seconds since 1970, for fields called `created`."""
+    return int(time.time())

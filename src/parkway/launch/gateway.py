@@ -1,0 +1,117 @@
+"""The gateway process: puts the parts together and serves them on a socket."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from types import FrameType
+
+import uvicorn
+import uvloop
+from starlette.types import ASGIApp
+
+from parkway.aggregate.conversations import Conversations
+from parkway.core.tasks import Tasks
+from parkway.feedback.log import RequestLog
+from parkway.feedback.metrics import Metrics
+from parkway.feedback.scores import Scores
+from parkway.gateway.app import create
+from parkway.gateway.readiness import Readiness
+from parkway.launch.settings import Settings
+from parkway.pipeline.parts import Parts
+from parkway.policy.keys import KeyRing
+from parkway.policy.limits import Limiter
+from parkway.router.registry import Registry, View
+from parkway.router.router import Router
+from parkway.store.home import Home
+from parkway.store.revisions import Watch
+from parkway.store.sql import Database
+
+def run(settings: Settings, home: Home, listener: socket.socket) -> None:
+    """Serves the gateway on `listener` until SIGTERM or SIGINT, then drains.
+
+    Raises:
+        StartupError: The store cannot be reached.
+    """
+    uvloop.run(_serve(settings, home, listener))
+
+
+async def _serve(settings: Settings, home: Home, listener: socket.socket) -> None:
+    database = Database.open(settings.store.url or home.database_url)
+    try:
+        async with _parts(settings, database) as (app, readiness):
+            await _listen(app, readiness, settings, listener)
+    finally:
+        database.close()
+
+
+@asynccontextmanager
+async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+    """Everything that the pipeline works with, live: keys and endpoints follow the store."""
+    keys = KeyRing()
+    view = View()
+    router = Router(view, settings.router)
+    requests = RequestLog(database, settings.feedback)
+    metrics = Metrics(requests, router.models)
+    parts = Parts(
+        keys=keys,
+        limiter=Limiter(settings.limits),
+        conversations=Conversations(database, settings.conversations),
+        router=router,
+        log=requests,
+        metrics=metrics,
+        bounds=settings.bounds,
+    )
+    registry = Registry(database)
+    await keys.load(database)
+    view.load(await database.run(registry.read))
+    readiness = Readiness(router=router, expected=settings.local_models())
+
+    async def follow() -> None:
+        async for topic in Watch(database, ("keys", "endpoints")):
+            if topic == "keys":
+                await keys.load(database)
+            else:
+                view.load(await database.run(registry.read))
+
+    async with Tasks("gateway") as tasks:
+        await router.start()
+        requests.start(tasks)
+        tasks.start(follow(), name="follow")
+        try:
+            yield create(parts, Scores(database, requests), readiness, settings.gateway), readiness
+        finally:
+            await router.close()
+            await requests.close()
+
+
+class _DrainingServer(uvicorn.Server):
+    """uvicorn, which on the first signal refuses what is new and finishes what runs; on the second, stops at once."""
+
+    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
+        super().__init__(config)
+        self._readiness = readiness
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn's own version raises the signal again after the drain, which would end the process before the
+        # request log is flushed.
+        self.force_exit = self.should_exit
+        self.should_exit = True
+        self._readiness.draining = True
+
+
+async def _listen(app: ASGIApp, readiness: Readiness, settings: Settings, listener: socket.socket) -> None:
+    config = uvicorn.Config(
+        app,
+        loop="none",
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=max(1, round(settings.gateway.drain_s)),
+        timeout_keep_alive=75,  # longer than the idle time of the proxies that stand in front of gateways
+    )
+    await _DrainingServer(config, readiness).serve(sockets=[listener])

@@ -1,0 +1,1 @@
+"""The path of one request: identify, admit, remember, route, infer, aggregate, record."""

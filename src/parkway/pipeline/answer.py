@@ -1,0 +1,50 @@
+"""The story of one request. Read it from top to bottom; each stage is told in the file that it is imported from."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from parkway.core.errors import DeadlineExceeded, InternalError, ParkwayError
+from parkway.pipeline.admission import admit
+from parkway.pipeline.exchange import Exchange
+from parkway.pipeline.identity import identify
+from parkway.pipeline.inference import infer, refuse
+from parkway.pipeline.memory import aggregate, remember
+from parkway.pipeline.parts import Parts
+from parkway.pipeline.record import record
+from parkway.pipeline.routing import route
+
+log = logging.getLogger(__name__)
+
+
+async def answer(exchange: Exchange, parts: Parts) -> Exchange:
+    """Takes a request from the client to an endpoint, the answer back, and writes down what happened, once.
+
+    Every failure becomes an answer: OpenAI's error object, or an error event if the stream has begun. The one
+    exception that leaves here is `CancelledError`: the client has left, or the process stops.
+    """
+    try:
+        async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.resources:
+            await identify(exchange, parts)  # who are you
+            await admit(exchange, parts)  # may you, how much, and is it a request that we understand
+            await remember(exchange, parts)  # what was said before
+            await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
+            await infer(exchange, parts)  # the answer, relayed as it comes
+            await aggregate(exchange, parts)  # what will be remembered of it
+    except ParkwayError as error:
+        exchange.error = error
+    except TimeoutError:
+        exchange.error = DeadlineExceeded("the request took longer than its time-out; set by gateway.timeout_s")
+    except asyncio.CancelledError:
+        exchange.client_left = True
+        raise
+    except Exception:  # a defect of ours must still be an answer with a request id, and a line in the log
+        log.exception("request %s failed", exchange.request_id)
+        exchange.error = InternalError("internal error; the server's log has the details under this request id")
+    finally:
+        record(exchange, parts)
+    if exchange.error is not None:
+        await refuse(exchange, exchange.error)
+    return exchange

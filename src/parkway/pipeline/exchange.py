@@ -1,0 +1,124 @@
+"""One request on its way through the pipeline, and what has become of it so far."""
+
+from __future__ import annotations
+
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from parkway.aggregate.transcript import Transcript
+from parkway.core.chat import ChatRequest, Message
+from parkway.core.completions import CompletionRequest
+from parkway.core.embeddings import EmbeddingRequest
+from parkway.core.errors import ParkwayError
+from parkway.policy.keys import Caller
+from parkway.router.router import Reply
+
+Request = ChatRequest | CompletionRequest | EmbeddingRequest
+Headers = list[tuple[bytes, bytes]]
+
+
+class Surface(StrEnum):
+    """A route that models are asked through; the value is its name in the log."""
+
+    CHAT = "chat"
+    COMPLETIONS = "completions"
+    EMBEDDINGS = "embeddings"
+
+    @property
+    def path(self) -> str:
+        """The path under an endpoint's base URL."""
+        return "/chat/completions" if self is Surface.CHAT else f"/{self.value}"
+
+    @property
+    def request_type(self) -> type[Request]:
+        return _REQUEST_TYPES[self]
+
+
+_REQUEST_TYPES: dict[Surface, type[Request]] = {
+    Surface.CHAT: ChatRequest,
+    Surface.COMPLETIONS: CompletionRequest,
+    Surface.EMBEDDINGS: EmbeddingRequest,
+}
+
+
+class Client(Protocol):
+    """Where the request came from and the answer goes; the gateway implements it over ASGI, tests over a list."""
+
+    async def read(self, max_bytes: int) -> bytes:
+        """The whole request body; raises `BodyTooLarge`."""
+        ...
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Sends the status line and the headers. After it, `started` is true and nothing can be retried."""
+        ...
+
+    async def send(self, data: bytes, *, more: bool) -> None:
+        """Sends a piece of the body; waits while the client reads slowly."""
+        ...
+
+    @property
+    def started(self) -> bool: ...
+
+    @property
+    def finished(self) -> bool: ...
+
+
+@dataclass(slots=True, kw_only=True)
+class Exchange:
+    """What is known of a request. Each stage fills in its part.
+
+    `started` and `deadline` are on the monotonic clock, in seconds; `started_ms` is since 1970.
+    """
+
+    request_id: str
+    surface: Surface
+    client: Client
+    authorization: str | None
+    deadline: float
+    traceparent: str | None = None
+    started: float = field(default_factory=time.monotonic)
+    started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
+    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """Closed when the exchange ends, however it ends: the upstream connection, its outstanding count."""
+
+    caller: Caller | None = None  # identify
+    body: bytes = b""  # admit
+    request: Request | None = None  # admit
+    history: list[Message] = field(default_factory=list)  # remember
+    reply: Reply | None = None  # route
+    transcript: Transcript = field(default_factory=Transcript)  # infer
+    first_token: float | None = None  # infer
+    error: ParkwayError | None = None
+    client_left: bool = False
+
+    @property
+    def stream(self) -> bool:
+        return not isinstance(self.request, EmbeddingRequest | None) and bool(self.request.stream)
+
+    @property
+    def conversation_id(self) -> str | None:
+        return self.request.conversation if isinstance(self.request, ChatRequest) else None
+
+    @property
+    def known_caller(self) -> Caller:
+        """The caller, in stages after identify."""
+        if self.caller is None:
+            raise RuntimeError("a stage that needs the caller ran before identify")
+        return self.caller
+
+    @property
+    def known_request(self) -> Request:
+        """The decoded request, in stages after admit."""
+        if self.request is None:
+            raise RuntimeError("a stage that needs the request ran before admit")
+        return self.request
+
+    @property
+    def known_reply(self) -> Reply:
+        """The endpoint's reply, in stages after route."""
+        if self.reply is None:
+            raise RuntimeError("a stage that needs the reply ran before route")
+        return self.reply

@@ -1,0 +1,54 @@
+"""Conversations: what was said before goes to the model, what is said now is kept."""
+
+from __future__ import annotations
+
+from parkway.core.chat import ChatRequest, Message
+from parkway.pipeline.exchange import Exchange
+from parkway.pipeline.parts import Parts
+
+_INSTRUCTIONS = ("system", "developer")
+
+
+async def remember(exchange: Exchange, parts: Parts) -> Exchange:
+    """Fetches the history of the conversation that the request names, if it names one."""
+    if exchange.conversation_id is not None:
+        exchange.history = await parts.conversations.history(exchange.known_caller.key_id, exchange.conversation_id)
+    return exchange
+
+
+async def aggregate(exchange: Exchange, parts: Parts) -> Exchange:
+    """Keeps the new turns and the answer, if the request names a conversation and the answer is whole."""
+    request = exchange.known_request
+    if exchange.conversation_id is None or not isinstance(request, ChatRequest):
+        return exchange
+    known = [message for message in exchange.history if message.role in _INSTRUCTIONS]
+    turns = [message for message in request.messages if message not in known]
+    turns.append(Message(role="assistant", content=exchange.transcript.text))
+    await parts.conversations.append(
+        exchange.known_caller.key_id, exchange.conversation_id, turns, exchange.request_id
+    )
+    return exchange
+
+
+def whole_conversation(history: list[Message], messages: list[Message]) -> list[Message]:
+    """History and new messages as the model gets them.
+
+    Instructions (system, developer) stand first; new ones replace those of earlier turns.
+    """
+    given = [message for message in messages if message.role in _INSTRUCTIONS]
+    kept = [message for message in history if message.role in _INSTRUCTIONS]
+    turns = [message for message in (*history, *messages) if message.role not in _INSTRUCTIONS]
+    return [*(given or kept), *turns]
+
+
+def without_oldest_half(history: list[Message]) -> list[Message]:
+    """A shorter history for a model whose context is too small: instructions stay, older turns go first.
+
+    What stays begins with a turn of the user, so that no answer stands without its question.
+    """
+    kept = [message for message in history if message.role in _INSTRUCTIONS]
+    turns = [message for message in history if message.role not in _INSTRUCTIONS]
+    turns = turns[(len(turns) + 1) // 2 :]
+    while turns and turns[0].role != "user":
+        turns = turns[1:]
+    return [*kept, *turns] if turns else []

@@ -1,0 +1,24 @@
+"""What the stages of the pipeline work with; put together once, by `launch/gateway.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from parkway.aggregate.conversations import Conversations
+from parkway.feedback.log import RequestLog
+from parkway.feedback.metrics import Metrics
+from parkway.pipeline.bounds import Bounds
+from parkway.policy.keys import KeyRing
+from parkway.policy.limits import Limiter
+from parkway.router.router import Router
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    keys: KeyRing
+    limiter: Limiter
+    conversations: Conversations
+    router: Router
+    log: RequestLog
+    metrics: Metrics
+    bounds: Bounds

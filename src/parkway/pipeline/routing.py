@@ -1,0 +1,129 @@
+"""To an endpoint of the model, with the request in the form that the endpoint should see."""
+
+from __future__ import annotations
+
+import msgspec
+
+from parkway.core.chat import ChatRequest
+from parkway.core.completions import CompletionRequest
+from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError
+from parkway.core.wire import encode, fields_of
+from parkway.pipeline.exchange import Exchange
+from parkway.pipeline.memory import whole_conversation, without_oldest_half
+from parkway.pipeline.parts import Parts
+from parkway.router.router import Call, Reply
+
+_MAX_ERROR_BYTES = 256 * 1024
+
+
+async def route(exchange: Exchange, parts: Parts) -> Exchange:
+    """Opens the answer of one endpoint: `exchange.reply` has status and headers, its body is still to come.
+
+    A history that is too long for the model is halved, oldest turns first, until it fits.
+
+    Raises:
+        NoEndpoint, EndpointFailed: Nobody who serves the model can be reached.
+        RelayedError: The endpoint refused the request (4xx); its reason is handed on.
+    """
+    while True:
+        call = Call(
+            model=exchange.known_request.model,
+            path=exchange.surface.path,
+            body=outgoing_body(exchange),
+            request_id=exchange.request_id,
+            deadline=exchange.deadline,
+            traceparent=exchange.traceparent,
+        )
+        reply = await exchange.resources.enter_async_context(parts.router.send(call))
+        exchange.reply = reply
+        if reply.status < 400:
+            return exchange
+        error = await refusal(reply)
+        if not (exchange.history and error.code == "context_length_exceeded"):
+            raise error
+        exchange.history = without_oldest_half(exchange.history)
+        await exchange.resources.aclose()
+
+
+def outgoing_body(exchange: Exchange) -> bytes:
+    """The request as the endpoint gets it: the client's own bytes wherever nothing has to change.
+
+    Added: the history of the conversation, and `stream_options.include_usage`, because tokens are counted for
+    every request (the extra event is hidden from a client that did not ask). Removed: Parkway's own fields.
+    """
+    request = exchange.known_request
+    changes: dict[str, object] = {}
+    if isinstance(request, ChatRequest) and request.conversation is not None:
+        changes["messages"] = whole_conversation(exchange.history, request.messages)
+    if exchange.stream and not wants_usage(exchange):
+        changes["stream_options"] = {"include_usage": True}
+    own = isinstance(request, ChatRequest) and not (request.conversation is None and request.knowledge is None)
+    if not changes and not own:
+        return exchange.body
+    fields = fields_of(exchange.body)
+    fields.pop("conversation", None)
+    fields.pop("knowledge", None)
+    return encode({**fields, **{name: msgspec.Raw(encode(value)) for name, value in changes.items()}})
+
+
+def wants_usage(exchange: Exchange) -> bool:
+    """Whether the client asked for the token counts at the end of its stream."""
+    request = exchange.request
+    if not isinstance(request, ChatRequest | CompletionRequest) or request.stream_options is None:
+        return False
+    return request.stream_options.include_usage
+
+
+class _ErrorObject(msgspec.Struct):
+    message: str = ""
+    type: str | None = None
+    code: str | int | None = None
+    param: str | None = None
+
+
+class _ErrorBody(msgspec.Struct):
+    error: _ErrorObject | str | None = None
+    message: str | None = None
+    detail: object = None
+
+
+async def refusal(reply: Reply) -> ParkwayError:
+    """What to tell the client when an endpoint answered with an error status.
+
+    Its own 4xx reasons are the client's business. That Parkway's credentials or the endpoint's address are wrong
+    is not the client's fault: it becomes a 502.
+    """
+    body = await reply.read(_MAX_ERROR_BYTES)
+    try:
+        parsed = msgspec.json.decode(body, type=_ErrorBody)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        parsed = _ErrorBody()
+    told = parsed.error if isinstance(parsed.error, _ErrorObject) else _ErrorObject(
+        message=parsed.error or parsed.message or (str(parsed.detail) if parsed.detail else "")
+    )
+    name = reply.endpoint.endpoint_id
+    reason = told.message[:2000] or f"HTTP status {reply.status}"
+    if reply.status in (401, 403):
+        return EndpointFailed(
+            f'endpoint "{name}" refused the credentials that Parkway sends it; set `api_key_env` of the model in parkway.yaml'
+        )
+    if reply.status in (404, 405):
+        return EndpointFailed(f'endpoint "{name}" does not serve this model or route: {reason}')
+    if reply.status < 500:
+        return RelayedError(
+            reason,
+            status=reply.status,
+            type=told.type or "invalid_request_error",
+            code=str(told.code or "endpoint_refused"),
+            param=told.param,
+            retry_after_s=reply.retry_after_s,
+        )
+    if told.code in ("overloaded", "draining", "deadline_exceeded") and reply.status in (503, 504):
+        return RelayedError(
+            reason,
+            status=reply.status,
+            type=told.type or "server_error",
+            code=str(told.code),
+            retry_after_s=reply.retry_after_s or 1.0,
+        )
+    return EndpointFailed(f'endpoint "{name}" failed with status {reply.status}: {reason}')
