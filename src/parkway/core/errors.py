@@ -121,19 +121,26 @@ class Conflict(InvalidRequest):
 # The caller may not.
 
 
-class MissingKey(ParkwayError):
-    """No credentials were sent."""
+class NotAuthenticated(ParkwayError):
+    """It is not known who asks."""
 
     status = 401
     type = "authentication_error"
+    code = "not_authenticated"
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "www-authenticate": "Bearer"}
+
+
+class MissingKey(NotAuthenticated):
+    """No credentials were sent."""
+
     code = "missing_api_key"
 
 
-class InvalidKey(ParkwayError):
+class InvalidKey(NotAuthenticated):
     """The credentials are unknown, revoked or malformed."""
 
-    status = 401
-    type = "authentication_error"
     code = "invalid_api_key"
 
 
@@ -208,8 +215,17 @@ class StoreUnavailable(ParkwayError):
 class RelayedError(ParkwayError):
     """An endpoint's own refusal (4xx), handed on with its status, type and code."""
 
-    def __init__(self, message: str, *, status: int, type: str, code: str, param: str | None = None) -> None:
-        super().__init__(message, param=param)
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int,
+        type: str,
+        code: str,
+        param: str | None = None,
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
         self.status = status  # pyright: ignore[reportAttributeAccessIssue]
         self.type = type  # pyright: ignore[reportAttributeAccessIssue]
         self.code = code  # pyright: ignore[reportAttributeAccessIssue]

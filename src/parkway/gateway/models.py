@@ -33,7 +33,8 @@ class ModelRoute:
                 traceparent=client.header(b"traceparent"),
                 deadline=time.monotonic() + self._timeout_s(client),
             )
-            await answer(exchange, self._parts)
+            with self._parts.metrics.in_flight.track_inprogress():
+                await answer(exchange, self._parts)
 
     def _timeout_s(self, client: AsgiClient) -> float:
         """The client's own time-out where it sends one, never over the configured one."""

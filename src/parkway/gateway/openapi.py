@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 import parkway
-from parkway.aggregate.conversations import Conversation, ConversationList, NewConversation
+from parkway.aggregate.conversations import Conversation, ConversationPage, ConversationRequest
 from parkway.core.chat import ChatChunk, ChatCompletion, ChatRequest
 from parkway.core.completions import Completion, CompletionRequest
 from parkway.core.embeddings import EmbeddingList, EmbeddingRequest
@@ -79,11 +79,11 @@ OPERATIONS = (
         answer=Feedback, status=201, failures=(400, 404, 413, 503, 504),
     ),
     Operation(
-        method="get", path="/v1/conversations", summary="List the caller's conversations", answer=ConversationList,
+        method="get", path="/v1/conversations", summary="List the caller's conversations", answer=ConversationPage,
         query=_PAGE, failures=(400, 503),
     ),
     Operation(
-        method="post", path="/v1/conversations", summary="Create a conversation", body=NewConversation,
+        method="post", path="/v1/conversations", summary="Create a conversation", body=ConversationRequest,
         answer=Conversation, status=201, failures=(400, 409, 413, 503, 504),
     ),
     Operation(

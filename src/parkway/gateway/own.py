@@ -11,7 +11,7 @@ import msgspec
 from starlette.requests import Request
 from starlette.responses import Response
 
-from parkway.aggregate.conversations import Conversation, ConversationList, NewConversation
+from parkway.aggregate.conversations import Conversation, ConversationPage, ConversationRequest
 from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, ModelNotFound, nearest
 from parkway.core.models import Model, ModelList
 from parkway.core.wire import decode, encode
@@ -102,14 +102,14 @@ class OwnRoutes:
 
     async def create_conversation(self, request: Request) -> Response:
         caller = self.caller(request)
-        new = await self.body(request, NewConversation)
-        return Json(await self.parts.conversations.create(caller.key_id, new), status_code=201)
+        new = await self.body(request, ConversationRequest)
+        return Json(await self.parts.conversations.create(caller.key_id, new.id, new.title), status_code=201)
 
     async def list_conversations(self, request: Request) -> Response:
         caller = self.caller(request)
         limit = _integer(request, "limit", default=20, low=1, high=100)
         after = request.query_params.get("after")
-        page: ConversationList = await self.parts.conversations.list(caller.key_id, limit, after)
+        page: ConversationPage = await self.parts.conversations.list(caller.key_id, limit, after)
         return Json(page)
 
     async def show_conversation(self, request: Request) -> Response:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from parkway.router.router import Router
+from parkway.router.view import View
 
 
 @dataclass(slots=True)
@@ -13,17 +13,19 @@ class Readiness:
     """What `/readyz` reports.
 
     Args:
-        router: Its live view says which models have an endpoint.
+        view: Says which models have an endpoint.
         expected: Models that the configuration starts on this machine; ready means that each can be asked.
     """
 
-    router: Router
+    view: View
     expected: Collection[str] = ()
-    draining: bool = field(default=False)
+    draining: bool = False
 
     def reasons(self) -> list[str]:
         """Why the gateway is not ready; empty when it is."""
         if self.draining:
             return ["draining: the process is about to stop"]
-        served = set(self.router.ready_models())
-        return [f'model "{model}" has no endpoint yet' for model in self.expected if model not in served]
+        return [f'model "{model}" has no endpoint yet' for model in self.expected if not self._served(model)]
+
+    def _served(self, model: str) -> bool:
+        return any(endpoint.state == "ready" for endpoint in self.view.endpoints(model))

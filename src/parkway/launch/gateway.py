@@ -22,11 +22,13 @@ from parkway.launch.settings import Settings
 from parkway.pipeline.parts import Parts
 from parkway.policy.keys import KeyRing
 from parkway.policy.limits import Limiter
-from parkway.router.registry import Registry, View
+from parkway.router.registry import Registry
 from parkway.router.router import Router
+from parkway.router.view import View
 from parkway.store.home import Home
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database
+
 
 def run(settings: Settings, home: Home, listener: socket.socket) -> None:
     """Serves the gateway on `listener` until SIGTERM or SIGINT, then drains.
@@ -53,7 +55,7 @@ async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[
     view = View()
     router = Router(view, settings.router)
     requests = RequestLog(database, settings.feedback)
-    metrics = Metrics(requests, router.models)
+    metrics = Metrics(router.models, lambda: requests.shed)
     parts = Parts(
         keys=keys,
         limiter=Limiter(settings.limits),
@@ -66,7 +68,7 @@ async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[
     registry = Registry(database)
     await keys.load(database)
     view.load(await database.run(registry.read))
-    readiness = Readiness(router=router, expected=settings.local_models())
+    readiness = Readiness(view=view, expected=settings.local_models())
 
     async def follow() -> None:
         async for topic in Watch(database, ("keys", "endpoints")):

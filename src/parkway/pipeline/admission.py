@@ -19,13 +19,11 @@ async def admit(exchange: Exchange, parts: Parts) -> Exchange:
     Raises:
         RateLimited: The bucket is empty.
         BodyTooLarge, MalformedJSON, InvalidRequest, UnsupportedField: The request cannot be answered as it is.
-        ModelNotFound: Nobody serves the model; the message names the nearest one.
     """
     parts.limiter.admit(exchange.known_caller.key_id)
     exchange.body = await exchange.client.read(parts.bounds.max_body_bytes)
     exchange.request = decode(exchange.body, exchange.surface.request_type)
     check_bounds(exchange.request, parts.bounds)
-    parts.router.known(exchange.request.model)
     return exchange
 
 
@@ -47,13 +45,17 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
     if request.stop is not None and not isinstance(request.stop, str):
         _at_most("stop", request.stop, bounds.max_stop_strings, "bounds.max_stop_strings")
     if request.stream_options is not None and not request.stream:
-        raise InvalidRequest("`stream_options` is for streams; send it together with `stream: true`", param="stream_options")
+        raise InvalidRequest(
+            "`stream_options` is for streams; send it together with `stream: true`", param="stream_options"
+        )
     if isinstance(request, ChatRequest):
         _at_most("messages", request.messages, bounds.max_messages, "bounds.max_messages")
         if request.top_logprobs is not None and not request.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
         if request.knowledge:
-            raise UnsupportedField("`knowledge`: this version has no knowledge collections; leave it out", param="knowledge")
+            raise UnsupportedField(
+                "`knowledge`: this version has no knowledge collections; leave it out", param="knowledge"
+            )
         if request.conversation is not None and (request.n or 1) > 1:
             raise InvalidRequest("`n`: a conversation has one answer a turn; leave `n` out", param="n")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 
 from parkway.core.errors import EndpointFailed, ParkwayError, StreamInterrupted
@@ -18,6 +19,9 @@ _EVENTS: Headers = [
     (b"cache-control", b"no-cache"),
     (b"x-accel-buffering", b"no"),  # nginx in front of us would otherwise hold the stream back
 ]
+
+
+_ONLY_USAGE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 
 
 async def infer(exchange: Exchange, parts: Parts) -> Exchange:
@@ -37,9 +41,11 @@ async def infer(exchange: Exchange, parts: Parts) -> Exchange:
 async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
     reply = exchange.known_reply
     body = await reply.read(max_bytes)
-    exchange.first_token = time.monotonic()
-    if not exchange.transcript.body(body):
+    exchange.transcript.body(body)
+    if exchange.transcript.malformed:
         raise EndpointFailed(f'endpoint "{reply.endpoint.endpoint_id}" answered with something that is not an answer')
+    if exchange.transcript.error is not None:
+        raise _told(exchange)
     await exchange.client.start(reply.status, _JSON)
     await exchange.client.send(body, more=False)
 
@@ -49,16 +55,13 @@ async def _relay_stream(exchange: Exchange) -> None:
     client, transcript, reply = exchange.client, exchange.transcript, exchange.known_reply
     hide_usage = not wants_usage(exchange)
     splitter = EventSplitter()
-    done = False
     async for chunk in reply.chunks():
         relayed: list[bytes] = []
         for block in splitter.feed(chunk):
             data = data_of(block)
-            if data == b"[DONE]":
-                done = True
-            elif data is not None:
+            if data is not None:
                 transcript.event(data)
-                if hide_usage and transcript.usage is not None and b'"choices":[]' in data.replace(b" ", b""):
+                if hide_usage and transcript.usage is not None and _ONLY_USAGE.search(data):
                     continue
             relayed += (block, b"\n\n")
         if exchange.first_token is None and transcript.first_token:
@@ -67,17 +70,24 @@ async def _relay_stream(exchange: Exchange) -> None:
             if not client.started:
                 await client.start(reply.status, _EVENTS)
             await client.send(b"".join(relayed), more=True)
-        if done:
+        if transcript.done:
             break
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
-        exchange.error = transcript.error
-    elif not done and transcript.finish_reason is None:
+        exchange.error = _told(exchange)
+    elif not transcript.ended:
         raise StreamInterrupted(
             f'endpoint "{reply.endpoint.endpoint_id}" broke off the answer before its end; what was sent is incomplete'
         )
     if not client.started:
         await client.start(reply.status, _EVENTS)
-    await client.send(b"" if done else DONE, more=False)
+    await client.send(b"" if transcript.done or exchange.error else DONE, more=False)
+
+
+def _told(exchange: Exchange) -> EndpointFailed:
+    """The error that an endpoint sent inside an answer with status 200."""
+    told = exchange.transcript.error
+    reason = told.get("message") if isinstance(told, dict) else told
+    return EndpointFailed(f'endpoint "{exchange.known_reply.endpoint.endpoint_id}" failed: {str(reason)[:2000]}')
 
 
 _LAST_WORDS_S = 5.0  # a client that does not read must not hold the request open past its deadline

@@ -10,23 +10,27 @@ _INSTRUCTIONS = ("system", "developer")
 
 
 async def remember(exchange: Exchange, parts: Parts) -> Exchange:
-    """Fetches the history of the conversation that the request names, if it names one."""
-    if exchange.conversation_id is not None:
-        exchange.history = await parts.conversations.history(exchange.known_caller.key_id, exchange.conversation_id)
+    """Fetches the history of the conversation that the request names, if it names one.
+
+    Raises:
+        InvalidRequest: The id is not one, or the new messages could never be kept.
+    """
+    request = exchange.known_request
+    if isinstance(request, ChatRequest) and request.conversation is not None:
+        parts.conversations.check(request.messages)
+        exchange.history = await parts.conversations.history(exchange.known_caller.key_id, request.conversation)
     return exchange
 
 
 async def aggregate(exchange: Exchange, parts: Parts) -> Exchange:
     """Keeps the new turns and the answer, if the request names a conversation and the answer is whole."""
     request = exchange.known_request
-    if exchange.conversation_id is None or not isinstance(request, ChatRequest):
+    if exchange.conversation_id is None or not isinstance(request, ChatRequest) or exchange.error is not None:
         return exchange
     known = [message for message in exchange.history if message.role in _INSTRUCTIONS]
     turns = [message for message in request.messages if message not in known]
-    turns.append(Message(role="assistant", content=exchange.transcript.text))
-    await parts.conversations.append(
-        exchange.known_caller.key_id, exchange.conversation_id, turns, exchange.request_id
-    )
+    turns.append(exchange.transcript.message())
+    await parts.conversations.append(exchange.known_caller.key_id, exchange.conversation_id, turns, exchange.request_id)
     return exchange
 
 

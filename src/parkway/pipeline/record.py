@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 
-from parkway.core.chat import ChatRequest
-from parkway.feedback.log import RequestRecord
+from parkway.feedback.record import CANCELLED, OK, RequestRecord
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
 
@@ -15,25 +14,35 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; only ever 
 def record(exchange: Exchange, parts: Parts) -> None:
     """Appends the request to the log's queue and counts it. Never blocks, never raises."""
     now = time.monotonic()
-    request, reply, usage = exchange.request, exchange.reply, exchange.transcript.usage
-    error = exchange.error
+    caller, request, reply, usage = exchange.caller, exchange.request, exchange.reply, exchange.transcript.usage
+    status, outcome = _how_it_ended(exchange)
     entry = RequestRecord(
         request_id=exchange.request_id,
         response_id=exchange.transcript.response_id,
-        key_id=exchange.caller.key_id if exchange.caller else None,
+        key_id=caller.key_id if caller else "",
         surface=exchange.surface.value,
-        model=request.model if request else None,
+        model=request.model if request else "",
         endpoint_id=reply.endpoint.endpoint_id if reply else None,
         stream=exchange.stream,
-        status=CLIENT_CLOSED_REQUEST if exchange.client_left else error.status if error else 200,
-        outcome="client_left" if exchange.client_left else error.code if error else "ok",
+        status=status,
+        outcome=outcome,
         prompt_tokens=usage.prompt_tokens if usage else None,
         completion_tokens=usage.completion_tokens if usage else None,
         first_token_ms=(exchange.first_token - exchange.started) * 1000 if exchange.first_token else None,
         total_ms=(now - exchange.started) * 1000,
         attempts=reply.attempts if reply else 0,
-        conversation_id=exchange.conversation_id if isinstance(request, ChatRequest) else None,
+        conversation_id=exchange.conversation_id,
         started_ms=exchange.started_ms,
     )
-    parts.log.append(entry)
     parts.metrics.observe(entry)
+    if caller is not None:  # strangers are counted; a line in the store for each would let them fill the disk
+        parts.log.append(entry)
+
+
+def _how_it_ended(exchange: Exchange) -> tuple[int, str]:
+    """Status and outcome. A stream that broke keeps the 200 that its client has seen."""
+    if exchange.client_left:
+        return CLIENT_CLOSED_REQUEST, CANCELLED
+    if exchange.error is None:
+        return 200, OK
+    return 200 if exchange.client.started else exchange.error.status, exchange.error.code

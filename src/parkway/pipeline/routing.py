@@ -22,6 +22,7 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
     A history that is too long for the model is halved, oldest turns first, until it fits.
 
     Raises:
+        ModelNotFound: Nobody serves the model; the message names the nearest one.
         NoEndpoint, EndpointFailed: Nobody who serves the model can be reached.
         RelayedError: The endpoint refused the request (4xx); its reason is handed on.
     """
@@ -98,14 +99,17 @@ async def refusal(reply: Reply) -> ParkwayError:
         parsed = msgspec.json.decode(body, type=_ErrorBody)
     except (msgspec.DecodeError, UnicodeDecodeError):
         parsed = _ErrorBody()
-    told = parsed.error if isinstance(parsed.error, _ErrorObject) else _ErrorObject(
-        message=parsed.error or parsed.message or (str(parsed.detail) if parsed.detail else "")
+    told = (
+        parsed.error
+        if isinstance(parsed.error, _ErrorObject)
+        else _ErrorObject(message=parsed.error or parsed.message or (str(parsed.detail) if parsed.detail else ""))
     )
     name = reply.endpoint.endpoint_id
     reason = told.message[:2000] or f"HTTP status {reply.status}"
     if reply.status in (401, 403):
         return EndpointFailed(
-            f'endpoint "{name}" refused the credentials that Parkway sends it; set `api_key_env` of the model in parkway.yaml'
+            f'endpoint "{name}" refused the credentials that Parkway sends; '
+            "set `api_key_env` of its model in parkway.yaml"
         )
     if reply.status in (404, 405):
         return EndpointFailed(f'endpoint "{name}" does not serve this model or route: {reason}')
@@ -116,7 +120,7 @@ async def refusal(reply: Reply) -> ParkwayError:
             type=told.type or "invalid_request_error",
             code=str(told.code or "endpoint_refused"),
             param=told.param,
-            retry_after_s=reply.retry_after_s,
+            retry_after_s=_retry_after_s(reply),
         )
     if told.code in ("overloaded", "draining", "deadline_exceeded") and reply.status in (503, 504):
         return RelayedError(
@@ -124,6 +128,12 @@ async def refusal(reply: Reply) -> ParkwayError:
             status=reply.status,
             type=told.type or "server_error",
             code=str(told.code),
-            retry_after_s=reply.retry_after_s or 1.0,
+            retry_after_s=_retry_after_s(reply) or 1.0,
         )
     return EndpointFailed(f'endpoint "{name}" failed with status {reply.status}: {reason}')
+
+
+def _retry_after_s(reply: Reply) -> float | None:
+    """The endpoint's own `Retry-After`, if it is a number of seconds."""
+    value = reply.headers.get("retry-after", "")
+    return float(value) if value.isdigit() else None
