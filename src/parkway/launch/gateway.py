@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from types import FrameType
 
@@ -12,6 +13,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from parkway.aggregate.conversations import Conversations
+from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
@@ -29,6 +31,8 @@ from parkway.store.home import Home
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database
 
+_STORE_PAUSE_S = 0.5
+
 
 def run(settings: Settings, home: Home, listener: socket.socket) -> None:
     """Serves the gateway on `listener` until SIGTERM or SIGINT, then drains.
@@ -42,14 +46,14 @@ def run(settings: Settings, home: Home, listener: socket.socket) -> None:
 async def _serve(settings: Settings, home: Home, listener: socket.socket) -> None:
     database = Database.open(settings.store.url or home.database_url)
     try:
-        async with _parts(settings, database) as (app, readiness):
+        async with assemble(settings, database) as (app, readiness):
             await _listen(app, readiness, settings, listener)
     finally:
         database.close()
 
 
 @asynccontextmanager
-async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+async def assemble(settings: Settings, database: Database) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
     """Everything that the pipeline works with, live: keys and endpoints follow the store."""
     keys = KeyRing()
     view = View()
@@ -66,17 +70,21 @@ async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[
         bounds=settings.bounds,
     )
     registry = Registry(database)
-    await keys.load(database)
-    view.load(await database.run(registry.read))
-    readiness = Readiness(view=view, expected=settings.local_models())
+
+    async def load_endpoints() -> None:
+        view.load(await database.run(registry.read, write=False))
+
+    async def load_keys() -> None:
+        await keys.load(database)
 
     async def follow() -> None:
-        async for topic in Watch(database, ("keys", "endpoints")):
-            if topic == "keys":
-                await keys.load(database)
-            else:
-                view.load(await database.run(registry.read))
+        loads = {"keys": load_keys, "endpoints": load_endpoints}
+        async for topic in Watch(database, loads):
+            await _until_done(loads[topic])
 
+    await load_keys()
+    await load_endpoints()
+    readiness = Readiness(view=view, expected=settings.local_models())
     async with Tasks("gateway") as tasks:
         await router.start()
         requests.start(tasks)
@@ -88,6 +96,15 @@ async def _parts(settings: Settings, database: Database) -> AsyncIterator[tuple[
             await requests.close()
 
 
+async def _until_done(load: Callable[[], Awaitable[None]]) -> None:
+    """Loads what has changed. A store that fails in between must not cost the change: the old view stays until then."""
+    while True:
+        try:
+            return await load()
+        except StoreUnavailable:
+            await asyncio.sleep(_STORE_PAUSE_S)
+
+
 class _DrainingServer(uvicorn.Server):
     """uvicorn, which on the first signal refuses what is new and finishes what runs; on the second, stops at once."""
 
@@ -95,7 +112,7 @@ class _DrainingServer(uvicorn.Server):
         super().__init__(config)
         self._readiness = readiness
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
         # uvicorn's own version raises the signal again after the drain, which would end the process before the
         # request log is flushed.
         self.force_exit = self.should_exit

@@ -10,7 +10,7 @@ from parkway.core.errors import DeadlineExceeded, InternalError, ParkwayError
 from parkway.pipeline.admission import admit
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.identity import identify
-from parkway.pipeline.inference import infer, refuse
+from parkway.pipeline.inference import close, infer, refuse
 from parkway.pipeline.memory import aggregate, remember
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.record import record
@@ -33,6 +33,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
             await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
             await infer(exchange, parts)  # the answer, relayed as it comes
             await aggregate(exchange, parts)  # what will be remembered of it
+            await close(exchange)  # its end, which the client gets only now: what it has, we have
     except ParkwayError as error:
         exchange.error = error
     except TimeoutError:

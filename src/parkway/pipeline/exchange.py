@@ -91,6 +91,7 @@ class Exchange:
     reply: Reply | None = None  # route
     transcript: Transcript = field(default_factory=Transcript)  # infer
     first_token: float | None = None  # infer
+    closing: bytes = b""  # infer: the end of the answer, held until what must be remembered is stored
     error: ParkwayError | None = None
     client_left: bool = False
 

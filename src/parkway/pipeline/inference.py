@@ -27,6 +27,8 @@ _ONLY_USAGE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
 async def infer(exchange: Exchange, parts: Parts) -> Exchange:
     """Relays the endpoint's answer to the client; `exchange.transcript` has read it when this returns.
 
+    The end of it is held in `exchange.closing`: a client that has the whole answer may rely on its being remembered.
+
     Raises:
         EndpointFailed: The answer is not one (no JSON, or too large).
         StreamInterrupted: The stream broke off before its end.
@@ -46,14 +48,15 @@ async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
         raise EndpointFailed(f'endpoint "{reply.endpoint.endpoint_id}" answered with something that is not an answer')
     if exchange.transcript.error is not None:
         raise _told(exchange)
-    await exchange.client.start(reply.status, _JSON)
-    await exchange.client.send(body, more=False)
+    exchange.closing = body
 
 
 async def _relay_stream(exchange: Exchange) -> None:
     """Relays whole events only, so that an error event can follow at any moment."""
     client, transcript, reply = exchange.client, exchange.transcript, exchange.known_reply
     hide_usage = not wants_usage(exchange)
+    conversing = exchange.conversation_id is not None
+    held: list[bytes] = []
     splitter = EventSplitter()
     async for chunk in reply.chunks():
         relayed: list[bytes] = []
@@ -63,7 +66,7 @@ async def _relay_stream(exchange: Exchange) -> None:
                 transcript.event(data)
                 if hide_usage and transcript.usage is not None and _ONLY_USAGE.search(data):
                     continue
-            relayed += (block, b"\n\n")
+            (held if conversing and transcript.finish_reason is not None else relayed).extend((block, b"\n\n"))
         if exchange.first_token is None and transcript.first_token:
             exchange.first_token = time.monotonic()
         if relayed:
@@ -78,9 +81,16 @@ async def _relay_stream(exchange: Exchange) -> None:
         raise StreamInterrupted(
             f'endpoint "{reply.endpoint.endpoint_id}" broke off the answer before its end; what was sent is incomplete'
         )
+    exchange.closing = b"".join(held) + (b"" if transcript.done or exchange.error else DONE)
+
+
+async def close(exchange: Exchange) -> Exchange:
+    """Sends the end of the answer."""
+    client = exchange.client
     if not client.started:
-        await client.start(reply.status, _EVENTS)
-    await client.send(b"" if transcript.done or exchange.error else DONE, more=False)
+        await client.start(exchange.known_reply.status, _EVENTS if exchange.stream else _JSON)
+    await client.send(exchange.closing, more=False)
+    return exchange
 
 
 def _told(exchange: Exchange) -> EndpointFailed:

@@ -27,7 +27,7 @@ async def aggregate(exchange: Exchange, parts: Parts) -> Exchange:
     request = exchange.known_request
     if exchange.conversation_id is None or not isinstance(request, ChatRequest) or exchange.error is not None:
         return exchange
-    known = [message for message in exchange.history if message.role in _INSTRUCTIONS]
+    known = instructions_in_force(exchange.history)
     turns = [message for message in request.messages if message not in known]
     turns.append(exchange.transcript.message())
     await parts.conversations.append(exchange.known_caller.key_id, exchange.conversation_id, turns, exchange.request_id)
@@ -40,9 +40,18 @@ def whole_conversation(history: list[Message], messages: list[Message]) -> list[
     Instructions (system, developer) stand first; new ones replace those of earlier turns.
     """
     given = [message for message in messages if message.role in _INSTRUCTIONS]
-    kept = [message for message in history if message.role in _INSTRUCTIONS]
     turns = [message for message in (*history, *messages) if message.role not in _INSTRUCTIONS]
-    return [*(given or kept), *turns]
+    return [*(given or instructions_in_force(history)), *turns]
+
+
+def instructions_in_force(history: list[Message]) -> list[Message]:
+    """The instructions that were given last, and together."""
+    found: list[Message] = []
+    for message, before in zip(history, [None, *history], strict=False):
+        if message.role in _INSTRUCTIONS:
+            fresh = before is None or before.role not in _INSTRUCTIONS
+            found = [message] if fresh else [*found, message]
+    return found
 
 
 def without_oldest_half(history: list[Message]) -> list[Message]:
@@ -50,7 +59,7 @@ def without_oldest_half(history: list[Message]) -> list[Message]:
 
     What stays begins with a turn of the user, so that no answer stands without its question.
     """
-    kept = [message for message in history if message.role in _INSTRUCTIONS]
+    kept = instructions_in_force(history)
     turns = [message for message in history if message.role not in _INSTRUCTIONS]
     turns = turns[(len(turns) + 1) // 2 :]
     while turns and turns[0].role != "user":

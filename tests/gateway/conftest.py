@@ -1,0 +1,112 @@
+"""A real gateway on a real socket, in front of a scripted endpoint."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+import uvicorn
+from sqlalchemy import select
+from tests.gateway.upstream import Upstream
+
+from parkway.core.tasks import Tasks
+from parkway.gateway.readiness import Readiness
+from parkway.launch.gateway import assemble
+from parkway.launch.settings import Settings
+from parkway.policy.keys import KeyStore
+from parkway.router.endpoint import Endpoint
+from parkway.router.registry import Registry
+from parkway.store import schema
+from parkway.store.sql import Database
+
+
+@dataclass
+class Gate:
+    """A running gateway and what stands around it."""
+
+    url: str
+    key: str
+    database: Database
+    upstream: Upstream
+    upstream_url: str
+    registry: Registry
+    readiness: Readiness
+    http: aiohttp.ClientSession
+
+    def headers(self, key: str | None = None) -> dict[str, str]:
+        return {"authorization": f"Bearer {key or self.key}"}
+
+    async def post(self, path: str, body: object, key: str | None = None, **headers: str) -> aiohttp.ClientResponse:
+        """Posts JSON and reads the whole answer."""
+        response = await self.http.post(self.url + path, json=body, headers={**self.headers(key), **headers})
+        await response.read()
+        return response
+
+    async def get(self, path: str, key: str | None = None) -> aiohttp.ClientResponse:
+        response = await self.http.get(self.url + path, headers=self.headers(key))
+        await response.read()
+        return response
+
+    def new_key(self, name: str) -> str:
+        return KeyStore(self.database).create(name)[1]
+
+    def logged(self) -> list[dict[str, object]]:
+        """The request log, oldest first."""
+        with self.database.read() as connection:
+            rows = connection.execute(select(schema.requests).order_by(schema.requests.c.request_id))
+            return [dict(row) for row in rows.mappings()]
+
+
+StartGate = Callable[[Settings], AbstractAsyncContextManager[Gate]]
+
+
+@pytest.fixture
+def start_gate(tmp_path: Path) -> StartGate:
+    """Starts a gateway with the settings that a test needs."""
+
+    @asynccontextmanager
+    async def start(settings: Settings) -> AsyncIterator[Gate]:
+        database = Database.open(f"sqlite:///{tmp_path}/parkway.db")
+        database.migrate()
+        upstream = Upstream()
+        upstream_url = await upstream.start()
+        registry = Registry(database)
+        registry.put(Endpoint(endpoint_id="echo-0", model="echo", url=upstream_url, upstream_model="echo"))
+        _, key = KeyStore(database).create("test")
+        listener = socket.create_server(("127.0.0.1", 0))
+        async with (
+            assemble(settings, database) as (app, readiness),
+            aiohttp.ClientSession() as http,
+            Tasks("test") as tasks,
+        ):
+            config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None)
+            server = uvicorn.Server(config)
+            serving = tasks.start(server._serve(sockets=[listener]), name="uvicorn")
+            yield Gate(
+                url=f"http://127.0.0.1:{listener.getsockname()[1]}",
+                key=key,
+                database=database,
+                upstream=upstream,
+                upstream_url=upstream_url,
+                registry=registry,
+                readiness=readiness,
+                http=http,
+            )
+            server.should_exit = server.force_exit = True
+            await serving
+        await upstream.stop()
+        database.close()
+
+    return start
+
+
+@pytest.fixture
+async def gate(start_gate: StartGate) -> AsyncIterator[Gate]:
+    """A gateway with the default settings and no models of its own."""
+    async with start_gate(Settings.model_validate({"models": {}})) as gate:
+        yield gate
