@@ -1,0 +1,163 @@
+"""Real servers for tests, gone when the test run ends, whatever way it ends."""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+_PREFIX = "parkway-test-postgres-"
+
+
+class Missing(Exception):
+    """A server cannot run here; the message says what is missing."""
+
+
+class Postgres:
+    """A PostgreSQL server of its own: a fresh cluster, reached by a Unix socket, as durable as a test needs."""
+
+    def __init__(self) -> None:
+        """Makes the cluster and starts the server.
+
+        Raises:
+            Missing: PostgreSQL is not installed, or no unprivileged user is there to run it.
+        """
+        self._programs = {name: _program(name) for name in ("initdb", "postgres")}
+        self._owner = _unprivileged()
+        _sweep()
+        # Not under pytest's own folder: only its owner may enter that, and the server runs as somebody else.
+        self._directory = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir="/tmp"))
+        atexit.register(self.close)
+        if self._owner is not None:
+            os.chown(self._directory, self._owner.pw_uid, self._owner.pw_gid)
+        self._data = self._directory / "data"
+        self._process: subprocess.Popen[Any] | None = None
+        self._databases = 0
+        options = ["--username=parkway", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        done = subprocess.run(
+            [self._programs["initdb"], "-D", str(self._data), *options], capture_output=True, **self._as_owner()
+        )
+        if done.returncode != 0:
+            raise Missing(f"initdb failed: {done.stderr.decode()[-500:]}")
+        self.start()
+
+    def start(self) -> None:
+        """Starts the server (again) and waits until it answers."""
+        settings = ["fsync=off", "full_page_writes=off", "max_connections=100", "listen_addresses="]
+        arguments = [option for setting in settings for option in ("-c", setting)]
+        self._process = process = subprocess.Popen(
+            [self._programs["postgres"], "-D", str(self._data), "-k", str(self._directory), *arguments],
+            stdout=subprocess.DEVNULL,
+            stderr=(self._directory / "log").open("ab"),
+            preexec_fn=_die_with_parent(signal.SIGQUIT),
+            **self._as_owner(),
+        )
+        deadline = time.monotonic() + 30
+        while not self._answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Missing(f"postgres did not start: {(self._directory / 'log').read_text()[-500:]}")
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        """Stops the server at once, as a crash would: connections are cut, committed data stays."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGQUIT)
+            self._process.wait(30)
+        self._process = None
+
+    def close(self) -> None:
+        """Stops the server and removes its files."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+        atexit.unregister(self.close)
+
+    def url(self, database: str) -> str:
+        """What a user would write as `store.url`."""
+        return f"postgresql://parkway@/{database}?host={self._directory}"
+
+    def create_database(self) -> str:
+        """The URL of a new, empty database."""
+        self._databases += 1
+        name = f"test_{self._databases}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def execute(self, statement: str) -> None:
+        """Runs one statement outside any transaction, as the superuser."""
+        import psycopg
+
+        with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def _answers(self) -> bool:
+        import psycopg
+
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def _as_owner(self) -> dict[str, Any]:
+        if self._owner is None:
+            return {"cwd": self._directory}
+        return {
+            "cwd": self._directory,
+            "user": self._owner.pw_uid,
+            "group": self._owner.pw_gid,
+            "extra_groups": [],
+            "env": {"PATH": os.environ["PATH"], "HOME": str(self._directory), "LC_ALL": "C"},
+        }
+
+
+def _program(name: str) -> str:
+    """The path of a program of PostgreSQL; Debian keeps them out of the PATH."""
+    if (found := shutil.which(name)) is not None:
+        return found
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: float(path.parts[4]))
+    if not installed:
+        raise Missing(f"{name} is not installed (Debian: apt-get install postgresql)")
+    return str(installed[-1])
+
+
+def _unprivileged() -> pwd.struct_passwd | None:
+    """Who is to run a server that refuses to run as root; None where we are not root ourselves."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    raise Missing("PostgreSQL does not run as root, and there is no user postgres or nobody to run it")
+
+
+def _sweep() -> None:
+    """Removes what test runs that were killed have left."""
+    for left in Path("/tmp").glob(f"{_PREFIX}*"):
+        owner = left.name.removeprefix(_PREFIX).split("-")[0]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists():
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _die_with_parent(signal_number: int) -> Callable[[], None] | None:
+    """For `preexec_fn`: the kernel sends the signal when the test run dies, by `kill -9` too. Linux only."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl
+    set_parent_death_signal = 1
+
+    def prepare() -> None:
+        prctl(set_parent_death_signal, int(signal_number))
+
+    return prepare
