@@ -1,0 +1,143 @@
+"""What `/metrics` shows, in the format of Prometheus.
+
+Labels are bounded: a model name that nobody serves counts as `unknown`, an outcome that Parkway does not define (an
+endpoint's own error code) as `other`. Otherwise one client with a typo generator would fill the memory of the gateway
+and of whoever scrapes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.registry import Collector
+
+from parkway.core.errors import ParkwayError
+from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL, RequestRecord
+
+CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+
+OTHER_OUTCOME = "other"
+
+MAX_MODELS = 1000
+"""Model names that may have series in the life of a process; names beyond it count as `unknown`."""
+
+# Seconds. From a cache hit on a small model to a long answer of a large one; about two buckets an octave where
+# objectives are usually set.
+_FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
+_TOTAL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+
+
+class _Series(NamedTuple):
+    """The children that one request touches, looked up once: label lookups are the dear part of prometheus_client."""
+
+    requests: Counter
+    prompt_tokens: Counter
+    completion_tokens: Counter
+    first_token: Histogram
+    total: Histogram
+
+
+class Metrics:
+    """The gateway's metrics, in a registry of their own.
+
+    Args:
+        models: The models served now; asked only when a name appears for the first time.
+        shed: How many log records were shed so far (`RequestLog.shed`).
+    """
+
+    def __init__(self, models: Callable[[], Collection[str]], shed: Callable[[], int] = lambda: 0) -> None:
+        self._models = models
+        self._series: dict[tuple[str, str, str], _Series] = {}
+        self._labelled: set[str] = set()
+        self._outcomes = frozenset({OK, CANCELLED, *_codes(ParkwayError)})
+        self.registry = CollectorRegistry()
+        self.in_flight = Gauge(
+            "parkway_requests_in_flight", "Requests that wait for an answer or stream one now", registry=self.registry
+        )
+        self._requests = Counter(
+            "parkway_requests",
+            "Requests that ended, by how they ended",
+            ("model", "surface", "outcome"),
+            registry=self.registry,
+        )
+        self._tokens = Counter("parkway_tokens", "Tokens read and written", ("model", "kind"), registry=self.registry)
+        self._first_token = Histogram(
+            "parkway_first_token_seconds",
+            "From the arrival of a streamed request to its first token",
+            ("model",),
+            buckets=_FIRST_TOKEN_BUCKETS,
+            registry=self.registry,
+        )
+        self._total = Histogram(
+            "parkway_request_seconds",
+            "From the arrival of a request to the end of its answer, whatever its outcome",
+            ("model", "surface"),
+            buckets=_TOTAL_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(_Shed(shed))
+        ProcessCollector(registry=self.registry)
+
+    def observe(self, record: RequestRecord) -> None:
+        """Counts a request that has ended."""
+        names = (record.model, record.surface, record.outcome)
+        series = self._series.get(names) or self._find(*names)
+        series.requests.inc()
+        series.total.observe(record.total_ms / 1000)
+        if record.first_token_ms is not None:
+            series.first_token.observe(record.first_token_ms / 1000)
+        if record.prompt_tokens:
+            series.prompt_tokens.inc(record.prompt_tokens)
+        if record.completion_tokens:
+            series.completion_tokens.inc(record.completion_tokens)
+
+    def render(self) -> bytes:
+        """The text of `/metrics`, of type `CONTENT_TYPE`."""
+        return generate_latest(self.registry)
+
+    def _find(self, model: str, surface: str, outcome: str) -> _Series:
+        """The series of a combination seen for the first time; remembered only under bounded names."""
+        model = self._label_of(model)
+        outcome = outcome if outcome in self._outcomes else OTHER_OUTCOME
+        names = (model, surface, outcome)
+        if (series := self._series.get(names)) is None:
+            series = self._series[names] = _Series(
+                requests=self._requests.labels(*names),
+                prompt_tokens=self._tokens.labels(model, "prompt"),
+                completion_tokens=self._tokens.labels(model, "completion"),
+                first_token=self._first_token.labels(model),
+                total=self._total.labels(model, surface),
+            )
+        return series
+
+    def _label_of(self, model: str) -> str:
+        if model in self._labelled:
+            return model
+        if len(self._labelled) < MAX_MODELS and model in self._models():
+            self._labelled.add(model)
+            return model
+        return UNKNOWN_MODEL
+
+
+class _Shed(Collector):
+    """Reads the log's own count when somebody scrapes, so that there is one count and not two."""
+
+    def __init__(self, shed: Callable[[], int]) -> None:
+        self._shed = shed
+
+    def collect(self) -> Iterator[CounterMetricFamily]:
+        yield CounterMetricFamily(
+            "parkway_request_log_shed",
+            "Log records that were given up because the store was too slow or away",
+            value=self._shed(),
+        )
+
+
+def _codes(error: type[ParkwayError]) -> Iterator[str]:
+    yield error.code
+    for child in error.__subclasses__():
+        yield from _codes(child)

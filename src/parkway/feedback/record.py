@@ -1,0 +1,76 @@
+"""What is kept of one request: who, which model, where, how much, how long, and how it ended."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, replace
+from typing import Literal
+
+Surface = Literal["chat", "completions", "embeddings"]
+
+UNKNOWN_MODEL = "unknown"
+"""Stands in figures for every model name that nobody serves: clients may send any, figures stay bounded."""
+
+OK = "ok"
+CANCELLED = "cancelled"
+
+MAX_NAME_CHARS = 128
+
+_UNFIT = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestRecord:
+    """One request, as the log keeps it. Holds no word of what was asked or answered.
+
+    Attributes:
+        request_id: Ours (`req_...`).
+        response_id: The `id` inside the answer, which clients see first; None where there was no answer.
+        key_id: The key that asked.
+        model: As the client named it, known or not; empty if the body could not be read.
+        endpoint_id: The endpoint that answered; None if none was reached.
+        status: The HTTP status that the client got. A stream that broke has 200 and says so in `outcome`.
+        outcome: `ok`; `cancelled` if the client left; else the `code` of the error (core/errors.py).
+        first_token_ms: From the request's arrival to the first token; None where nothing was streamed.
+        total_ms: From the request's arrival to the end of the answer.
+        attempts: Endpoints that were tried.
+        started_ms: When the request arrived, in milliseconds since 1970.
+    """
+
+    request_id: str
+    key_id: str
+    surface: Surface
+    model: str
+    stream: bool
+    status: int
+    outcome: str
+    total_ms: float
+    started_ms: int
+    response_id: str | None = None
+    endpoint_id: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    first_token_ms: float | None = None
+    attempts: int = 0
+    conversation_id: str | None = None
+
+
+def bounded(record: RequestRecord) -> RequestRecord:
+    """`record` with the names that clients and endpoints choose cut to a size and characters that every store takes."""
+    model, response_id, outcome = record.model, record.response_id, record.outcome
+    if _fits(model) and _fits(outcome) and (response_id is None or _fits(response_id)):
+        return record
+    return replace(
+        record,
+        model=_cut(model),
+        outcome=_cut(outcome),
+        response_id=None if response_id is None else _cut(response_id),
+    )
+
+
+def _fits(name: str) -> bool:
+    return len(name) <= MAX_NAME_CHARS and name.isprintable()
+
+
+def _cut(name: str) -> str:
+    return _UNFIT.sub("?", name[:MAX_NAME_CHARS])
