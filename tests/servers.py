@@ -51,6 +51,11 @@ class Postgres:
             raise Missing(f"initdb failed: {done.stderr.decode()[-500:]}")
         self.start()
 
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server, while it runs."""
+        return self._process.pid if self._process is not None else None
+
     def start(self) -> None:
         """Starts the server (again) and waits until it answers."""
         settings = ["fsync=off", "full_page_writes=off", "max_connections=100", "listen_addresses="]
@@ -79,6 +84,7 @@ class Postgres:
         """Stops the server and removes its files."""
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+        _sweep()
         atexit.unregister(self.close)
 
     def url(self, database: str) -> str:

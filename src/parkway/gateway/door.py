@@ -90,7 +90,8 @@ def _of_routing(error: HTTPException, scope: Scope) -> ParkwayError:
 
 
 async def _answer(error: ParkwayError, request_id: str, send: Send) -> None:
-    headers = [(b"content-type", b"application/json")]
+    body = encode(error.to_body(request_id))
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": encode(error.to_body(request_id))})
+    await send({"type": "http.response.body", "body": body})

@@ -88,9 +88,14 @@ async def close(exchange: Exchange) -> Exchange:
     """Sends the end of the answer."""
     client = exchange.client
     if not client.started:
-        await client.start(exchange.known_reply.status, _EVENTS if exchange.stream else _JSON)
+        headers = _EVENTS if exchange.stream else _whole(exchange.closing)
+        await client.start(exchange.known_reply.status, headers)
     await client.send(exchange.closing, more=False)
     return exchange
+
+
+def _whole(body: bytes) -> Headers:
+    return [*_JSON, (b"content-length", str(len(body)).encode())]
 
 
 def _told(exchange: Exchange) -> EndpointFailed:
@@ -110,7 +115,7 @@ async def refuse(exchange: Exchange, error: ParkwayError) -> None:
     async with asyncio.timeout(_LAST_WORDS_S):
         if not client.started:
             headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-            await client.start(error.status, [*_JSON, *headers])
+            await client.start(error.status, [*_whole(body), *headers])
             await client.send(body, more=False)
         elif not client.finished:
             # No [DONE] after it: a client that takes [DONE] for the end must not take half an answer for a whole.

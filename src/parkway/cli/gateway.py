@@ -1,0 +1,35 @@
+"""`parkway gateway`: one gateway process, started by `parkway up`."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import click
+
+from parkway.cli.options import config_option, lifeline_option
+from parkway.launch import lifeline as life
+from parkway.launch.gateway import run
+from parkway.launch.listener import bind
+from parkway.launch.process_log import log_to_stderr
+from parkway.launch.settings import Settings
+from parkway.store.home import Home
+
+
+@click.command("gateway", hidden=True)
+@config_option
+@click.option("--fd", type=int, help="A listening socket, inherited.  [default: listen as configured]")
+@lifeline_option
+def command(config: Path | None, fd: int | None, lifeline: int | None) -> None:
+    """Serve the gateway alone. `parkway up` starts it; the models that it knows are those in the store.
+
+    \b
+    Example:
+      parkway gateway --config parkway.yaml
+    """
+    if lifeline is not None:
+        life.hold(lifeline)
+    log_to_stderr()
+    settings = Settings.find(config)
+    listener = bind(settings.gateway.host, settings.gateway.port) if fd is None else socket.socket(fileno=fd)
+    run(settings, Home.open(), listener)

@@ -1,0 +1,36 @@
+"""The store, as commands open it: also while Parkway is stopped, and the one that a running Parkway uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from parkway.launch import running
+from parkway.launch.family import snapshot_of
+from parkway.launch.settings import Settings
+from parkway.store.home import Home
+from parkway.store.sql import Database
+
+
+@contextmanager
+def open_store(config: Path | None) -> Iterator[tuple[Home, Database]]:
+    """The home and its database in the newest form.
+
+    Without `config`, the configuration is the one with which Parkway runs, whatever the working directory; if it does
+    not run, the one that it would be started with here.
+
+    Raises:
+        ConfigurationError: The configuration is wrong.
+        StartupError: The home or the database cannot be used.
+    """
+    home = Home.open()
+    if config is None and running.read(home) is not None:
+        config = snapshot_of(home)
+    settings = Settings.find(config)
+    database = Database.open(settings.store.url or home.database_url, settings.store)
+    try:
+        database.migrate()
+        yield home, database
+    finally:
+        database.close()

@@ -1,0 +1,47 @@
+"""`parkway train`: trains the built-in models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.group("train")
+def command() -> None:
+    """Train a built-in model.
+
+    \b
+    Example:
+      parkway train park-mini --data examples.jsonl --out ./my-park-mini --minutes 70
+    """
+
+
+@command.command("park-mini")
+@click.option(
+    "--data",
+    required=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="tldr examples, JSON Lines.",
+)
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The model directory to write."
+)
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=70.0, show_default=True, help="Time to train."
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same data.")
+def park_mini(data: Path, out: Path, minutes: float, seed: int) -> None:
+    """Train park-mini, the command-line helper, and examine it on questions that it never saw.
+
+    An interrupted run goes on where it was when it is started again with the same --out.
+
+    \b
+    Examples:
+      parkway train park-mini --data examples.jsonl --out ./my-park-mini
+      parkway train park-mini --data examples.jsonl --out ./my-park-mini --minutes 5 --seed 7
+    """
+    # Imported late: torch takes seconds, and neither --help nor a wrong option needs it.
+    from parkway.train.mini import MiniConfig, train
+
+    train(MiniConfig(data=data, out=out, minutes=minutes, seed=seed))

@@ -1,0 +1,141 @@
+"""Attention over the cache, for a step in which some sequences decode and some read their prompt."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from parkway.engine.cache import KVCache
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """New tokens of one sequence: `count` of them from position `start`, kept in row `row`."""
+
+    row: int
+    start: int
+    count: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.count
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Spans that one call of the attention kernel serves."""
+
+    tokens: slice  # of the step's tokens
+    first: int  # rows of the cache, from
+    last: int  # up to, not included
+    length: int  # tokens of each row that are read
+    prompt: bool  # many new tokens of one row, against one new token in each of many rows
+    mask: Tensor | None  # added to the scores; None where a prompt is plainly causal or nothing has to be hidden
+
+
+class CachedAttention:
+    """Writes a step's keys and values to the cache and attends over it.
+
+    The spans of a step must come as `order` sorts them. Sequences that decode one token in neighbouring rows and
+    with lengths of one magnitude are served by one call on a view of the cache: nothing is gathered, and a short
+    sequence is not padded to the length of a long one. Each prompt is a call of its own.
+    """
+
+    def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
+        self._cache = cache
+        rows = torch.tensor([span.row for span in spans])
+        counts = torch.tensor([span.count for span in spans])
+        self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
+        self._places = cache.places(rows.repeat_interleave(counts), self.positions)
+        self._blocks = [*_blocks(spans, dtype)]
+
+    @staticmethod
+    def order(span: Span) -> tuple[bool, int, int]:
+        """Sort key: sequences that decode come first, alike lengths together, then by row."""
+        return (True, 0, span.row) if span.count > 1 else (False, _magnitude(span.end), span.row)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self._cache.write(layer, self._places, k, v)
+        out = torch.empty_like(q)
+        for block in self._blocks:
+            keys, values = self._cache.read(layer, block.first, block.last, block.length)
+            attend = _prompt if block.prompt else _decode
+            out[block.tokens] = attend(q[block.tokens], keys.transpose(1, 2), values.transpose(1, 2), block)
+        return out
+
+
+def _decode(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
+    """One query a row: q [rows, heads, head_dim], keys and values [rows, kv_heads, length, head_dim]."""
+    # The heads that share a key stand in the place of queries, so that each key is read once for all of them.
+    grouped = q.unflatten(1, (keys.shape[1], -1))
+    return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=block.mask).flatten(1, 2)
+
+
+def _prompt(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
+    """Many queries of one row: q [tokens, heads, head_dim], keys and values [1, kv_heads, length, head_dim]."""
+    mixed = F.scaled_dot_product_attention(
+        q.transpose(0, 1)[None],
+        keys,
+        values,
+        attn_mask=block.mask,
+        is_causal=block.mask is None,
+        enable_gqa=True,
+    )
+    return mixed[0].transpose(0, 1)
+
+
+def _magnitude(length: int) -> int:
+    """Lengths of one magnitude differ by less than a factor of four; all up to 512 are alike."""
+    return max(length - 1, 255).bit_length() // 2
+
+
+def _blocks(spans: Sequence[Span], dtype: torch.dtype) -> Sequence[_Block]:
+    blocks: list[_Block] = []
+    token, index = 0, 0
+    while index < len(spans):
+        run = _run(spans, index)
+        count = sum(span.count for span in run)
+        blocks.append(_block(run, slice(token, token + count), dtype))
+        token += count
+        index += len(run)
+    return blocks
+
+
+def _run(spans: Sequence[Span], index: int) -> Sequence[Span]:
+    """The spans from `index` on that one call can serve."""
+    end = index + 1
+    if spans[index].count == 1:
+        while (
+            end < len(spans)
+            and spans[end].count == 1
+            and spans[end].row == spans[end - 1].row + 1
+            and _magnitude(spans[end].end) == _magnitude(spans[index].end)
+        ):
+            end += 1
+    return spans[index:end]
+
+
+def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
+    first, length = run[0], max(span.end for span in run)
+    mask: Tensor | None = None
+    if first.count > 1 and first.start > 0:
+        # Queries start in the middle of the row; `is_causal` would align them with its beginning.
+        allowed = torch.arange(length) <= torch.arange(first.start, first.end)[:, None]
+        mask = _additive(allowed, dtype)
+    elif any(span.end < length for span in run):
+        ends = torch.tensor([span.end for span in run])
+        mask = _additive(torch.arange(length) < ends[:, None, None, None], dtype)
+    return _Block(
+        tokens=tokens,
+        first=first.row,
+        last=run[-1].row + 1,
+        length=length,
+        prompt=first.count > 1,
+        mask=mask,
+    )
+
+
+def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.zeros(allowed.shape, dtype=dtype).masked_fill(~allowed, float("-inf"))

@@ -1,0 +1,44 @@
+"""How an engine is configured."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from parkway.core.configuration import Section
+
+
+class EngineConfig(Section):
+    """One engine process: what it loads, where it listens, and its limits.
+
+    Fields:
+        model: a model directory, or the name of a built-in model (`park-mini`, `park-embed`).
+        name: what clients call the model; by default the name of the directory.
+        port: 0 takes any free port.
+        dtype: the type that it computes in; `auto` is bfloat16 where the processor multiplies it natively.
+        threads: for tensor work; by default one a core that this process may use.
+        max_context_tokens: prompt and answer together; the model's own limit, if that is lower.
+        max_sequences: the most answers that are made at once.
+        cache_bytes: for keys and values; by default a quarter of the memory that this process may use.
+        step_tokens: the most tokens in one step. More reads prompts faster, fewer keep running answers smoother.
+        queue_limit: the most answers that wait to be begun.
+        max_answer_tokens: length of a chat answer for which the client sets no limit.
+        request_timeout_s: a request that takes longer is given up.
+        drain_s: how long running requests may go on after SIGTERM.
+        max_body_bytes: a longer request body is refused.
+    """
+
+    model: str = "park-mini"
+    name: str | None = None
+    host: str = "127.0.0.1"
+    port: int = Field(default=8100, ge=0, le=65535)
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    threads: int | None = Field(default=None, ge=1)
+    max_context_tokens: int = Field(default=8192, ge=8)
+    max_sequences: int = Field(default=32, ge=1, le=512)
+    cache_bytes: int | None = Field(default=None, ge=1)
+    step_tokens: int = Field(default=256, ge=1)
+    queue_limit: int = Field(default=256, ge=1)
+    max_answer_tokens: int = Field(default=2048, ge=1)
+    request_timeout_s: float = Field(default=600.0, gt=0)
+    drain_s: float = Field(default=30.0, ge=0)
+    max_body_bytes: int = Field(default=4 << 20, ge=1024)

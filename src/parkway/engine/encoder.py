@@ -1,0 +1,172 @@
+"""A sentence encoder of the BERT family: texts in, one vector of length 1 for each out.
+
+Source: Devlin et al., 2018, arXiv:1810.04805; mean pooling as in Reimers and Gurevych, 2019, arXiv:1908.10084.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parkway.core.errors import ModelFilesError
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """The parsed config.json of a BERT encoder."""
+
+    vocab_size: int
+    hidden_size: int
+    intermediate_size: int
+    layers: int
+    heads: int
+    positions: int
+    types: int
+    norm_eps: float
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
+        """Read the keys of config.json; raises `ModelFilesError` where one is missing or not supported."""
+        for key, only in (("hidden_act", "gelu"), ("position_embedding_type", "absolute")):
+            if config.get(key, only) != only:
+                raise ModelFilesError(f"config.json: {key} is {config[key]!r}; only {only!r} is implemented")
+        try:
+            return cls(
+                vocab_size=int(config["vocab_size"]),
+                hidden_size=int(config["hidden_size"]),
+                intermediate_size=int(config["intermediate_size"]),
+                layers=int(config["num_hidden_layers"]),
+                heads=int(config["num_attention_heads"]),
+                positions=int(config["max_position_embeddings"]),
+                types=int(config.get("type_vocab_size", 2)),
+                norm_eps=float(config.get("layer_norm_eps", 1e-12)),
+            )
+        except KeyError as error:
+            raise ModelFilesError(f"config.json: {error.args[0]} is missing") from error
+        except (TypeError, ValueError) as error:
+            raise ModelFilesError(f"config.json: a size is not a number: {error}") from error
+
+
+class Encoder(nn.Module):
+    """BERT without its pooler; parameters carry Hugging Face's names."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embeddings = _Embeddings(shape)
+        self.encoder = _Layers(shape)
+
+    def forward(self, token_ids: Tensor, present: Tensor) -> Tensor:
+        """One vector of length 1 for each text.
+
+        Args:
+            token_ids: int64 [texts, tokens], padded.
+            present: bool [texts, tokens]; False at padding.
+
+        Returns:
+            [texts, hidden_size].
+        """
+        x = self.encoder(self.embeddings(token_ids), present[:, None, None, :])
+        weight = present[..., None].to(x.dtype)
+        mean = (x * weight).sum(dim=1) / weight.sum(dim=1)
+        return F.normalize(mean.float(), dim=-1)
+
+
+class _Embeddings(nn.Module):
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.word_embeddings = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.position_embeddings = nn.Embedding(shape.positions, shape.hidden_size)
+        self.token_type_embeddings = nn.Embedding(shape.types, shape.hidden_size)
+        self.LayerNorm = nn.LayerNorm(shape.hidden_size, eps=shape.norm_eps)
+
+    def forward(self, token_ids: Tensor) -> Tensor:
+        positions = self.position_embeddings.weight[: token_ids.shape[1]]
+        return self.LayerNorm(self.word_embeddings(token_ids) + positions + self.token_type_embeddings.weight[0])
+
+
+class _Residual(nn.Module):
+    """Projects, adds to the input, normalises."""
+
+    def __init__(self, inner: int, hidden: int, eps: float) -> None:
+        super().__init__()
+        self.dense = nn.Linear(inner, hidden)
+        self.LayerNorm = nn.LayerNorm(hidden, eps=eps)
+
+    def forward(self, x: Tensor, inner: Tensor) -> Tensor:
+        return self.LayerNorm(x + self.dense(inner))
+
+
+class _SelfAttention(nn.Module):
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.heads = shape.heads
+        self.query = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.key = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.value = nn.Linear(shape.hidden_size, shape.hidden_size)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q, k, v = (
+            projection(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for projection in (self.query, self.key, self.value)
+        )
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(-2)
+
+
+class _Attention(nn.Module):
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.self = _SelfAttention(shape)  # so checkpoints name it
+        self.output = _Residual(shape.hidden_size, shape.hidden_size, shape.norm_eps)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.output(x, self.self(x, mask))
+
+
+class _Intermediate(nn.Module):
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.dense = nn.Linear(shape.hidden_size, shape.intermediate_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(self.dense(x))
+
+
+class _Layer(nn.Module):
+    """Attention and feed-forward, each added to its input and then normalised."""
+
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.attention = _Attention(shape)
+        self.intermediate = _Intermediate(shape)
+        self.output = _Residual(shape.intermediate_size, shape.hidden_size, shape.norm_eps)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        x = self.attention(x, mask)
+        return self.output(x, self.intermediate(x))
+
+
+class _Layers(nn.Module):
+    def __init__(self, shape: EncoderShape) -> None:
+        super().__init__()
+        self.layer = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        for layer in self.layer:
+            x = layer(x, mask)
+        return x
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Vectors of several texts given as token ids: float32 [texts, hidden_size]."""
+    width = max(map(len, texts))
+    token_ids = torch.zeros(len(texts), width, dtype=torch.int64)
+    present = torch.zeros(len(texts), width, dtype=torch.bool)
+    for row, text in enumerate(texts):
+        token_ids[row, : len(text)] = torch.tensor(text)
+        present[row, : len(text)] = True
+    return encoder(token_ids, present)

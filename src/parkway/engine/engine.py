@@ -1,0 +1,104 @@
+"""The engine: one step advances every answer that can advance."""
+
+import time
+from collections.abc import Sequence as Items
+
+import torch
+from torch import Tensor
+
+from parkway.core.errors import InternalError, ParkwayError
+from parkway.engine.attention import CachedAttention
+from parkway.engine.cache import KVCache
+from parkway.engine.model import Decoder
+from parkway.engine.sampler import sample, top_logprobs
+from parkway.engine.scheduler import Scheduler, Share
+from parkway.engine.sequence import ChosenToken, Piece, Sequence
+
+Outputs = list[tuple[Sequence, Piece]]
+
+_BROKEN = Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
+
+
+class Engine:
+    """A decoder, its cache and a scheduler.
+
+    `add` and `cancel` may be called from one other thread than the one that steps.
+    """
+
+    def __init__(self, decoder: Decoder, cache: KVCache, scheduler: Scheduler) -> None:
+        self._decoder = decoder
+        self._cache = cache
+        self._scheduler = scheduler
+        self._dtype = next(decoder.parameters()).dtype
+        self.steps = 0
+        self.prompt_tokens = 0
+        self.completion_tokens = 0
+
+    @property
+    def waiting(self) -> int:
+        return self._scheduler.waiting
+
+    @property
+    def running(self) -> int:
+        return self._scheduler.running
+
+    def add(self, sequences: Items[Sequence]) -> None:
+        """Queue the sequences of one request; raises as `Scheduler.add` does."""
+        self._scheduler.add(sequences)
+
+    def cancel(self, sequences: Items[Sequence]) -> None:
+        """Give up sequences; their rows are free at the next step."""
+        self._scheduler.cancel(sequences)
+
+    @torch.inference_mode()
+    def step(self) -> Outputs:
+        """Advance every sequence by a token, or by a part of its prompt; returns what became certain."""
+        lost = self._scheduler.drop_lost(time.monotonic())
+        outputs: Outputs = [(sequence, Piece(error=error)) for sequence, error in lost]
+        shares = self._scheduler.schedule()
+        if not shares:
+            return outputs
+        logits, completed = self._run(shares)
+        tokens = sample(logits, [sequence.choice for sequence in completed])
+        sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+        for sequence, token, scores, is_sound in zip(completed, tokens, logits, sound, strict=True):
+            piece = self._settle(sequence, token, scores) if is_sound else _BROKEN
+            if piece.last:
+                self._scheduler.remove(sequence)
+            outputs.append((sequence, piece))
+        self.steps += 1
+        return outputs
+
+    def abort(self, error: ParkwayError) -> Outputs:
+        """End everything that waits or runs with `error`."""
+        return [(sequence, Piece(error=error)) for sequence in self._scheduler.remove_all()]
+
+    def _run(self, shares: list[Share]) -> tuple[Tensor, list[Sequence]]:
+        """One pass of the model; returns float32 logits for the sequences that now choose a token."""
+        shares.sort(key=lambda share: CachedAttention.order(share.sequence.span(share.count)))
+        attention = CachedAttention(self._cache, [share.sequence.span(share.count) for share in shares], self._dtype)
+        token_ids: list[int] = []
+        last_places: list[int] = []
+        completed: list[Sequence] = []
+        for share in shares:
+            sequence = share.sequence
+            token_ids += sequence.tokens[sequence.computed : sequence.computed + share.count]
+            if share.completes:
+                last_places.append(len(token_ids) - 1)
+                completed.append(sequence)
+        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention)
+        for share in shares:
+            self._count(share)
+        return self._decoder.logits(hidden[last_places]).float(), completed
+
+    def _count(self, share: Share) -> None:
+        share.sequence.computed += share.count
+        if not share.sequence.decoding:
+            self.prompt_tokens += share.count
+
+    def _settle(self, sequence: Sequence, token: int, scores: Tensor) -> Piece:
+        """Append the chosen token to its sequence."""
+        self.completion_tokens += 1
+        count = sequence.sampling.logprobs
+        logprob, likeliest = (0.0, []) if count is None else top_logprobs(scores, token, count)
+        return sequence.accept(ChosenToken(token, logprob, likeliest))

@@ -1,0 +1,215 @@
+"""A generating model, loaded: its tokenizer, its template, its defaults, and its engine."""
+
+import time
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, replace
+from typing import Any
+
+from parkway.core.chat import ChatRequest, Message
+from parkway.core.completions import CompletionRequest
+from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
+from parkway.engine import machine
+from parkway.engine.cache import KVCache
+from parkway.engine.chat_template import ChatTemplate
+from parkway.engine.config import EngineConfig
+from parkway.engine.directory import ModelDirectory
+from parkway.engine.engine import Engine
+from parkway.engine.sampler import Sampling
+from parkway.engine.scheduler import Scheduler
+from parkway.engine.sequence import Sequence
+from parkway.engine.tokenizer import Tokenizer
+from parkway.engine.weights import choose_dtype, load_decoder
+
+MAX_CHOICES = 8
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 256
+
+
+@dataclass(frozen=True)
+class Generator:
+    """Everything between a request's fields and the engine's sequences.
+
+    Fields:
+        context: tokens, prompt and answer together.
+        defaults: how to choose tokens where the request does not say; from generation_config.json.
+    """
+
+    tokenizer: Tokenizer
+    template: ChatTemplate | None
+    engine: Engine
+    context: int
+    defaults: Sampling
+    config: EngineConfig
+
+    @classmethod
+    def load(cls, directory: ModelDirectory, config: EngineConfig) -> "Generator":
+        """Read the model's files.
+
+        Raises:
+            ModelFilesError: they are missing, damaged or unsupported, or the cache does not fit.
+        """
+        tokenizer = Tokenizer(directory)
+        template = ChatTemplate.of(directory, tokenizer.named)
+        dtype = choose_dtype(config.dtype)
+        decoder = load_decoder(directory, dtype)
+        if tokenizer.size > decoder.shape.vocab_size:
+            raise ModelFilesError(
+                f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "
+                f"vocab_size is {decoder.shape.vocab_size}"
+            )
+        context = min(decoder.shape.context, config.max_context_tokens)
+        budget_bytes = config.cache_bytes or machine.memory_bytes() // 4
+        cache = KVCache(decoder.shape, dtype, row_tokens=context, rows=config.max_sequences, budget_bytes=budget_bytes)
+        scheduler = Scheduler(cache, step_tokens=config.step_tokens, queue_limit=config.queue_limit)
+        engine = Engine(decoder, cache, scheduler)
+        return cls(tokenizer, template, engine, context, _defaults(directory.generation_config), config)
+
+    def chat(self, request: ChatRequest) -> list[Sequence]:
+        """The sequences of a chat request. Renders and tokenises: not for the event loop.
+
+        Raises:
+            UnsupportedField: the model has no chat template, or a message is not text.
+            InvalidRequest: the template refuses the messages, or a value is out of range.
+            ContextLengthExceeded: prompt and answer can never fit.
+        """
+        if self.template is None:
+            raise UnsupportedField(
+                "this model has no chat template; use /v1/completions, or add chat_template.jinja to its directory",
+                param="messages",
+            )
+        messages = [self._message(message) for message in request.messages]
+        prompt = self.tokenizer.encode(self.template.render(messages), special=False)
+        limit = request.answer_limit
+        room = min(self.config.max_answer_tokens, max(1, self.context - len(prompt)))
+        logprobs = (request.top_logprobs or 0) if request.logprobs else None
+        if request.top_logprobs is not None and not request.logprobs:
+            raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
+        return self._sequences(
+            [prompt], request, max_tokens=limit or room, logprobs=logprobs, fresh=True, param="messages"
+        )
+
+    def completion(self, request: CompletionRequest, prompts: Items[str | list[int]]) -> list[Sequence]:
+        """The sequences of a completion request, `n` for each prompt in turn; raises as `chat` does."""
+        tokenised = [
+            self._checked(prompt) if isinstance(prompt, list) else self.tokenizer.encode(prompt, special=True)
+            for prompt in prompts
+        ]
+        return self._sequences(
+            tokenised,
+            request,
+            max_tokens=request.max_tokens or 16,  # OpenAI's default for this route
+            logprobs=request.logprobs,
+            fresh=False,
+            param="prompt",
+        )
+
+    def _sequences(
+        self,
+        prompts: Items[list[int]],
+        request: ChatRequest | CompletionRequest,
+        *,
+        max_tokens: int,
+        logprobs: int | None,
+        fresh: bool,
+        param: str,
+    ) -> list[Sequence]:
+        count = request.n or 1
+        if count > MAX_CHOICES:
+            raise InvalidRequest(f"`n` is {count}; this engine makes at most {MAX_CHOICES}", param="n")
+        for prompt in prompts:
+            self._check_fit(len(prompt), max_tokens, param)
+        sampling = self._sampling(request, logprobs)
+        stops = _stops(request.stop)
+        deadline = time.monotonic() + self.config.request_timeout_s
+        return [
+            Sequence(
+                tokens=list(prompt),
+                max_tokens=max_tokens,
+                # Choices of one request differ: each has the seed after the one before.
+                sampling=sampling
+                if sampling.seed is None
+                else replace(sampling, seed=(sampling.seed + choice) % 2**63),
+                deadline=deadline,
+                tokenizer=self.tokenizer,
+                stops=stops,
+                fresh=fresh,
+            )
+            for prompt in prompts
+            for choice in range(count)
+        ]
+
+    def _sampling(self, request: ChatRequest | CompletionRequest, logprobs: int | None) -> Sampling:
+        given = {
+            "temperature": request.temperature,
+            "top_p": request.top_p,
+            "top_k": None if request.top_k is None else max(0, request.top_k),
+            "seed": request.seed,
+            "logprobs": logprobs,
+        }
+        return replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+
+    def _check_fit(self, prompt_tokens: int, max_tokens: int, param: str) -> None:
+        if prompt_tokens < 1:
+            raise InvalidRequest(f"`{param}`: the prompt has no tokens; send some text", param=param)
+        if prompt_tokens + max_tokens > self.context:
+            raise ContextLengthExceeded(
+                f"the prompt has {prompt_tokens} tokens and the answer may have {max_tokens}, together "
+                f"{prompt_tokens + max_tokens}; this model's context is {self.context} tokens. Shorten the prompt or "
+                "lower max_tokens.",
+                param=param,
+            )
+
+    def _checked(self, token_ids: list[int]) -> list[int]:
+        wrong = next((token for token in token_ids if not 0 <= token < self.tokenizer.size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"`prompt`: {wrong} is no token id of this model; they go from 0 to {self.tokenizer.size - 1}",
+                param="prompt",
+            )
+        return token_ids
+
+    def _message(self, message: Message) -> dict[str, str]:
+        """What the template sees, with no special token in its text: only the template may write those."""
+        if message.tool_calls or message.role in ("tool", "function"):
+            raise UnsupportedField(
+                "tool calls in `messages` are not supported by this model's engine yet", param="messages"
+            )
+        # Templates know the older name of the role that OpenAI now calls developer.
+        role = "system" if message.role == "developer" else message.role
+        seen = {"role": role, "content": message.text()}
+        if message.name is not None:
+            seen["name"] = message.name
+        return {key: self.tokenizer.break_special(text) for key, text in seen.items()}
+
+    def warm_up(self) -> Sequence:
+        """A short answer for nobody, so that the first client does not pay for first-time set-up."""
+        prompt = [0] * min(8, self.context - 2)
+        deadline = time.monotonic() + self.config.request_timeout_s
+        return Sequence(prompt, max_tokens=2, sampling=self.defaults, deadline=deadline, tokenizer=self.tokenizer)
+
+
+def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
+    stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
+    if len(stops) > MAX_STOPS:
+        raise InvalidRequest(f"`stop` has {len(stops)} strings; at most {MAX_STOPS} are allowed", param="stop")
+    for text in stops:
+        if not 1 <= len(text) <= MAX_STOP_CHARACTERS:
+            raise InvalidRequest(
+                f"`stop`: a string of {len(text)} characters; each needs 1 to {MAX_STOP_CHARACTERS}", param="stop"
+            )
+    return stops
+
+
+def _defaults(generation_config: dict[str, Any]) -> Sampling:
+    """What the model's makers recommend; OpenAI's defaults where they say nothing."""
+
+    def number(key: str, default: float) -> float:
+        value = generation_config.get(key)
+        return default if isinstance(value, bool) or not isinstance(value, int | float) else value
+
+    greedy = generation_config.get("do_sample") is False
+    return Sampling(
+        temperature=0.0 if greedy else number("temperature", 1.0),
+        top_p=number("top_p", 1.0),
+        top_k=int(number("top_k", 0)),
+    )

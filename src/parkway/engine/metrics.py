@@ -1,0 +1,47 @@
+"""What an engine tells Prometheus about itself."""
+
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from parkway.engine.embedder import Embedder
+from parkway.engine.engine import Engine
+
+
+class Metrics(Collector):
+    """Reads the engine's own counters when asked; counting costs the engine nothing."""
+
+    def __init__(self, source: Engine | Embedder, model: str) -> None:
+        self._source = source
+        self._model = model
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+
+    def page(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return generate_latest(self._registry)
+
+    def collect(self) -> Iterable[Metric]:
+        source = self._source
+        yield self._gauge("waiting", "Answers or requests that have not begun.", source.waiting)
+        yield self._counter("steps", "Passes of the model.", source.steps)
+        if isinstance(source, Embedder):
+            yield self._counter("texts", "Texts turned into vectors.", source.texts)
+            yield self._counter("prompt_tokens", "Tokens of those texts.", source.tokens)
+        else:
+            yield self._gauge("running", "Answers in the making.", source.running)
+            yield self._counter("prompt_tokens", "Tokens of prompts that were read.", source.prompt_tokens)
+            yield self._counter("completion_tokens", "Tokens that were chosen.", source.completion_tokens)
+
+    def _gauge(self, name: str, text: str, value: float) -> Metric:
+        family = GaugeMetricFamily(f"parkway_engine_{name}", text, labels=("model",))
+        family.add_metric((self._model,), value)
+        return family
+
+    def _counter(self, name: str, text: str, value: float) -> Metric:
+        family = CounterMetricFamily(f"parkway_engine_{name}", text, labels=("model",))
+        family.add_metric((self._model,), value)
+        return family

@@ -1,0 +1,132 @@
+"""The decoder of the Llama, Qwen2 and Qwen3 families, on one flat row of tokens.
+
+Sequences are not a dimension here: the tokens of every sequence in a step stand behind one another, and the
+`Attention` that the caller passes in knows which belong together. So the same decoder serves with a cache and
+trains without one. Parameters carry Hugging Face's names.
+"""
+
+from typing import Protocol
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parkway.engine.rope import inverse_frequencies, rotate, rotation
+from parkway.engine.shape import ModelShape
+
+
+class Attention(Protocol):
+    """Causal attention over the tokens of one step; the implementation knows their sequences."""
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        """Attend.
+
+        Args:
+            layer: index of the layer, from 0.
+            q: [tokens, heads, head_dim], rotated.
+            k: [tokens, kv_heads, head_dim], rotated.
+            v: [tokens, kv_heads, head_dim].
+
+        Returns:
+            [tokens, heads, head_dim]; scores are scaled by head_dim ** -0.5.
+        """
+        ...
+
+
+class SelfAttention(nn.Module):
+    """Projections around an `Attention`."""
+
+    def __init__(self, shape: ModelShape, layer: int) -> None:
+        super().__init__()
+        self.layer = layer
+        self.head_dim = shape.head_dim
+        wide, narrow = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
+        self.q_proj = nn.Linear(shape.hidden_size, wide, bias=shape.qkv_bias)
+        self.k_proj = nn.Linear(shape.hidden_size, narrow, bias=shape.qkv_bias)
+        self.v_proj = nn.Linear(shape.hidden_size, narrow, bias=shape.qkv_bias)
+        self.o_proj = nn.Linear(wide, shape.hidden_size, bias=shape.output_bias)
+        self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
+        self.k_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
+        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
+        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))
+        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        cos, sin = cos.to(q.dtype), sin.to(q.dtype)
+        mixed = attention(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.o_proj(mixed.flatten(-2))
+
+
+class MLP(nn.Module):
+    """The gated feed-forward block (SwiGLU). Source: Shazeer, 2020, arXiv:2002.05202."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
+        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
+        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+
+class Layer(nn.Module):
+    """Attention and feed-forward, each on a normalised input and added to the residual."""
+
+    def __init__(self, shape: ModelShape, layer: int) -> None:
+        super().__init__()
+        self.self_attn = SelfAttention(shape, layer)
+        self.mlp = MLP(shape)
+        self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attention)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class Trunk(nn.Module):
+    """Everything below the output head; named `model` in checkpoints."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Layer(shape, layer) for layer in range(shape.layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+
+
+class Decoder(nn.Module):
+    """A decoder-only language model; the caller loads or initialises its weights."""
+
+    def __init__(self, shape: ModelShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Trunk(shape)
+        # Tied models have no tensor for the head in their checkpoint; `logits` reads the embedding instead.
+        self.lm_head = None if shape.tied_embeddings else nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
+        # Not a buffer: `to(bfloat16)` would round the angles, and far positions would lose their place.
+        self.frequencies = inverse_frequencies(shape.rope, shape.head_dim)
+
+    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+        """Hidden states after the final norm.
+
+        Args:
+            token_ids: int64 [tokens].
+            positions: int64 [tokens]; each token's place within its own sequence, from 0.
+            attention: knows which tokens belong together.
+
+        Returns:
+            [tokens, hidden_size].
+        """
+        frequencies = self.frequencies.to(positions.device)
+        cos, sin = rotation(positions, frequencies, self.shape.rope.attention_factor)
+        x = self.model.embed_tokens(token_ids)
+        for layer in self.model.layers:
+            x = layer(x, cos, sin, attention)
+        return self.model.norm(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Scores of every token of the vocabulary: [n, hidden_size] -> [n, vocab_size]."""
+        head = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
+        return F.linear(hidden, head)

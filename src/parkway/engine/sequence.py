@@ -1,0 +1,125 @@
+"""One answer in the making: its tokens, its text, and why it ended."""
+
+from collections import deque
+from collections.abc import Sequence as Items
+from dataclasses import dataclass, field
+from typing import Literal
+
+from parkway.core.errors import ParkwayError
+from parkway.engine.attention import Span
+from parkway.engine.detokenizer import Detokenizer
+from parkway.engine.sampler import Choice, Sampling
+from parkway.engine.stop import StopMatcher
+from parkway.engine.tokenizer import Tokenizer
+
+Ending = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenToken:
+    """A token, its log probability, and the likeliest tokens at its place, best first."""
+
+    token_id: int
+    logprob: float
+    likeliest: list[tuple[int, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """What one step adds to an answer. The last piece has an `ending` or an `error`."""
+
+    text: str = ""
+    chosen: Items[ChosenToken] = ()
+    completion_tokens: int = 0  # of the whole answer so far
+    ending: Ending | None = None
+    error: ParkwayError | None = None
+
+    @property
+    def last(self) -> bool:
+        return self.ending is not None or self.error is not None
+
+
+@dataclass(slots=True, eq=False)
+class Sequence:
+    """Tokens of a prompt and of the answer behind it.
+
+    Fields:
+        tokens: prompt and answer so far.
+        max_tokens: the answer ends after this many.
+        deadline: when the answer is given up, in seconds of `time.monotonic`.
+        computed: how many of `tokens` have their keys and values in the cache.
+        row: the row of the cache, while the sequence runs.
+        cancelled: nobody waits for the answer any more. Set by the server's thread, read by the engine's.
+    """
+
+    tokens: list[int]
+    max_tokens: int
+    sampling: Sampling
+    deadline: float
+    tokenizer: Tokenizer
+    stops: tuple[str, ...] = ()
+    fresh: bool = True
+    computed: int = 0
+    row: int | None = None
+    cancelled: bool = False
+    choice: Choice = field(init=False)
+    prompt_tokens: int = field(init=False)
+    _detokenizer: Detokenizer = field(init=False)
+    _matcher: StopMatcher = field(init=False)
+    _written: int = field(default=0, init=False)  # characters out of the detokenizer
+    _released: int = field(default=0, init=False)  # characters handed out
+    _unreleased: deque[tuple[int, int, ChosenToken]] = field(default_factory=deque, init=False)
+
+    def __post_init__(self) -> None:
+        self.choice = Choice(self.sampling, self.sampling.generator())
+        self.prompt_tokens = len(self.tokens)
+        self._detokenizer = Detokenizer(self.tokenizer, fresh=self.fresh)
+        self._matcher = StopMatcher(self.stops)
+
+    @property
+    def pending(self) -> int:
+        """How many tokens have yet to pass through the model before the next one can be chosen."""
+        return len(self.tokens) - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """The prompt is read; every step gives a token."""
+        return len(self.tokens) > self.prompt_tokens
+
+    @property
+    def completion_tokens(self) -> int:
+        return len(self.tokens) - self.prompt_tokens
+
+    def span(self, count: int) -> Span:
+        """The next `count` tokens, for attention."""
+        assert self.row is not None, "a sequence without a row takes part in no step"  # noqa: S101
+        return Span(self.row, self.computed, count)
+
+    def accept(self, chosen: ChosenToken) -> Piece:
+        """Append the chosen token; returns the text that is now certain, and the ending if this was the last."""
+        self.tokens.append(chosen.token_id)
+        if chosen.token_id in self.tokenizer.eos_ids:
+            return self._release(self._matcher.finish(), "stop")
+        text = self._detokenizer.feed(chosen.token_id)
+        if self.sampling.logprobs is not None:
+            self._unreleased.append((self._written, self._written + len(text), chosen))
+        self._written += len(text)
+        text = self._matcher.feed(text)
+        if self._matcher.matched is not None:
+            return self._release(text, "stop", cut=True)
+        if self.completion_tokens >= self.max_tokens:
+            return self._release(text + self._matcher.finish(), "length")
+        return self._release(text, None)
+
+    def _release(self, text: str, ending: Ending | None, *, cut: bool = False) -> Piece:
+        """Tokens go out with their text: not before it, and not at all if a stop string swallowed it."""
+        self._released += len(text)
+        chosen: list[ChosenToken] = []
+        while self._unreleased:
+            start, end, token = self._unreleased[0]
+            certain = end <= self._released or (start < self._released if cut else ending is not None)
+            if not certain:
+                break
+            chosen.append(token)
+            self._unreleased.popleft()
+        return Piece(text, chosen, self.completion_tokens, ending)

@@ -1,0 +1,193 @@
+"""What an engine answers, by the kind of its model: the path of one request through the engine, top to bottom."""
+
+import asyncio
+import base64
+import struct
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol
+
+import torch
+
+from parkway.core import wire
+from parkway.core.chat import ChatRequest, StreamOptions, refuse_unsupported
+from parkway.core.completions import CompletionRequest
+from parkway.core.embeddings import Embedding, EmbeddingList, EmbeddingRequest
+from parkway.core.errors import InvalidRequest, ModelNotFound, ParkwayError, UnsupportedField, nearest
+from parkway.core.prompts import prompts_of
+from parkway.core.usage import Usage
+from parkway.engine.answer import Answer, usage_of
+from parkway.engine.call import Call
+from parkway.engine.chat_answer import ChatAnswer
+from parkway.engine.completion_answer import CompletionAnswer
+from parkway.engine.embedder import Embedder
+from parkway.engine.generator import Generator
+from parkway.engine.loop import EngineLoop
+from parkway.engine.metrics import Metrics
+from parkway.engine.sequence import Piece, Sequence
+
+Operate = Callable[[Call], Awaitable[None]]
+
+
+class Service(Protocol):
+    """A loaded model behind HTTP."""
+
+    @property
+    def metrics(self) -> Metrics:
+        """What it counts."""
+        ...
+
+    @property
+    def operations(self) -> Mapping[str, Operate]:
+        """What it can do: path -> how it answers a call."""
+        ...
+
+    async def warm_up(self) -> None:
+        """Pay for first-time set-up before the first client does."""
+        ...
+
+    def abort(self, error: ParkwayError) -> None:
+        """End every request that is being answered with `error`."""
+        ...
+
+    async def close(self) -> None:
+        """Stop the threads."""
+        ...
+
+
+class TextService:
+    """Serves chat and completions. Create it on the event loop's thread."""
+
+    def __init__(self, generator: Generator, name: str) -> None:
+        self._generator = generator
+        self._name = name
+        self._loop = EngineLoop(generator.engine)
+        self.metrics = Metrics(generator.engine, name)
+        self.operations: Mapping[str, Operate] = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion}
+
+    async def chat(self, call: Call) -> None:
+        request = wire.decode(call.body, ChatRequest)
+        _check_model(request.model, self._name)
+        refuse_unsupported(request, wire.fields_of(call.body))
+        sequences = await asyncio.to_thread(self._generator.chat, request)
+        answer = ChatAnswer(
+            id=f"chatcmpl-{call.request_id}",
+            created=int(time.time()),
+            model=self._name,
+            choices=len(sequences),
+            logprobs=bool(request.logprobs),
+            usage_asked=_usage_asked(request.stream, request.stream_options),
+            tokenizer=self._generator.tokenizer,
+        )
+        await self._answer(call, answer, sequences, prompts=1, stream=bool(request.stream))
+
+    async def completion(self, call: Call) -> None:
+        request = wire.decode(call.body, CompletionRequest)
+        _check_model(request.model, self._name)
+        refuse_unsupported(request, wire.fields_of(call.body))
+        if request.prompt is None:
+            raise InvalidRequest("`prompt` is missing; it is required", param="prompt")
+        prompts = prompts_of(request.prompt, "prompt")
+        sequences = await asyncio.to_thread(self._generator.completion, request, prompts)
+        answer = CompletionAnswer(
+            id=f"cmpl-{call.request_id}",
+            created=int(time.time()),
+            model=self._name,
+            logprobs=request.logprobs,
+            usage_asked=_usage_asked(request.stream, request.stream_options),
+            tokenizer=self._generator.tokenizer,
+        )
+        await self._answer(call, answer, sequences, prompts=len(prompts), stream=bool(request.stream))
+
+    async def _answer(
+        self, call: Call, answer: Answer, sequences: list[Sequence], *, prompts: int, stream: bool
+    ) -> None:
+        """Generate and send, event by event or whole."""
+        pieces: list[list[Piece]] = [[] for _ in sequences]
+        async with self._loop.submit(sequences) as generation:
+            if stream:
+                await call.events(answer.opening())
+            async for batch in generation.batches():
+                if stream:
+                    events = [answer.event(index, piece) for index, piece in batch]
+                    await call.events([event for event in events if event is not None])
+                else:
+                    for index, piece in batch:
+                        pieces[index].append(piece)
+        usage = usage_of(sequences, prompts)
+        if not stream:
+            await call.json(answer.whole(pieces, usage))
+            return
+        if answer.usage_asked:
+            await call.events([answer.closing(usage)])
+        await call.end()
+
+    async def warm_up(self) -> None:
+        async with self._loop.submit([self._generator.warm_up()]) as generation:
+            async for _ in generation.batches():
+                pass
+
+    def abort(self, error: ParkwayError) -> None:
+        self._loop.abort(error)
+
+    async def close(self) -> None:
+        await self._loop.close()
+
+
+class EmbeddingService:
+    """Serves embeddings."""
+
+    def __init__(self, embedder: Embedder, name: str) -> None:
+        self._embedder = embedder
+        self._name = name
+        self.metrics = Metrics(embedder, name)
+        self.operations: Mapping[str, Operate] = {"/v1/embeddings": self.embeddings}
+
+    async def embeddings(self, call: Call) -> None:
+        request = wire.decode(call.body, EmbeddingRequest)
+        _check_model(request.model, self._name)
+        if request.dimensions not in (None, self._embedder.dimensions):
+            raise UnsupportedField(
+                f"`dimensions` is {request.dimensions}; this model makes {self._embedder.dimensions}",
+                param="dimensions",
+            )
+        texts = await asyncio.to_thread(self._embedder.tokenise, prompts_of(request.input, "input"))
+        vectors = await self._embedder.embed(texts)
+        as_base64 = request.encoding_format == "base64"
+        usage = Usage.of(sum(map(len, texts)))
+        # Thousands of numbers a text: writing them down takes long enough to hold up everybody's streams.
+        await call.encoded(await asyncio.to_thread(self._write, vectors, usage, as_base64=as_base64))
+
+    def _write(self, vectors: list[torch.Tensor], usage: Usage, *, as_base64: bool) -> bytes:
+        data = [
+            Embedding(index=index, embedding=_base64(vector) if as_base64 else vector.tolist())
+            for index, vector in enumerate(vectors)
+        ]
+        return wire.encode(EmbeddingList(data=data, model=self._name, usage=usage))
+
+    async def warm_up(self) -> None:
+        await self._embedder.embed(self._embedder.tokenise(["warm"]))
+
+    def abort(self, error: ParkwayError) -> None:
+        """Nothing: the texts at hand take less time than telling their clients otherwise would."""
+
+    async def close(self) -> None:
+        await self._embedder.close()
+
+
+def _check_model(asked: str, name: str) -> None:
+    if asked != name:
+        raise ModelNotFound(
+            f"no model {asked!r} here; this engine serves {name!r}.{nearest(asked, [name])}", param="model"
+        )
+
+
+def _usage_asked(stream: bool | None, options: StreamOptions | None) -> bool:
+    if options is not None and not stream:
+        raise InvalidRequest("`stream_options` needs `stream: true`", param="stream_options")
+    return options is not None and options.include_usage
+
+
+def _base64(vector: torch.Tensor) -> str:
+    """Little-endian float32 bytes, as OpenAI sends them."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector.tolist())).decode()

@@ -1,0 +1,1 @@
+"""Wiring and supervision: which processes there are, and who keeps them running."""

@@ -1,0 +1,85 @@
+"""The child processes of one supervisor: all run a command of ours, on one home, and end when the supervisor does."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from parkway.launch.child import Child, Program, Say, State
+from parkway.launch.lifeline import Lifeline
+from parkway.launch.log_file import LogFile
+from parkway.launch.settings import Settings
+from parkway.store.home import Home
+
+
+class Family:
+    """Makes the children, and knows all of them."""
+
+    def __init__(self, settings: Settings, home: Home, environment: Mapping[str, str], say: Say) -> None:
+        self.children: list[Child] = []
+        self._settings = settings
+        self._home = home
+        self._environment = {**environment, "PARKWAY_HOME": str(home.path)}
+        self._say = say
+        self._lifeline = Lifeline()
+        self.configuration = ("--config", str(_write_snapshot(settings, home)))
+        """The options for a child that reads the whole configuration."""
+
+    def child(
+        self,
+        name: str,
+        command: str,
+        *options: str,
+        pass_fds: tuple[int, ...] = (),
+        announces: bool = False,
+        on_change: Callable[[State, str], None] | None = None,
+    ) -> Child:
+        """A child, not yet started, that runs `parkway COMMAND OPTIONS` on this home.
+
+        Args:
+            name: As people read it, and the name of its log.
+            announces, on_change: As for `Program` and `Child`.
+        """
+        fd = self._lifeline.child_fd
+        program = Program(
+            name=name,
+            # -P: a file in the working directory that is called like a module must not be imported in its place.
+            argv=(sys.executable, "-P", "-m", "parkway", command, *options, "--lifeline", str(fd)),
+            environment=self._environment,
+            pass_fds=(*pass_fds, fd),
+            announces=announces,
+            start_timeout_s=self._settings.start_timeout_s,
+        )
+        child = Child(program, LogFile(self._home.logs, name), self._say, on_change=on_change)
+        self.children.append(child)
+        return child
+
+    def kill(self) -> None:
+        """Ends all of them at once, whatever they are doing."""
+        for child in self.children:
+            child.kill()
+
+    async def rotate_logs(self) -> None:
+        """Moves away what has grown too large."""
+        for child in self.children:
+            child.log.rotate()
+
+
+def snapshot_of(home: Home) -> Path:
+    """The configuration with which the Parkway on this home was started."""
+    return home.path / "running.yaml"
+
+
+def _write_snapshot(settings: Settings, home: Home) -> Path:
+    """The configuration as it is now, for the children: an edit in the meantime must not break a restart.
+
+    The file may hold the password of the database and is readable by its owner alone.
+    """
+    path = snapshot_of(home)
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(settings.model_dump_json(indent=1, exclude_unset=True))  # JSON is YAML
+    return path

@@ -1,0 +1,166 @@
+"""`parkway up`: gateway, worker and engines as child processes of one supervisor on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import signal
+import socket
+from collections.abc import Callable
+
+from parkway.core.errors import StartupError
+from parkway.core.tasks import Tasks
+from parkway.launch import running
+from parkway.launch.child import Say
+from parkway.launch.engines import TOKEN_VARIABLE, Engines
+from parkway.launch.family import Family
+from parkway.launch.listener import bind, reachable
+from parkway.launch.probe import readiness
+from parkway.launch.publication import Publication
+from parkway.launch.settings import Settings
+from parkway.policy.keys import KeyStore, ensure_first_key
+from parkway.router.endpoint import Endpoint
+from parkway.router.registry import Registry
+from parkway.store.home import Home
+from parkway.store.sql import Database
+
+INTERRUPTED = 130
+"""Exit code of a stop that did not wait for running requests."""
+
+_STOP_GRACE_S = 5.0
+_POLL_S = 0.05
+_ROTATE_S = 60.0
+
+
+def up(settings: Settings, home: Home, say: Say, announce: Callable[[str], None]) -> int:
+    """Runs Parkway until it is told to stop, and returns the exit code.
+
+    Args:
+        say: Told one line about each thing that happens.
+        announce: Told `http://HOST:PORT` when the first request would succeed.
+
+    Raises:
+        ConfigurationError: The configuration names an environment variable that is not set.
+        StartupError: Another Parkway runs on the home, the port is taken, the store cannot be used, or nothing that
+            is configured can be served.
+    """
+    settings.check_environment()
+    with home.lock(), bind(settings.gateway.host, settings.gateway.port) as listener:
+        return asyncio.run(Local(settings, home, listener, say, announce).run())
+
+
+class Local:
+    """The processes of one `parkway up`, and their life: start, announce, watch, drain."""
+
+    def __init__(
+        self, settings: Settings, home: Home, listener: socket.socket, say: Say, announce: Callable[[str], None]
+    ) -> None:
+        self._settings = settings
+        self._home = home
+        self._listener = listener
+        self._say = say
+        self._announce = announce
+        self._stopping = asyncio.Event()
+        self._hurried = False
+        self._publication = Publication(say)
+        family = Family(settings, home, {TOKEN_VARIABLE: secrets.token_urlsafe(32)}, say)
+        self._family = family
+        self._engines = Engines(settings, family, self._publication, say)
+        fd = listener.fileno()
+        self._gateway = family.child("gateway", "gateway", "--fd", str(fd), *family.configuration, pass_fds=(fd,))
+        self._worker = family.child("worker", "worker", *family.configuration)
+
+    async def run(self) -> int:
+        """Runs until a signal; returns the exit code."""
+        self._listen_for_signals()
+        async with Tasks("up") as tasks:
+            # First of all, because an engine takes longest to start and needs nothing from the store.
+            self._engines.start(tasks)
+            database = self._open_store()
+            try:
+                tasks.start(self._gateway.run(), name="gateway")
+                if await self._becomes_ready():
+                    tasks.start(self._worker.run(), name="worker")
+                    tasks.every(_ROTATE_S, self._family.rotate_logs, name="logs")
+                    await self._stopping.wait()
+                await self._drain()
+            finally:
+                self._publication.close()
+                running.remove(self._home)
+                database.close()
+        return INTERRUPTED if self._hurried else 0
+
+    def _listen_for_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.add_signal_handler(number, self._on_signal, number)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping.is_set() and number == signal.SIGINT:
+            self._hurried = True
+            self._family.kill()
+        self._stopping.set()
+
+    def _open_store(self) -> Database:
+        """The database, in its newest form, with a key and with the endpoints of this configuration."""
+        database = Database.open(self._settings.store.url or self._home.database_url, self._settings.store)
+        database.migrate()
+        if ensure_first_key(self._home, KeyStore(database)) is not None:
+            self._say("created the first API key; `parkway key show` prints it")
+        registry = Registry(database)
+        registry.replace("config", remote_endpoints(self._settings))
+        self._publication.start(lambda endpoints: registry.replace("local", endpoints))
+        return database
+
+    async def _becomes_ready(self) -> bool:
+        """Waits until the first request would succeed and says so; False if a signal came first.
+
+        Raises:
+            StartupError: The gateway cannot start, or no model at all can be served.
+        """
+        host, port = reachable(self._listener)
+        while not self._stopping.is_set():
+            if self._gateway.state == "given up":
+                raise StartupError(f"the gateway cannot start: {self._gateway.reason}")
+            self._engines.check_any_left()
+            answer = await readiness(host, port)
+            if answer is not None and not self._engines.waits_for(answer.reasons):
+                running.write(self._home, running.Running(url=f"http://{_joined(host, port)}", pid=os.getpid()))
+                self._announce(f"http://{_joined(self._settings.gateway.host, port)}")
+                return True
+            await asyncio.sleep(_POLL_S)
+        return False
+
+    async def _drain(self) -> None:
+        """The gateway first, so that running requests still have their engines; then everything else."""
+        grace_s = self._settings.gateway.drain_s
+        self._say(f"stopping: running requests have up to {grace_s:g} s; Ctrl-C again stops at once")
+        # As long as we hold the socket, new clients would wait in its queue instead of being refused.
+        self._listener.close()
+        await self._gateway.stop(grace_s + _STOP_GRACE_S)
+        others = [child for child in self._family.children if child is not self._gateway]
+        await asyncio.gather(*(child.stop(_STOP_GRACE_S) for child in others))
+        self._say("stopped")
+
+
+def remote_endpoints(settings: Settings) -> list[Endpoint]:
+    """The endpoints that the configuration gives by URL. Their ids stay the same from start to start."""
+    return [
+        Endpoint(
+            endpoint_id=f"{name}@{number}",
+            model=name,
+            url=place.url,
+            upstream_model=place.model or name,
+            weight=place.weight,
+            api_key_env=place.api_key_env,
+            source="config",
+        )
+        for name, model in settings.models.items()
+        for number, place in enumerate(model.all())
+        if place.url
+    ]
+
+
+def _joined(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

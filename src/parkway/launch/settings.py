@@ -1,0 +1,185 @@
+"""The whole configuration: every part's section put together, and the models that are served."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+from urllib.parse import urlsplit
+
+from pydantic import Field, StringConstraints, field_validator, model_validator
+
+from parkway.aggregate.config import ConversationConfig
+from parkway.core.configuration import Section, load
+from parkway.core.errors import ConfigurationError
+from parkway.engine.config import EngineConfig
+from parkway.feedback.config import FeedbackConfig
+from parkway.gateway.config import GatewayConfig
+from parkway.pipeline.bounds import Bounds
+from parkway.policy.limits import LimitsConfig
+from parkway.router.config import RouterConfig
+from parkway.store.sql import StoreConfig
+
+FILE_NAME = "parkway.yaml"
+BUILT_IN = ("park-mini", "park-embed")
+"""Models that come with the package. As a `path` the name stands for the model's own directory."""
+
+ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
+
+
+class EndpointConfig(Section):
+    """One place that serves a model: a directory on this machine, or the URL of an OpenAI-compatible server.
+
+    Attributes:
+        path: A model directory, or the name of a built-in model. Parkway runs an engine for it.
+        url: What an OpenAI client takes as its base URL. Without a path in it, `/v1` is added.
+        model: The name under which the server at `url` knows the model; by default the name that clients use.
+        api_key_env: The environment variable that holds the key for `url`.
+        weight: Its share of the requests, relative to the model's other endpoints.
+        replicas: How many engines run for `path`.
+    """
+
+    path: str | None = None
+    url: str | None = None
+    model: Annotated[str, StringConstraints(min_length=1, max_length=256)] | None = None
+    api_key_env: VariableName | None = None
+    weight: Annotated[int, Field(ge=1, le=10_000)] = 1
+    replicas: Annotated[int, Field(ge=1, le=64)] = 1
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        """A bare string is a URL if it looks like one, else a directory."""
+        if isinstance(value, str):
+            return {"url": value} if value.startswith(("http://", "https://")) else {"path": value}
+        return value
+
+    @field_validator("url")
+    @classmethod
+    def _base_url(cls, url: str | None) -> str | None:
+        if url is None:
+            return None
+        parts = urlsplit(url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("not an http:// or https:// URL with a host")
+        if parts.query or parts.fragment or parts.username:
+            raise ValueError("a base URL has no user, query or fragment; a key belongs into `api_key_env`")
+        return url.rstrip("/") + ("" if parts.path.strip("/") else "/v1")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> EndpointConfig:
+        places = [name for name in self._places() if getattr(self, name)]
+        if len(places) != 1:
+            wanted = ", ".join(f"`{name}`" for name in self._places())
+            raise ValueError(f"exactly one of {wanted} is needed")
+        if places != ["url"] and (self.model or self.api_key_env):
+            raise ValueError("`model` and `api_key_env` belong to a `url`")
+        if places != ["path"] and self.replicas != 1:
+            raise ValueError("`replicas` belongs to a `path`; list several `endpoints` instead")
+        return self
+
+    @classmethod
+    def _places(cls) -> tuple[str, ...]:
+        return ("path", "url")
+
+
+class ModelConfig(EndpointConfig):
+    """Where a model is served: one place, or several `endpoints`."""
+
+    endpoints: list[EndpointConfig] = []
+
+    @classmethod
+    def _places(cls) -> tuple[str, ...]:
+        return ("path", "url", "endpoints")
+
+    def all(self) -> list[EndpointConfig]:
+        """Every place, also where there is only one."""
+        return list(self.endpoints) or [self]
+
+
+class EngineDefaults(EngineConfig):
+    """What all engines share. Which model an engine has, and where it listens, is for `models` and the supervisor."""
+
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _not_of_one_engine(self) -> EngineDefaults:
+        if given := self.model_fields_set & {"model", "name", "host", "port"}:
+            raise ValueError(f"`{min(given)}` is not for all engines alike; list what is served under `models`")
+        return self
+
+
+def _built_in_models() -> dict[str, ModelConfig]:
+    return {name: ModelConfig(path=name) for name in BUILT_IN}
+
+
+class Settings(Section):
+    """`parkway.yaml`. Everything has a default that works; without `models` the built-in ones are served.
+
+    Attributes:
+        start_timeout_s: An engine or a gateway that does not serve after this long is started again.
+    """
+
+    gateway: GatewayConfig = GatewayConfig()
+    bounds: Bounds = Bounds()
+    limits: LimitsConfig = LimitsConfig()
+    router: RouterConfig = RouterConfig()
+    store: StoreConfig = StoreConfig()
+    conversations: ConversationConfig = ConversationConfig()
+    feedback: FeedbackConfig = FeedbackConfig()
+    engine: EngineDefaults = EngineDefaults()
+    models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)
+    start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+
+    @classmethod
+    def find(cls, config: Path | None = None) -> Settings:
+        """Reads `config`, or `parkway.yaml` in the working directory if there is one, or takes the defaults.
+
+        Model directories become absolute: in the file they are relative to the file.
+
+        Raises:
+            ConfigurationError: The file cannot be read or is wrong; the message names file, line and key.
+        """
+        path = config or Path(FILE_NAME)
+        if config is None and not path.exists():
+            return cls()
+        return load(path, cls)._anchored(path.resolve().parent)
+
+    def local_models(self) -> list[str]:
+        """The models for which engines run on this machine."""
+        return [name for name, model in self.models.items() if any(place.path for place in model.all())]
+
+    def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
+        """Sees that every `api_key_env` names a variable that is set.
+
+        Raises:
+            ConfigurationError: One is not; the message names the key and the variable.
+        """
+        for name, model in self.models.items():
+            for place in model.all():
+                if place.api_key_env and not environment.get(place.api_key_env):
+                    raise ConfigurationError(
+                        f"models.{name}.api_key_env: the environment variable {place.api_key_env} is not set; "
+                        f"set it before `parkway up`, or remove the key"
+                    )
+
+    def _anchored(self, folder: Path) -> Settings:
+        """The same with every model directory absolute, relative ones taken from `folder`."""
+
+        def anchor(place: EndpointConfig) -> dict[str, Any]:
+            if place.path is None or place.path in BUILT_IN:
+                return {}
+            return {"path": str(folder / Path(place.path).expanduser())}
+
+        models = {
+            name: model.model_copy(
+                update={
+                    **anchor(model),
+                    "endpoints": [place.model_copy(update=anchor(place)) for place in model.endpoints],
+                }
+            )
+            for name, model in self.models.items()
+        }
+        return self.model_copy(update={"models": models})

@@ -1,0 +1,41 @@
+"""A call: one request on its way to some endpoint of a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import msgspec
+
+from parkway.core.wire import encode, fields_of
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """What to send, whichever endpoint gets it.
+
+    Args:
+        path: Appended to the endpoint's url: `/chat/completions`.
+        body: A JSON object; its `model` is `model`.
+        deadline: When the whole answer must have arrived, in seconds of `time.monotonic`.
+        traceparent: The W3C trace context to hand on.
+    """
+
+    model: str
+    path: str
+    body: bytes
+    request_id: str
+    deadline: float
+    traceparent: str | None = None
+
+    def body_for(self, upstream_model: str) -> bytes:
+        """The body as an endpoint that calls the model `upstream_model` expects it; other fields keep their bytes.
+
+        Raises:
+            MalformedJSON: The body is not JSON.
+            InvalidRequest: The body is not a JSON object.
+        """
+        if upstream_model == self.model:
+            return self.body
+        fields = fields_of(self.body)
+        fields["model"] = msgspec.Raw(encode(upstream_model))
+        return encode(fields)

@@ -1,0 +1,101 @@
+"""Active health checks: asks every endpoint at an interval, and a suspect one at once."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from contextlib import suppress
+
+import aiohttp
+from yarl import URL
+
+from parkway.core.tasks import Tasks
+from parkway.router.candidate import Candidate, Condition
+from parkway.router.config import RouterConfig
+from parkway.router.endpoint import Endpoint
+from parkway.router.fleet import Fleet
+
+# A suspect endpoint is asked again after this, then twice this, and so on up to the interval.
+FIRST_RECHECK_S = 0.2
+
+# What a proxy says of a server that is gone, and a server of one that is still loading its model. Any other answer
+# shows that somebody lives there: `transformers serve` generates well while its list of models is a plain 500.
+_GONE_STATUSES = frozenset({502, 503, 504})
+
+
+class HealthChecks:
+    """Keeps the condition of each candidate in `fleet` true.
+
+    At most one check of a candidate runs at a time, and each ends within `health_timeout_s`.
+    """
+
+    def __init__(self, fleet: Fleet, config: RouterConfig, session: aiohttp.ClientSession, tasks: Tasks) -> None:
+        self._fleet = fleet
+        self._config = config
+        self._session = session
+        self._tasks = tasks
+
+    async def run(self) -> None:
+        """Checks what is due, again and again, until cancelled."""
+        while True:
+            self._fleet.changed.clear()
+            now = time.monotonic()
+            waiting = [
+                candidate
+                for candidate in self._fleet.candidates()
+                if candidate.endpoint.state == "ready" and candidate.headers is not None and not candidate.checking
+            ]
+            for candidate in waiting:
+                if candidate.check_at <= now:
+                    candidate.checking = True
+                    self._tasks.start(self._check(candidate), name=f"check {candidate.endpoint.endpoint_id}")
+            next_at = min((candidate.check_at for candidate in waiting if not candidate.checking), default=now + 60)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(next_at - now):
+                    await self._fleet.changed.wait()
+
+    async def _check(self, candidate: Candidate) -> None:
+        """Asks once, and says when to ask next."""
+        try:
+            fault = await self._fault_of(candidate)
+        finally:
+            candidate.checking = False
+        if fault is None:
+            candidate.passed(self._config.successes_to_restore)
+        else:
+            candidate.failed(fault, self._config.failures_to_eject)
+        candidate.check_at = time.monotonic() + self._pause_s(candidate)
+        self._fleet.changed.set()
+
+    def _pause_s(self, candidate: Candidate) -> float:
+        interval_s = self._config.health_interval_s
+        if candidate.condition is Condition.SUSPECT:
+            return min(interval_s, FIRST_RECHECK_S * 2 ** min(candidate.failures, 10))
+        # A tenth of spread, so that gateways started together do not ask together for ever.
+        return interval_s * random.uniform(0.9, 1.1)  # noqa: S311 - spread, not a secret
+
+    async def _fault_of(self, candidate: Candidate) -> str | None:
+        """Why the endpoint is not healthy; None if it is."""
+        try:
+            async with self._session.get(
+                address_of_health(candidate.endpoint),
+                headers=candidate.headers,
+                allow_redirects=False,
+                timeout=aiohttp.ClientTimeout(total=self._config.health_timeout_s),
+            ) as response:
+                local = candidate.endpoint.source == "local"
+                healthy = response.status == 200 if local else response.status not in _GONE_STATUSES
+                return None if healthy else f"its health check answered {response.status}"
+        except TimeoutError:
+            return f"its health check had no answer after {self._config.health_timeout_s:g} s"
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            return f"its health check failed: {error}"
+
+
+def address_of_health(endpoint: Endpoint) -> URL:
+    """Parkway's own engines say whether they are ready; any other server is asked for its models, the one thing that
+    they all understand and that costs nothing."""
+    if endpoint.source == "local":
+        return URL(endpoint.base.removesuffix("/v1") + "/readyz")
+    return URL(endpoint.base + "/models")

@@ -1,0 +1,139 @@
+"""Every table of the store, in one `MetaData`; `migrations/` is how a database gets there.
+
+Times are integer milliseconds since 1970 (`*_ms`), durations floating point milliseconds. Columns that hold JSON are
+text. A change here needs a new file in `migrations/versions/` and a new `REVISION`; a test holds the two together.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Float,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+)
+
+# The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
+REVISION = "0001"
+
+# Named constraints, because SQLite and PostgreSQL can only alter what has a name.
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    Column("topic", Text, primary_key=True),
+    Column("revision", BigInteger, nullable=False),
+)
+
+keys = Table(
+    "keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),  # SHA-256 of the secret
+    Column("created_ms", BigInteger, nullable=False),
+    Column("revoked_ms", BigInteger),
+)
+
+endpoints = Table(
+    "endpoints",
+    metadata,
+    Column("endpoint_id", Text, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("url", Text, nullable=False),
+    Column("upstream_model", Text, nullable=False),
+    Column("weight", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("api_key_env", Text),
+    Column("source", Text, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    CheckConstraint("weight >= 0", name="weight"),
+    CheckConstraint("state IN ('ready', 'draining', 'down')", name="state"),
+    CheckConstraint("source IN ('config', 'local', 'api')", name="source"),
+)
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Column("title", Text),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+messages = Table(
+    "messages",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("conversation_id", Text, primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("request_id", Text),
+    Column("role", Text, nullable=False),
+    Column("content", Text, nullable=False),  # JSON of core.chat.Message
+    Column("created_ms", BigInteger, nullable=False),
+    ForeignKeyConstraint(
+        ["key_id", "conversation_id"],
+        ["conversations.key_id", "conversations.conversation_id"],
+        ondelete="CASCADE",
+    ),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("request_id", Text, primary_key=True),
+    Column("response_id", Text),
+    Column("key_id", Text, nullable=False),
+    Column("surface", Text, nullable=False),  # chat, completions or embeddings
+    Column("model", Text, nullable=False),
+    Column("endpoint_id", Text),
+    Column("stream", Boolean, nullable=False),
+    Column("status", Integer, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("prompt_tokens", Integer),
+    Column("completion_tokens", Integer),
+    Column("first_token_ms", Float),
+    Column("total_ms", Float, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("conversation_id", Text),
+    Column("started_ms", BigInteger, nullable=False),
+    Index(None, "response_id"),
+    Index(None, "started_ms"),
+    Index(None, "model", "started_ms"),
+)
+
+# No foreign key to requests: the request log is written later than the request, and may shed.
+feedback = Table(
+    "feedback",
+    metadata,
+    Column("feedback_id", Text, primary_key=True),
+    Column("request_id", Text, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("thumb", Integer),
+    Column("score", Float),
+    Column("comment", Text),
+    Column("correction", Text),
+    Column("created_ms", BigInteger, nullable=False),
+    CheckConstraint("thumb IN (-1, 1)", name="thumb"),
+    Index(None, "request_id"),
+    Index(None, "created_ms"),
+)

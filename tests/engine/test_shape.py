@@ -1,0 +1,76 @@
+"""Reading config.json: what is understood, and what is refused rather than guessed."""
+
+from typing import Any
+
+import pytest
+
+from parkway.core.errors import ModelFilesError
+from parkway.engine.shape import ModelShape
+from tests.engine.tiny import CONFIGS, SIZES
+
+
+def read(**config: Any) -> ModelShape:
+    return ModelShape.from_config({**SIZES, "model_type": "llama", **config})
+
+
+def test_families_differ_where_they_should() -> None:
+    assert not read().qkv_bias
+    qwen2 = read(model_type="qwen2")
+    assert qwen2.qkv_bias
+    assert not qwen2.output_bias
+    qwen3 = read(model_type="qwen3")
+    assert qwen3.qk_norm
+    assert qwen3.head_dim == 128
+
+
+def test_absent_key_value_heads_mean_full_attention() -> None:
+    assert read(num_key_value_heads=None).kv_heads == 4
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_new_and_old_spelling_of_rope_agree(name: str) -> None:
+    config = dict(CONFIGS[name])
+    scaling = config.pop("rope_scaling", {})
+    new = {"rope_theta": config.pop("rope_theta", 10_000.0), "rope_type": "default", **scaling}
+    assert read(**config, rope_parameters=new) == read(**CONFIGS[name])
+
+
+def test_context_is_what_positions_allow() -> None:
+    assert read(max_position_embeddings=77).context == 77
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 100}
+    assert read(max_position_embeddings=100, rope_scaling=yarn).context == 400
+    assert read(max_position_embeddings=400, rope_scaling=yarn).context == 400
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({"model_type": "mixtral"}, "mixtral"),
+        ({"model_type": None}, "model_type"),
+        ({"quantization_config": {"bits": 4}}, "quantization_config"),
+        ({"hidden_act": "gelu"}, "hidden_act"),
+        ({"layer_types": ["full_attention", "sliding_attention"]}, "sliding_attention"),
+        ({"use_sliding_window": True, "sliding_window": 64, "max_window_layers": 1}, "use_sliding_window"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 2.0}}, "longrope"),
+        ({"rope_scaling": {"rope_type": "linear"}}, "factor"),
+        ({"rope_scaling": {"rope_type": "linear", "factor": "big"}}, "factor"),
+        ({"rope_scaling": [1]}, "rope"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"hidden_size": "64"}, "hidden_size"),
+        ({"hidden_size": 0}, "hidden_size"),
+        ({"vocab_size": True}, "vocab_size"),
+        ({"max_position_embeddings": None}, "max_position_embeddings"),
+        ({"num_key_value_heads": 3}, "num_key_value_heads"),
+        ({"head_dim": 15}, "head_dim"),
+        ({"rms_norm_eps": -1.0}, "rms_norm_eps"),
+        ({"tie_word_embeddings": "yes"}, "tie_word_embeddings"),
+    ],
+)
+def test_what_cannot_be_honoured_is_refused_by_name(config: dict[str, Any], named: str) -> None:
+    with pytest.raises(ModelFilesError, match=named):
+        read(**config)
+
+
+def test_a_sliding_window_that_no_layer_uses_is_no_obstacle() -> None:
+    assert read(use_sliding_window=False, sliding_window=64).layers == 3
+    assert read(use_sliding_window=True, sliding_window=64, max_window_layers=3).layers == 3

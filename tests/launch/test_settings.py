@@ -1,0 +1,128 @@
+"""The whole configuration: defaults, model entries, and errors that name file, line and key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from parkway.core.errors import ConfigurationError
+from parkway.launch.settings import Settings
+
+
+def _settings(folder: Path, text: str) -> Settings:
+    path = folder / "parkway.yaml"
+    path.write_text(text)
+    return Settings.find(path)
+
+
+def _fault(folder: Path, text: str) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        _settings(folder, text)
+    return caught.value.message.removeprefix(f"{folder}/")
+
+
+def test_without_a_file_the_built_in_models_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert Settings.find().local_models() == ["park-mini", "park-embed"]
+
+
+def test_the_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _settings(tmp_path, "gateway: {port: 9123}")
+    monkeypatch.chdir(tmp_path)
+    assert Settings.find().gateway.port == 9123
+
+
+def test_a_file_that_was_asked_for_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"absent\.yaml: cannot be read"):
+        Settings.find(tmp_path / "absent.yaml")
+
+
+def test_a_string_is_a_directory_or_a_url(tmp_path: Path) -> None:
+    models = _settings(
+        tmp_path,
+        "models:\n  near: ./models/near\n  home: ~/m\n  far: https://api.example.com/v1/\n  mini: park-mini\n",
+    ).models
+    assert models["near"].path == str(tmp_path / "models/near")
+    assert models["home"].path == str(Path.home() / "m")
+    assert models["far"].url == "https://api.example.com/v1"
+    assert models["mini"].path == "park-mini", "a built-in model is a name, not a directory"
+
+
+def test_a_url_without_a_path_means_v1(tmp_path: Path) -> None:
+    models = _settings(tmp_path, "models: {a: 'http://h:1', b: 'http://h:1/', c: 'http://h:1/openai/v2'}").models
+    assert [models[name].url for name in "abc"] == ["http://h:1/v1", "http://h:1/v1", "http://h:1/openai/v2"]
+
+
+def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        "models:\n"
+        "  chat:\n"
+        "    endpoints:\n"
+        "      - ./local\n"
+        "      - {url: 'http://gpu-1:8000', model: llama, weight: 3, api_key_env: GPU_KEY}\n",
+    )
+    local, remote = settings.models["chat"].all()
+    assert local.path == str(tmp_path / "local")
+    assert (remote.url, remote.model, remote.weight, remote.api_key_env) == (
+        "http://gpu-1:8000/v1",
+        "llama",
+        3,
+        "GPU_KEY",
+    )
+    assert settings.local_models() == ["chat"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gatway: {}", 'parkway.yaml:1: gatway: unknown key. Did you mean "gateway"?'),
+        ("gateway:\n  prt: 1", 'parkway.yaml:2: gateway.prt: unknown key. Did you mean "port"?'),
+        ("models:\n  a:\n    pth: x", 'parkway.yaml:3: models.a.pth: unknown key. Did you mean "path"?'),
+        ("models:\n  a: {}", "parkway.yaml:2: models.a: exactly one of `path`, `url`, `endpoints` is needed"),
+        ("models:\n  a: {path: x, url: 'http://h'}", "parkway.yaml:2: models.a: exactly one of"),
+        ("models:\n  a:\n    endpoints: [{path: x, url: 'http://h'}]", "exactly one of `path`, `url` is needed"),
+        ("models:\n  a:\n    url: ftp://h", "parkway.yaml:3: models.a.url: not an http:// or https:// URL"),
+        ("models:\n  a: 'http://user:pw@h'", "a key belongs into `api_key_env`"),
+        (
+            "models:\n  a: {path: x, api_key_env: K}",
+            "parkway.yaml:2: models.a: `model` and `api_key_env` belong to a `url`",
+        ),
+        ("models:\n  a: {url: 'http://h', replicas: 2}", "parkway.yaml:2: models.a: `replicas` belongs to a `path`"),
+        ("models:\n  'a b': ./x", "parkway.yaml:2: models.a b"),
+        ("models:\n  a: {path: x, weight: 0}", "parkway.yaml:2: models.a.weight"),
+        ("models:\n  - a", "parkway.yaml:1: models"),
+        ("models:\n  a: 7", "parkway.yaml:2: models.a"),
+        ("engine:\n  port: 1", "parkway.yaml:1: engine: `port` is not for all engines alike"),
+        ("limits:\n  burst: many", "parkway.yaml:2: limits.burst"),
+        ("gateway: {\n", "parkway.yaml:2: not valid YAML"),
+        ("store:\n  url: a\n  url: b", "parkway.yaml:3: store.url: given twice"),
+    ],
+)
+def test_a_wrong_file_names_line_and_key(tmp_path: Path, text: str, message: str) -> None:
+    assert message in _fault(tmp_path, text)
+
+
+def test_all_faults_are_told_at_once(tmp_path: Path) -> None:
+    assert len(_fault(tmp_path, "gatway: 1\nlimts: 2\nstor: 3").splitlines()) == 3
+
+
+def test_an_unset_variable_is_told_at_the_start(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "models:\n  a: {url: 'http://h', api_key_env: SOME_KEY}")
+    settings.check_environment({"SOME_KEY": "secret"})
+    with pytest.raises(
+        ConfigurationError, match=r"models\.a\.api_key_env: the environment variable SOME_KEY is not set"
+    ):
+        settings.check_environment({})
+
+
+def test_what_is_dumped_reads_back_as_the_same(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        "gateway: {port: 9000}\nengine: {max_sequences: 4}\n"
+        "models:\n  a: ./a\n  b: {endpoints: ['http://h', {path: ./c, replicas: 2}]}\n",
+    )
+    other = tmp_path / "elsewhere"
+    other.mkdir()
+    assert _settings(other, settings.model_dump_json(exclude_unset=True)) == settings
