@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import queue
+import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
+from time import monotonic
 from types import TracebackType
 
 
@@ -26,6 +29,22 @@ def resident_mib(pid: int) -> float:
     raise ProcessLookupError(pid)
 
 
+def children(pid: int) -> dict[int, list[str]]:
+    """The child processes of `pid` that still run, with their command lines."""
+    found: dict[int, list[str]] = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            state, parent = (entry / "stat").read_text().rpartition(")")[2].split()[:2]
+            words = (entry / "cmdline").read_bytes().decode().split("\0")
+        except OSError:
+            continue
+        if int(parent) == pid and state != "Z":
+            found[int(entry.name)] = words
+    return found
+
+
 class Parkway:
     """`parkway up` with `settings` as its parkway.yaml, for the length of the context.
 
@@ -35,48 +54,69 @@ class Parkway:
         ready_s: Seconds from the start of the command to its line `ready`.
     """
 
-    def __init__(self, home: Path, settings: dict[str, object], environment: dict[str, str] | None = None) -> None:
-        self._home = home
-        self._settings = settings
-        self._environment = {**os.environ, "PARKWAY_HOME": str(home), **(environment or {})}
+    def __init__(self, home: Path, settings: dict[str, object], *, start_timeout_s: float = 90) -> None:
+        self.home = home
+        self.settings = settings
+        self.environment = {**os.environ, "PARKWAY_HOME": str(home)}
         self.url = ""
         self.key = ""
         self.ready_s = 0.0
+        self.said: list[str] = []
+        self._start_timeout_s = start_timeout_s
 
     def __enter__(self) -> Parkway:
-        self._home.mkdir(parents=True, exist_ok=True)
-        config = self._home / "bench.yaml"
-        config.write_text(json.dumps(self._settings))  # JSON is YAML
+        self.home.mkdir(parents=True, exist_ok=True)
+        config = self.home / "parkway.yaml"
+        config.write_text(json.dumps(self.settings))  # JSON is YAML
         command = [sys.executable, "-m", "parkway", "up", "--config", str(config), "--port", "0"]
-        started = time.monotonic()
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=self._environment)
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        self.ready_s = time.monotonic() - started
+        started = monotonic()
+        self.up = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=self.environment
+        )
+        lines: queue.Queue[str] = queue.Queue()
+        threading.Thread(target=self._listen, args=(self.up.stdout, lines), daemon=True).start()
+        threading.Thread(target=self._listen, args=(self.up.stderr, None), daemon=True).start()
+        try:
+            line = lines.get(timeout=self._start_timeout_s)
+        except queue.Empty:
+            line = ""
+        self.ready_s = monotonic() - started
         if not line.startswith("ready "):
-            self._process.kill()
-            raise SystemExit(f"parkway up did not become ready: {line!r}")
+            self.up.kill()
+            raise RuntimeError(f"parkway up did not become ready: {line!r}\n" + "\n".join(self.said))
         self.url = line.split()[1]
-        show = [sys.executable, "-m", "parkway", "key", "show"]
-        self.key = subprocess.run(show, check=True, capture_output=True, text=True, env=self._environment).stdout.strip()
+        self.key = self.command("key", "show").stdout.strip()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._process.terminate()
-        self._process.wait(60)
-
-    def process(self, role: str) -> int:
-        """The process id of the child that runs `parkway ROLE ...`."""
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
+        if self.up.poll() is None:
+            self.up.send_signal(signal.SIGTERM)
             try:
-                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                words = (entry / "cmdline").read_bytes().split(b"\0")
-            except (OSError, ValueError):
-                continue
-            if parent == self._process.pid and role.encode() in words:
-                return int(entry.name)
-        raise SystemExit(f"no {role} process under parkway up")
+                self.up.wait(60)
+            except subprocess.TimeoutExpired:
+                self.up.kill()
+                raise
+
+    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Runs `parkway ARGUMENTS` on this home."""
+        command = [sys.executable, "-m", "parkway", *arguments]
+        return subprocess.run(
+            command, check=check, capture_output=True, text=True, env=self.environment, cwd=self.home, timeout=60
+        )
+
+    def process(self, *words: str) -> int:
+        """The process id of the child whose command line has all `words`: `gateway`, or `engine` and a name."""
+        for pid, line in children(self.up.pid).items():
+            if all(word in line for word in words):
+                return pid
+        raise ProcessLookupError(words)
+
+    def _listen(self, pipe: object, lines: queue.Queue[str] | None) -> None:
+        for line in pipe or ():  # pyright: ignore[reportGeneralTypeIssues]
+            self.said.append(line.rstrip())
+            if lines is not None:
+                lines.put(line.rstrip())
+        if lines is not None:
+            lines.put("")

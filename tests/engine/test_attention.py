@@ -73,15 +73,28 @@ def test_each_sequence_gets_what_it_would_get_by_itself(name: str) -> None:
     assert attention.positions.tolist() == [place for span in spans for place in range(span.start, span.end)]
 
 
-def test_what_a_row_held_before_is_never_seen() -> None:
+def test_places_that_nobody_wrote_are_never_seen_even_by_a_neighbours_mask() -> None:
+    """A short row beside a long one is read to the long one's end; what stands there must not matter."""
     generator = torch.Generator().manual_seed(3)
     cache = cache_of(2)
-    CachedAttention(cache, [Span(0, 0, 50), Span(1, 0, 50)], torch.float32)(
-        0, *(part * float("nan") for part in draw(generator, 100))
+    long, short = draw(generator, 50), draw(generator, 5)
+    CachedAttention(cache, [Span(0, 0, 49), Span(1, 0, 50)], torch.float32)(
+        0, *(part * float("nan") for part in draw(generator, 99))
     )
-    q, k, v = draw(generator, 5)
-    found = CachedAttention(cache, [Span(0, 0, 5)], torch.float32)(0, q, k, v)
-    torch.testing.assert_close(found, by_itself(q, k, v, 0))
+    cache.wipe(0)
+    cache.wipe(1)
+    CachedAttention(cache, [Span(0, 0, 49)], torch.float32)(0, *(part[:49] for part in long))
+    CachedAttention(cache, [Span(1, 0, 4)], torch.float32)(0, *(part[:4] for part in short))
+    now = [torch.stack((a[-1], b[-1])) for a, b in zip(long, short, strict=True)]
+    found = CachedAttention(cache, [Span(0, 49, 1), Span(1, 4, 1)], torch.float32)(0, *now)
+    torch.testing.assert_close(found[0], by_itself(*long, 0)[-1])
+    torch.testing.assert_close(found[1], by_itself(*short, 0)[-1])
+
+
+def test_a_new_cache_holds_zeros() -> None:
+    cache = cache_of(2)
+    for layer in range(SHAPE.layers):
+        assert not any(part.any() for part in cache.read(layer, 0, 2, 1100))
 
 
 def test_rows_are_lent_lowest_first_and_once() -> None:

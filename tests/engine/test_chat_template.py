@@ -37,7 +37,8 @@ PUBLISHED = {
         "{%- for m in messages[::-1] %}{%- if loop.index0 > 1 %}{% break %}{% endif %}"
         "{{ show(m.content.strip().split(' ')[0], loop.first) }}{{ m.content.replace('b', 'p') }}{% endfor %}"
         "{% generation %}{{ messages | map(attribute='role') | join('-') }}{% endgeneration %}"
-        "{{ 'tools' if tools else 'none' }}{{ '%' }}{{ 7 % 4 }}{{ 3 * 4 }}{{ '=' * 10 }}{{ 'a\nb' | indent(2) }}{{ ','.join(['a', 'b']) }}"
+        "{{ 'tools' if tools else 'none' }}{{ '%' }}{{ 7 % 4 }}{{ 3 * 4 }}{{ '=' * 10 }}"
+        "{{ 'a\nb' | indent(2) }}{{ ','.join(['a', 'b']) }}"
     ),
 }
 

@@ -7,6 +7,7 @@ import http.server
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -152,10 +153,17 @@ def _read(pid: int, name: str) -> bytes:
 
 
 class SlowModel:
-    """An OpenAI-compatible server that sends one word of an answer, and the rest when `go` is set."""
+    """An OpenAI-compatible server that sends one word of an answer, and the rest when `go` is set.
+
+    Attributes:
+        left: Set when a client has gone before its answer was complete.
+        messages: Those of every request, as they arrived.
+    """
 
     def __init__(self) -> None:
         self.go = threading.Event()
+        self.left = threading.Event()
+        self.messages: list[list[dict[str, str]]] = []
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -168,7 +176,7 @@ class SlowModel:
         self._server.server_close()
 
     def _handler(self) -> type[http.server.BaseHTTPRequestHandler]:
-        go = self.go
+        model = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
@@ -176,12 +184,22 @@ class SlowModel:
                 self.wfile.write(b'{"object": "list", "data": []}')
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers["content-length"]))
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                model.messages.append(body["messages"])
                 self._begin("text/event-stream")
                 self._send("one")
-                go.wait(PATIENCE_S)
+                while not model.go.wait(0.02):
+                    if self._client_left():
+                        model.left.set()
+                        return
                 self._send(" two")
                 self.wfile.write(b"data: [DONE]\n\n")
+
+            def _client_left(self) -> bool:
+                try:
+                    return self.connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT) == b""
+                except BlockingIOError:
+                    return False
 
             def _begin(self, kind: str) -> None:
                 self.send_response(200)

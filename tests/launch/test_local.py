@@ -97,6 +97,15 @@ def test_nothing_is_left_behind(tmp_path: Path, victim: str) -> None:
         wait_until(lambda: not processes_of(home), "the end of every process of this home")
 
 
+def test_nothing_is_left_behind_by_a_kill_during_the_start(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    with up(home, EMBED) as started:
+        wait_until(lambda: started.child("engine"), "the engine to begin")
+        started.process.kill()
+        started.wait()
+        wait_until(lambda: not processes_of(home), "the end of every process of this home")
+
+
 def test_after_a_kill_the_next_one_starts_on_the_same_port(tmp_path: Path) -> None:
     home = tmp_path / "home"
     with up(home, NOBODY_THERE) as first:

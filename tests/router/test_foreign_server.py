@@ -149,7 +149,7 @@ async def test_nginx(new_router: NewRouter, tmp_path: Path) -> None:
     port = free_port()
     paths = "".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in ("fastcgi", "uwsgi", "scgi", "proxy"))
     (tmp_path / "nginx.conf").write_text(f"""
-        daemon off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; worker_processes 1;
+        daemon off; master_process off; pid {tmp_path}/pid; error_log {tmp_path}/error.log; worker_processes 1;
         events {{ worker_connections 256; }}
         http {{
             access_log off; client_body_temp_path {tmp_path}/body; {paths}

@@ -27,10 +27,11 @@ async def test_a_job_that_has_not_begun_never_begins_once_its_caller_left() -> N
 async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
     threads = Threads("test", size=1, waiting=4)
     rounds = 0
+    over = False
 
     async def loop() -> None:
         nonlocal rounds
-        while True:
+        while not over:
             await threads.run(lambda: None, timeout_s=10)
             rounds += 1
 
@@ -39,6 +40,7 @@ async def test_a_cancellation_that_comes_with_the_result_is_not_lost() -> None:
         await asyncio.sleep(0.0005)
         task.cancel()
         await asyncio.wait([task], timeout=5)
+        over = not task.cancelled()  # or a loop that cannot be cancelled would hold the test up for ever
         assert task.cancelled()
     assert rounds > 200
     threads.close(timeout_s=5)

@@ -38,8 +38,8 @@ def command(lifeline: int | None, assignments: Sequence[str], **given: Any) -> N
     """
     if lifeline is not None:
         life.hold(lifeline)
-    log_to_stderr()
     config = _configure({name: value for name, value in given.items() if value is not None}, assignments)
+    log_to_stderr()
     # Imported late: torch takes seconds, and a wrong option is told before that.
     from parkway.engine.server import run
 

@@ -1,6 +1,8 @@
 """Keys and values of the tokens that sequences have behind them, one row of memory a sequence."""
 
 import heapq
+import math
+import mmap
 
 import torch
 from torch import Tensor
@@ -12,8 +14,8 @@ from parkway.engine.shape import ModelShape
 class KVCache:
     """A table of rows; a sequence that runs holds one row, long enough for the whole context.
 
-    Memory that no token was written to is never touched, so the operating system does not back it. Rows are
-    handed out lowest first: sequences that run together tend to be neighbours, and attention reads neighbours
+    Memory that no token was written to is never touched, so the operating system does not back it. It reads as
+    zeros, and must: attention gives hidden places the weight 0, but 0 times NaN is NaN. Rows are handed out lowest first: sequences that run together tend to be neighbours, and attention reads neighbours
     as one block without copying (`engine/attention.py`).
 
     Args:
@@ -37,8 +39,8 @@ class KVCache:
                 f"cache_bytes is {budget_bytes}; raise it, or lower max_context_tokens"
             )
         size = (self.rows, row_tokens, shape.kv_heads, shape.head_dim)
-        self._keys = [torch.empty(size, dtype=dtype) for _ in range(shape.layers)]
-        self._values = [torch.empty(size, dtype=dtype) for _ in range(shape.layers)]
+        self._keys = [_zeros(size, dtype) for _ in range(shape.layers)]
+        self._values = [_zeros(size, dtype) for _ in range(shape.layers)]
         self._free = list(range(self.rows))
 
     @property
@@ -55,6 +57,11 @@ class KVCache:
             raise ValueError(f"row {row} is free already")
         heapq.heappush(self._free, row)
 
+    def wipe(self, row: int) -> None:
+        """Overwrite what a row holds with zeros, because it may hold NaN."""
+        for layer in (*self._keys, *self._values):
+            layer[row].zero_()
+
     def places(self, rows: Tensor, positions: Tensor) -> Tensor:
         """Where tokens go, for `write`: int64 [tokens] and int64 [tokens] -> int64 [tokens]."""
         return rows * self.row_tokens + positions
@@ -67,3 +74,12 @@ class KVCache:
     def read(self, layer: int, first: int, last: int, length: int) -> tuple[Tensor, Tensor]:
         """Views of the rows `first` to `last` - 1, up to `length`: two [rows, length, kv_heads, head_dim]."""
         return self._keys[layer][first:last, :length], self._values[layer][first:last, :length]
+
+
+def _zeros(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """Zeros that take no memory until they are written to; `torch.zeros` would write them all."""
+    try:
+        pages = mmap.mmap(-1, math.prod(size) * dtype.itemsize)
+    except OSError as error:
+        raise ModelFilesError(f"no memory for the cache: {error}; lower cache_bytes") from error
+    return torch.frombuffer(pages, dtype=dtype).view(size)

@@ -16,8 +16,6 @@ from parkway.engine.sequence import ChosenToken, Piece, Sequence
 
 Outputs = list[tuple[Sequence, Piece]]
 
-_BROKEN = Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
-
 
 class Engine:
     """A decoder, its cache and a scheduler.
@@ -62,7 +60,7 @@ class Engine:
         tokens = sample(logits, [sequence.choice for sequence in completed])
         sound = torch.isfinite(logits.amax(dim=-1)).tolist()
         for sequence, token, scores, is_sound in zip(completed, tokens, logits, sound, strict=True):
-            piece = self._settle(sequence, token, scores) if is_sound else _BROKEN
+            piece = self._settle(sequence, token, scores) if is_sound else self._reject(sequence)
             if piece.last:
                 self._scheduler.remove(sequence)
             outputs.append((sequence, piece))
@@ -102,3 +100,9 @@ class Engine:
         count = sequence.sampling.logprobs
         logprob, likeliest = (0.0, []) if count is None else top_logprobs(scores, token, count)
         return sequence.accept(ChosenToken(token, logprob, likeliest))
+
+    def _reject(self, sequence: Sequence) -> Piece:
+        """Give up a sequence whose scores are no numbers, and keep them from the next one in its row."""
+        if sequence.row is not None:
+            self._cache.wipe(sequence.row)
+        return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))

@@ -74,6 +74,7 @@ async def _relay_stream(exchange: Exchange) -> None:
                 await client.start(reply.status, _EVENTS)
             await client.send(b"".join(relayed), more=True)
         if transcript.done:
+            await reply.finish()
             break
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
         exchange.error = _told(exchange)

@@ -48,7 +48,8 @@ class Threads:
         future: Future[T] = Future()
         self._jobs.put((future, work))
         # Not asyncio.wait_for: before Python 3.12 it swallows a cancellation that comes together with the result.
-        return await asyncio.wait_for(asyncio.wrap_future(future), timeout_s)
+        async with asyncio.timeout(timeout_s):
+            return await asyncio.wrap_future(future)
 
     def close(self, *, timeout_s: float) -> None:
         """Takes no more jobs and waits up to `timeout_s` for those under way."""
