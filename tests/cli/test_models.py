@@ -21,9 +21,15 @@ def _fill(database: Database) -> None:
     registry.put(Endpoint(endpoint_id="near#0", model="near", url="http://n/v1", upstream_model="near", source="local"))
 
 
+def _run(home: Home, configuration: str = "") -> None:
+    """Makes it look as if Parkway ran, with this configuration."""
+    (home.path / "running.yaml").write_text(configuration)
+    running.write(home, Running(url="http://127.0.0.1:1", pid=os.getpid()))
+
+
 def test_a_table_of_endpoints(parkway: Command, database: Database, home: Home) -> None:
     _fill(database)
-    running.write(home, Running(url="http://127.0.0.1:1", pid=os.getpid()))
+    _run(home)
     done = parkway("models")
     assert done.out.splitlines() == [
         "model  state  endpoint  url           weight",
@@ -45,7 +51,6 @@ def test_the_running_configuration_is_used_from_any_directory(parkway: Command, 
     elsewhere.migrate()
     _fill(elsewhere)
     elsewhere.close()
-    (home.path / "running.yaml").write_text(f"store: {{url: 'sqlite:///{home.path}/elsewhere.db'}}")
-    assert parkway("models", "--json").json == [], "left behind by one that was killed"
-    running.write(home, Running(url="http://127.0.0.1:1", pid=os.getpid()))
+    assert parkway("models", "--json").json == []
+    _run(home, f"store: {{url: 'sqlite:///{home.path}/elsewhere.db'}}")
     assert len(parkway("models", "--json").json) == 2

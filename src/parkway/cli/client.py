@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -100,6 +100,9 @@ class Client:
                 for block in splitter.feed(self._read_some(response)):
                     data = data_of(block)
                     if data == b"[DONE]":
+                        response.read(
+                            _MOST_BYTES
+                        )  # to the very end: the gateway counts a stream left early as cancelled
                         return
                     if data is not None and (text := self._text(data)):
                         yield text

@@ -14,8 +14,10 @@ from parkway.engine.shape import ModelShape
 class KVCache:
     """A table of rows; a sequence that runs holds one row, long enough for the whole context.
 
-    Memory that no token was written to is never touched, so the operating system does not back it. It reads as
-    zeros, and must: attention gives hidden places the weight 0, but 0 times NaN is NaN. Rows are handed out lowest first: sequences that run together tend to be neighbours, and attention reads neighbours
+    Memory that no token was written to is never touched, so the operating system does not back it. It reads as zeros,
+    and must: attention gives hidden places the weight 0, but 0 times NaN is NaN.
+
+    Rows are handed out lowest first: sequences that run together tend to be neighbours, and attention reads neighbours
     as one block without copying (`engine/attention.py`).
 
     Args:

@@ -25,6 +25,7 @@ from parkway.core import wire
 from parkway.core.errors import (
     Draining,
     InvalidKey,
+    InvalidRequest,
     MethodNotAllowed,
     MissingKey,
     NotFound,
@@ -222,7 +223,7 @@ def _url(listener: socket.socket) -> str:
 
 def _missing(path: str, name: str, answered: list[str]) -> Callable[[Call], Awaitable[None]]:
     async def answer(_: Call) -> None:
-        raise NotFound(f"the model {name!r} has no {path}; it answers {', '.join(answered)}")
+        raise InvalidRequest(f"the model {name!r} has no {path}; it answers {', '.join(answered)}")
 
     return answer
 

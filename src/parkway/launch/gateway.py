@@ -44,7 +44,7 @@ def run(settings: Settings, home: Home, listener: socket.socket) -> None:
 
 
 async def _serve(settings: Settings, home: Home, listener: socket.socket) -> None:
-    database = Database.open(settings.store.url or home.database_url)
+    database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
         async with assemble(settings, database) as (app, readiness):
             await _listen(app, readiness, settings, listener)

@@ -1,0 +1,48 @@
+"""Every route of /openapi.json under generated requests: no crash, no status or answer that the document lacks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import schemathesis
+from hypothesis import settings
+from schemathesis import checks
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
+
+from parkway.gateway.openapi import document
+from tests.running import Parkway
+
+CHECKS: list[Any] = [
+    checks.not_a_server_error,
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+]
+
+
+def described() -> dict[str, Any]:
+    """The document, with the models and lengths of the running Parkway: most requests get past the door."""
+    found = document()
+    schemas = found["components"]["schemas"]
+    for name, model in (("ChatRequest", "tiny"), ("CompletionRequest", "tiny"), ("EmbeddingRequest", "park-embed")):
+        schemas[name]["properties"]["model"] = {"enum": [model]}
+    for name in ("ChatRequest", "CompletionRequest"):
+        for limit in {"max_tokens", "max_completion_tokens"} & schemas[name]["properties"].keys():
+            schemas[name]["properties"][limit] = {"type": "integer", "minimum": 1, "maximum": 4}
+            schemas[name]["required"] = sorted({*schemas[name]["required"], limit})
+    return found
+
+
+schema = schemathesis.openapi.from_dict(described())
+
+
+@schema.parametrize()
+@settings(max_examples=50, deadline=None)
+def test_generated_requests(case: schemathesis.Case, parkway: Parkway) -> None:
+    case.call_and_validate(
+        base_url=parkway.url, headers={"authorization": f"Bearer {parkway.key}"}, checks=CHECKS, timeout=30
+    )

@@ -1,0 +1,390 @@
+"""The engine over real HTTP: what clients see, and what happens when they leave."""
+
+import asyncio
+import base64
+import json
+import os
+import signal
+import struct
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import openai
+import pytest
+
+from parkway.engine.config import EngineConfig
+from parkway.engine.server import TOKEN_VARIABLE, serve
+from parkway.engine.service import TextService
+from tests.engine.tiny import CONFIGS, write_directory
+
+HELLO = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    # No end of an answer: every one is as long as it may be.
+    return write_directory(tmp_path_factory.mktemp("models") / "tiny", CONFIGS["qwen3-grouped-yarn"])
+
+
+@asynccontextmanager
+async def running(model: Path | str, **config: Any) -> AsyncIterator[str]:
+    """A server in this process, on a port of its own; yields its URL."""
+    ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    settings = EngineConfig.model_validate({"model": str(model), "port": 0, "dtype": "float32", "drain_s": 1, **config})
+    server = asyncio.create_task(serve(settings, ready.set_result))
+    await asyncio.wait((ready, server), return_when=asyncio.FIRST_COMPLETED)
+    if server.done():
+        server.result()
+    try:
+        yield ready.result()
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)  # as a supervisor stops it; the server handles it for this process
+        await asyncio.wait_for(server, 30)
+
+
+@pytest.fixture
+async def url(directory: Path) -> AsyncIterator[str]:
+    async with running(directory, max_sequences=4, queue_limit=8, step_tokens=16) as url:
+        yield url
+
+
+@pytest.fixture
+async def http(url: str) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(url) as session:
+        yield session
+
+
+@pytest.fixture
+async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
+    async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+        yield client
+
+
+async def metric(http: aiohttp.ClientSession, name: str) -> float:
+    async with http.get("/metrics") as response:
+        lines = (await response.text()).splitlines()
+    return next(float(line.split()[-1]) for line in lines if line.startswith(f"parkway_engine_{name}{{"))
+
+
+async def until_idle(http: aiohttp.ClientSession) -> None:
+    async with asyncio.timeout(30):
+        # Each look is a request of its own, so this does not spin.
+        while await metric(http, "running") or await metric(http, "waiting"):
+            pass
+
+
+async def test_chat_whole_and_streamed_say_the_same(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 20, "seed": 3, "temperature": 1.0}
+    whole = await client.chat.completions.create(**asked)
+    assert whole.choices[0].finish_reason == "length"
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens == 20
+    assert whole.usage.total_tokens == whole.usage.prompt_tokens + 20
+    stream = await client.chat.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text == whole.choices[0].message.content
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
+    assert chunks[-1].choices == []
+    assert chunks[-1].usage == whole.usage
+    assert len({chunk.id for chunk in chunks}) == 1
+    assert all(chunk.usage is None for chunk in chunks[:-1])
+
+
+async def test_usage_is_absent_from_a_stream_unless_asked_for(http: aiohttp.ClientSession) -> None:
+    async with http.post(
+        "/v1/chat/completions", json={"model": "tiny", "messages": HELLO, "max_tokens": 3, "stream": True}
+    ) as response:
+        assert response.content_type == "text/event-stream"
+        lines = (await response.text()).split("\n\n")
+    assert lines[-2:] == ["data: [DONE]", ""]
+    events = [json.loads(line.removeprefix("data: ")) for line in lines[:-2]]
+    assert all("usage" not in event for event in events)
+    assert all(event["choices"] for event in events)
+
+
+async def test_several_choices_and_log_probabilities(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="tiny", messages=HELLO, max_tokens=6, n=3, logprobs=True, top_logprobs=2, temperature=1.5
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1, 2]
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == 18
+    for choice in answer.choices:
+        assert choice.logprobs is not None
+        content = choice.logprobs.content or []
+        assert len(content) == 6
+        assert all(len(token.top_logprobs) == 2 and token.logprob <= 0 for token in content)
+        data = b"".join(bytes(token.bytes or []) for token in content)
+        assert data.decode("utf-8", errors="replace").startswith(choice.message.content or "")
+
+
+async def test_completions_take_texts_and_token_ids(client: openai.AsyncOpenAI) -> None:
+    for prompt, count in (("hello", 1), (["a", "b"], 2), ([65, 66], 1), ([[65], [66], [67]], 3)):
+        answer = await client.completions.create(model="tiny", prompt=prompt, max_tokens=4, n=2, logprobs=2)
+        assert [choice.index for choice in answer.choices] == list(range(2 * count))
+        assert answer.usage is not None
+        assert answer.usage.completion_tokens == 8 * count
+        for choice in answer.choices:
+            assert choice.logprobs is not None
+            assert len(choice.logprobs.tokens or []) == 4
+            assert (choice.logprobs.text_offset or [])[0] == 0
+
+
+async def test_streamed_completions_say_the_same(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "hello", "max_tokens": 12, "temperature": 0, "logprobs": 1}
+    whole = await client.completions.create(**asked)
+    stream = await client.completions.create(**asked, stream=True, stream_options={"include_usage": True})
+    chunks = [chunk async for chunk in stream]
+    choices = [chunk.choices[0] for chunk in chunks if chunk.choices]
+    assert "".join(choice.text for choice in choices) == whole.choices[0].text
+    assert chunks[-1].usage == whole.usage
+    offsets = [offset for choice in choices if choice.logprobs for offset in choice.logprobs.text_offset or []]
+    assert whole.choices[0].logprobs is not None
+    assert offsets == whole.choices[0].logprobs.text_offset
+
+
+async def test_the_callers_request_id_is_taken_over_if_it_is_sane(http: aiohttp.ClientSession) -> None:
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 1}
+    for given, sane in (("req_01abc", True), ("a b", False), ("x" * 500, False), ("", False)):
+        async with http.post("/v1/chat/completions", json=body, headers={"x-request-id": given}) as response:
+            answer = await response.json()
+        assert (answer["id"] == f"chatcmpl-{given}") == sane
+        assert answer["id"] == f"chatcmpl-{response.headers['x-request-id']}"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (b"", 400, "malformed_json", None),
+        (b"{", 400, "malformed_json", None),
+        (b'{"model": "tiny"}', 400, "invalid_request", "messages"),
+        (b'{"model": "tiny", "messages": []}', 400, "invalid_request", "messages"),
+        (b'{"model": "tiny", "messages": "hi"}', 400, "invalid_request", "messages"),
+        ({"model": "tinny", "messages": HELLO}, 404, "model_not_found", "model"),
+        ({"messages": HELLO, "model": "tiny", "temperature": 9}, 400, "invalid_request", "temperature"),
+        ({"messages": HELLO, "model": "tiny", "temperatur": 1}, 400, "invalid_request", "temperatur"),
+        ({"messages": HELLO, "model": "tiny", "tools": [{}]}, 400, "unsupported_field", "tools"),
+        ({"messages": HELLO, "model": "tiny", "max_tokens": 5000}, 400, "context_length_exceeded", "messages"),
+        ({"messages": HELLO, "model": "tiny", "stream_options": {}}, 400, "invalid_request", "stream_options"),
+        ({"messages": HELLO, "model": "tiny", "n": 99}, 400, "invalid_request", "n"),
+    ],
+)
+async def test_what_is_wrong_is_said(
+    http: aiohttp.ClientSession, body: bytes | dict[str, Any], status: int, code: str, param: str | None
+) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with http.post("/v1/chat/completions", data=data) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], error["param"]) == (status, code, param)
+        assert error["request_id"] == response.headers["x-request-id"]
+        assert error["message"]
+
+
+async def test_other_paths_and_methods(http: aiohttp.ClientSession) -> None:
+    async with http.post("/v1/embeddings", json={"model": "tiny", "input": "hi"}) as response:
+        assert response.status == 400
+        assert "/v1/chat/completions" in (await response.json())["error"]["message"]
+    async with http.get("/nowhere") as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (404, "not_found")
+    async with http.get("/v1/chat/completions") as response:
+        assert (response.status, (await response.json())["error"]["code"]) == (405, "method_not_allowed")
+    async with http.get("/v1/models") as response:
+        assert [model["id"] for model in (await response.json())["data"]] == ["tiny"]
+    for path in ("/healthz", "/readyz"):
+        async with http.get(path) as response:
+            assert response.status == 200
+
+
+async def test_a_body_without_end_is_cut_off(directory: Path) -> None:
+    async with running(directory, max_body_bytes=2000) as url, aiohttp.ClientSession(url) as http:
+        body = {"model": "tiny", "messages": [{"role": "user", "content": "x" * 3000}]}
+        async with http.post("/v1/chat/completions", json=body) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (413, "body_too_large")
+
+
+async def test_a_full_queue_refuses_at_once_and_says_when_to_come_back(http: aiohttp.ClientSession) -> None:
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "n": 4, "stream": True}
+    async with http.post("/v1/chat/completions", json=body) as first:
+        await first.content.readline()
+        second = await asyncio.gather(*(http.post("/v1/chat/completions", json=body) for _ in range(4)))
+        refused = [response for response in second if response.status == 503]
+        assert refused
+        for response in refused:
+            assert response.headers["retry-after"] == "1"
+            assert (await response.json())["error"]["code"] == "overloaded"
+        for response in second:
+            response.close()
+    await until_idle(http)
+
+
+async def test_clients_that_leave_in_the_middle_free_their_places(http: aiohttp.ClientSession) -> None:
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "stream": True}
+    for _ in range(3):
+        responses = await asyncio.gather(*(http.post("/v1/chat/completions", json=body) for _ in range(4)))
+        for response in responses:
+            await response.content.readline()
+            response.close()
+    await until_idle(http)
+    # Twelve answers of 200 tokens were begun; nearly nothing of them was made.
+    assert await metric(http, "completion_tokens_total") < 12 * 200
+
+
+async def test_clients_that_leave_before_the_first_token_free_their_places(http: aiohttp.ClientSession) -> None:
+    long = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "n": 4}
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(_leave_after(http, long, 0.2))
+    await until_idle(http)
+    async with http.post("/v1/chat/completions", json={**long, "n": 1, "max_tokens": 1}) as response:
+        assert response.status == 200
+    assert await metric(http, "completion_tokens_total") < 8 * 200
+
+
+async def _leave_after(http: aiohttp.ClientSession, body: dict[str, Any], seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds), http.post("/v1/chat/completions", json=body) as response:
+            await response.read()
+    except TimeoutError:
+        pass
+
+
+async def test_a_deadline_that_passes_is_an_error_whole_and_streamed(directory: Path) -> None:
+    async with running(directory, request_timeout_s=0.05) as url, aiohttp.ClientSession(url) as http:
+        body = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "n": 8}
+        async with http.post("/v1/chat/completions", json=body) as response:
+            assert (response.status, (await response.json())["error"]["code"]) == (504, "deadline_exceeded")
+        async with http.post("/v1/chat/completions", json={**body, "stream": True}) as response:
+            blocks = (await response.text()).strip().split("\n\n")
+        assert json.loads(blocks[-1].removeprefix("data: "))["error"]["code"] == "deadline_exceeded"
+        assert "data: [DONE]" not in blocks
+
+
+async def test_a_failing_step_is_an_error_event_and_the_next_request_works(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from parkway.engine.engine import Engine
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("out of everything")
+
+    body = {"model": "tiny", "messages": HELLO, "max_tokens": 200, "stream": True}
+    async with http.post("/v1/chat/completions", json=body) as response:
+        await response.content.readline()
+        with monkeypatch.context() as patched:
+            patched.setattr(Engine, "_run", fail)
+            blocks = (await response.text()).strip().split("\n\n")
+    assert json.loads(blocks[-1].removeprefix("data: "))["error"]["code"] == "internal_error"
+    assert "out of everything" not in blocks[-1]
+    async with http.post("/v1/chat/completions", json={**body, "stream": False, "max_tokens": 2}) as response:
+        assert response.status == 200
+    await until_idle(http)
+
+
+async def test_a_defect_in_an_answer_is_an_error_and_not_silence(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(TextService, "_answer", fail)
+    async with http.post("/v1/chat/completions", json={"model": "tiny", "messages": HELLO}) as response:
+        body = await response.text()
+    assert response.status == 500
+    assert "internal_error" in body
+    assert "secret" not in body
+
+
+async def test_a_token_is_asked_for_where_one_is_set(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(TOKEN_VARIABLE, "opensesame")
+    async with running(directory) as url, aiohttp.ClientSession(url) as http:
+        for headers, status in (
+            ({}, 401),
+            ({"authorization": "Bearer wrong"}, 401),
+            ({"authorization": "opensesame"}, 401),
+            ({"authorization": "Bearer opensesame"}, 200),
+        ):
+            for path in ("/v1/models", "/readyz", "/metrics"):
+                async with http.get(path, headers=headers) as response:
+                    assert response.status == status
+            async with http.get("/healthz", headers=headers) as response:
+                assert response.status == 200
+
+
+async def test_stopping_lets_answers_finish_within_the_time_to_drain(directory: Path) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with running(directory, drain_s=30) as url:
+            body = {"model": "tiny", "messages": HELLO, "max_tokens": 150, "stream": True}
+            response = await http.post(f"{url}/v1/chat/completions", json=body)
+            await response.content.readline()
+        assert (await response.text()).endswith("data: [DONE]\n\n")
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await http.get(f"{url}/healthz")
+
+
+async def test_stopping_ends_answers_that_take_too_long_with_a_reason(directory: Path) -> None:
+    async with aiohttp.ClientSession() as http:
+        async with running(directory, drain_s=0) as url:
+            body = {"model": "tiny", "messages": HELLO, "max_tokens": 240, "n": 8, "stream": True}
+            response = await http.post(f"{url}/v1/chat/completions", json=body)
+            await response.content.readline()
+        last = (await response.text()).strip().split("\n\n")[-1]
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "draining"
+
+
+async def test_embeddings() -> None:
+    async with running("park-embed", name="park-embed") as url:
+        async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
+            floats = await client.embeddings.create(model="park-embed", input=["a cat", "x"], encoding_format="float")
+            assert [item.index for item in floats.data] == [0, 1]
+            assert floats.usage.prompt_tokens == 4 + 3
+            coded = await client.embeddings.create(model="park-embed", input="a cat")
+            assert coded.data[0].embedding == pytest.approx(floats.data[0].embedding, abs=1e-6)
+            with pytest.raises(openai.BadRequestError, match="302 tokens"):
+                await client.embeddings.create(model="park-embed", input="word " * 300)
+            with pytest.raises(openai.BadRequestError, match="384"):
+                await client.embeddings.create(model="park-embed", input="word", dimensions=100)
+            with pytest.raises(openai.BadRequestError, match="/v1/embeddings"):
+                await client.chat.completions.create(model="park-embed", messages=HELLO)
+        async with aiohttp.ClientSession(url) as http:
+            body = {"model": "park-embed", "input": [[101, 1037, 4937, 102]], "encoding_format": "base64"}
+            async with http.post("/v1/embeddings", json=body) as response:
+                data = base64.b64decode((await response.json())["data"][0]["embedding"])
+        assert struct.unpack("<384f", data) == pytest.approx(floats.data[0].embedding, abs=1e-5)
+
+
+async def test_the_process_says_when_it_is_ready_and_ends_cleanly(directory: Path) -> None:
+    program = "import sys; from parkway.engine.config import EngineConfig; from parkway.engine.server import run; "
+    program += "run(EngineConfig(model=sys.argv[1], port=0, drain_s=1))"
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(directory), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    line = (await asyncio.wait_for(process.stdout.readline(), 60)).decode()
+    assert line.startswith("ready http://127.0.0.1:")
+    async with aiohttp.ClientSession() as http, http.get(f"{line.split()[1]}/readyz") as response:
+        assert response.status == 200
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+async def test_a_taken_port_is_said_before_the_model_is_loaded(directory: Path) -> None:
+    from parkway.core.errors import StartupError
+
+    async with running(directory) as url:
+        port = int(url.rsplit(":", 1)[1])
+        with pytest.raises(StartupError, match=f"cannot listen on 127.0.0.1:{port}"):
+            await serve(EngineConfig(model="/nowhere", port=port), print)
+
+
+def test_importing_the_server_does_not_import_the_heavy_and_needless() -> None:
+    import subprocess
+
+    program = "import sys, parkway.engine.server; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"transformers", "torch._dynamo", "torch._inductor", "pandas"} & set(loaded)
