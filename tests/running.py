@@ -29,6 +29,12 @@ def resident_mib(pid: int) -> float:
     raise ProcessLookupError(pid)
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds of processor time that a process has used, its own and the kernel's for it."""
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
 def children(pid: int) -> dict[int, list[str]]:
     """The child processes of `pid` that still run, with their command lines."""
     found: dict[int, list[str]] = {}

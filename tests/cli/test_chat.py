@@ -77,34 +77,31 @@ def test_ctrl_c_stops_the_answer_at_the_endpoint_too(gateway: Up, slow: SlowMode
 
 def test_back_and_forth_on_a_terminal(gateway: Up, slow: SlowModel) -> None:
     terminal = Terminal(gateway.home, "chat", "--model", "slow")
-    terminal.expect("> ")
-    terminal.type("hello\n")
+    terminal.enter("hello\n")
     terminal.expect("one two")
-    terminal.expect("> ")
-    terminal.type("/good it was\n")
+    terminal.enter("/good it was\n")
     terminal.expect("noted")
     slow.go.clear()
-    terminal.type("again\n")
+    terminal.enter("again\n")
     terminal.expect("one")
     terminal.type("\x03")
     terminal.expect("(stopped)")
     assert slow.left.wait(60)
     slow.go.set()
-    terminal.type("/new\n")
+    terminal.enter("/new\n")
     terminal.expect("a new conversation")
-    terminal.type("and now\n")
+    terminal.enter("and now\n")
     terminal.expect("one two")
     assert len(slow.messages[-1]) == 1
-    terminal.type("\x04")
+    terminal.enter("\x04")
     assert terminal.wait() == 0
 
 
 def test_an_error_does_not_end_the_talk(gateway: Up, slow: SlowModel) -> None:
     terminal = Terminal(gateway.home, "chat", "--model", "gone")
-    terminal.expect("> ")
-    terminal.type("hello\n")
+    terminal.enter("hello\n")
     terminal.expect("error: ")
-    terminal.type("/exit\n")
+    terminal.enter("/exit\n")
     assert terminal.wait() == 0
 
 
@@ -143,6 +140,11 @@ class Terminal:
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
+
+    def enter(self, text: str) -> None:
+        """Types when it is asked to."""
+        self.expect("> ")
+        self.type(text)
 
     def expect(self, text: str) -> None:
         """Waits until `text` is printed, after what was expected before."""

@@ -100,9 +100,9 @@ class Client:
                 for block in splitter.feed(self._read_some(response)):
                     data = data_of(block)
                     if data == b"[DONE]":
-                        response.read(
-                            _MOST_BYTES
-                        )  # to the very end: the gateway counts a stream left early as cancelled
+                        # To the very end: the gateway takes a stream that is left earlier for a cancelled one.
+                        with suppress(OSError, http.client.HTTPException):
+                            response.read(_MOST_BYTES)
                         return
                     if data is not None and (text := self._text(data)):
                         yield text

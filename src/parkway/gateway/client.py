@@ -11,6 +11,9 @@ from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 from parkway.core.tasks import Tasks
 from parkway.pipeline.exchange import Headers
 
+_WATCHES = Tasks("client")
+"""One for all clients: a request costs a task, and not a group of tasks besides."""
+
 
 class AsgiClient:
     """Implements `pipeline.exchange.Client`, and notices when the client leaves.
@@ -24,7 +27,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._body_timeout_s = body_timeout_s
-        self._tasks = Tasks("client")
+        self._watch: asyncio.Task[None] | None = None
         self._left = False
         self.started = False
         self.finished = False
@@ -51,7 +54,7 @@ class AsgiClient:
             ) from error
         task = asyncio.current_task()
         if task is not None:
-            self._tasks.start(self._watch(task), name="disconnect")
+            self._watch = _WATCHES.start(self._until_gone(task), name="disconnect")
         return body
 
     async def _read_all(self, max_bytes: int) -> bytes:
@@ -89,7 +92,7 @@ class AsgiClient:
             self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    async def _watch(self, task: asyncio.Task[object]) -> None:
+    async def _until_gone(self, task: asyncio.Task[object]) -> None:
         message: Message = {"type": "http.request"}
         while message["type"] != "http.disconnect":
             message = await self._receive()
@@ -103,7 +106,8 @@ class AsgiClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
-        await self._tasks.close()
+        if self._watch is not None:
+            self._watch.cancel()
         if not (self._left and isinstance(error, asyncio.CancelledError)):
             return False
         task = asyncio.current_task()

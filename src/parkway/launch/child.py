@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parkway.core.errors import ConfigurationError, StartupError
+from parkway.launch.announcement import Announcement
 from parkway.launch.backoff import Backoff
 from parkway.launch.log_file import LogFile
 
@@ -29,7 +30,10 @@ Say = Callable[[str], None]
 NEVER = frozenset({ConfigurationError.exit_code, StartupError.exit_code})
 """Exit codes that starting again does not change: a wrong option or configuration, unusable files."""
 
-_ANNOUNCEMENT = b"ready "
+_FROM_OUTSIDE = frozenset({0, -signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
+"""Exit codes of a process that somebody ended: its last words have nothing to do with it."""
+
+_KILL_GRACE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class Program:
         name: As people read it: `engine park-mini`.
         announces: It prints `ready ADDRESS` on standard output once it serves. One that does not is taken to be ready
             as soon as it runs.
-        start_timeout_s: It is stopped, and started again, if it has not announced itself by then.
+        start_timeout_s: It is killed, and started again, if it has not announced itself by then.
     """
 
     name: str
@@ -53,16 +57,13 @@ class Program:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """How a process ended: its exit code (negative: the signal), after how long, and whether it had been ready."""
+    """How a process ended: its exit code (negative: the signal), and for how long it had been ready; None: never."""
 
     code: int
-    ran_s: float
-    was_ready: bool
+    ready_s: float | None
 
     def __str__(self) -> str:
-        if self.code < 0:
-            return f"stopped by signal {-self.code}"
-        return f"ended with exit code {self.code}"
+        return f"stopped by signal {-self.code}" if self.code < 0 else f"ended with exit code {self.code}"
 
 
 class Child:
@@ -70,6 +71,10 @@ class Child:
 
     Args:
         on_change: Called with each new state; with `ready` comes the announced address.
+
+    Attributes:
+        settled: Set once it has been ready for the first time, or is given up.
+        reason: Why it was given up, in its own words.
     """
 
     def __init__(
@@ -82,12 +87,10 @@ class Child:
         backoff: Backoff | None = None,
     ) -> None:
         self.program = program
+        self.log = log
         self.state: State = "starting"
-        self.pid: int | None = None
         self.reason = ""
         self.settled = asyncio.Event()
-        """Set once it has been ready for the first time, or is given up."""
-        self.log = log
         self._say = say
         self._on_change = on_change
         self._backoff = backoff or Backoff()
@@ -95,6 +98,12 @@ class Child:
         self._finished = asyncio.Event()
         self._finished.set()  # nothing runs yet
         self._process: asyncio.subprocess.Process | None = None
+        self._ready_at: float | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """The process id, while there is a process."""
+        return self._process.pid if self._process is not None else None
 
     async def run(self) -> None:
         """Runs the program again and again until `stop`, or until it is clear that it can never start."""
@@ -106,11 +115,11 @@ class Child:
                 ending = await self._live()
                 if self._stopping.is_set():
                     return
-                proven = proven or ending.was_ready
+                proven = proven or self._proves(ending)
                 if ending.code in NEVER and not proven:
                     self._give_up()
                     return
-                failures = self._backoff.failures(failures, ending.ran_s)
+                failures = self._backoff.failures(failures, ending.ready_s or 0.0)
                 await self._wait(ending, self._backoff.delay_s(failures))
         finally:
             if self.state != "given up":
@@ -121,12 +130,12 @@ class Child:
         """Ends the program for good: asks it, and after `grace_s` seconds kills its whole process group."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
-        try:
-            await asyncio.wait_for(self._finished.wait(), grace_s)
-        except TimeoutError:
-            self._say(f"{self.program.name} did not stop within {grace_s:g} s and is killed")
-            self.kill()
-            await self._finished.wait()
+        if await _within(grace_s, self._finished):
+            return
+        self._say(f"{self.program.name} did not stop within {grace_s:g} s and is killed")
+        self.kill()
+        if not await _within(_KILL_GRACE_S, self._finished):
+            self._say(f"{self.program.name} (pid {self.pid}) is stuck in the kernel; it ends when that lets go of it")
 
     def kill(self) -> None:
         """Ends the program for good, at once."""
@@ -136,21 +145,21 @@ class Child:
 
     async def _live(self) -> Ending:
         """One life of the program, from its start to its end."""
+        self._ready_at = None
         self._become("starting")
-        began = time.monotonic()
-        announcement = _Announcement(self._ready)
+        announcement = Announcement(self._ready if self.program.announces else lambda _: None)
         try:
             process = await self._spawn(announcement)
         except OSError as error:
             announcement.close()
             self._say(f"{self.program.name} could not be started: {error}")
-            return Ending(code=1, ran_s=0.0, was_ready=False)
-        self._process, self.pid = process, process.pid
+            return Ending(code=1, ready_s=None)
+        self._process = process
         deadline = asyncio.get_running_loop().call_later(self.program.start_timeout_s, self._too_late)
         try:
-            if self._stopping.is_set():
+            if self._stopping.is_set():  # while it was being started
                 self._signal(signal.SIGTERM)
-            if not self.program.announces:
+            elif not self.program.announces:
                 self._ready("")
             code = await process.wait()
         finally:
@@ -158,14 +167,14 @@ class Child:
             _kill_group(process)
             deadline.cancel()
             announcement.close()
-            self._process = self.pid = None
-        ran_s = time.monotonic() - began
-        was_ready = self.state == "ready" and (self.program.announces or ran_s >= self._backoff.most_s)
-        return Ending(code, ran_s, was_ready)
+            self._process = None
+        return Ending(code, None if self._ready_at is None else time.monotonic() - self._ready_at)
 
-    async def _spawn(self, announcement: _Announcement) -> asyncio.subprocess.Process:
-        log_fd = self.log.open()
-        try:
+    async def _spawn(self, announcement: Announcement) -> asyncio.subprocess.Process:
+        with contextlib.ExitStack() as ours:
+            ours.callback(announcement.handed_over)
+            log_fd = self.log.open()
+            ours.callback(os.close, log_fd)
             return await asyncio.create_subprocess_exec(
                 *self.program.argv,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -175,9 +184,11 @@ class Child:
                 pass_fds=self.program.pass_fds,
                 start_new_session=True,  # Ctrl-C at the terminal reaches the supervisor alone, which then drains
             )
-        finally:
-            os.close(log_fd)
-            announcement.started()
+
+    def _proves(self, ending: Ending) -> bool:
+        """Whether this life shows that the program can start: what does not announce itself has to live for a while."""
+        needed_s = 0.0 if self.program.announces else self._backoff.most_s
+        return ending.ready_s is not None and ending.ready_s >= needed_s
 
     def _too_late(self) -> None:
         if self.state == "starting" and self._process is not None:
@@ -186,6 +197,7 @@ class Child:
 
     def _ready(self, address: str) -> None:
         if not self._stopping.is_set():
+            self._ready_at = time.monotonic()
             self._become("ready", address)
             self.settled.set()
 
@@ -196,8 +208,8 @@ class Child:
 
     def _give_up(self) -> None:
         lines = self.log.tail()
-        errors = [line for line in lines if line.lower().startswith("error:")]
-        self.reason = (errors or lines or ["it said nothing"])[-1].removeprefix("error: ")
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        self.reason = "; ".join(errors or lines[-1:] or ["it said nothing"])
         self._become("given up")
         self.settled.set()
         self._say(f"{self.program.name} cannot start and is given up: {self.reason}")
@@ -205,10 +217,10 @@ class Child:
     async def _wait(self, ending: Ending, delay_s: float) -> None:
         self._become("waiting")
         self._say(f"{self.program.name} {ending}; again in {delay_s:g} s")
-        for line in self.log.tail():
-            self._say(f"    {line}")
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._stopping.wait(), delay_s)
+        if ending.code not in _FROM_OUTSIDE:
+            for line in self.log.tail():
+                self._say(f"    {line}")
+        await _within(delay_s, self._stopping)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process is not None:
@@ -216,42 +228,11 @@ class Child:
                 self._process.send_signal(number)
 
 
-class _Announcement:
-    """Reads a child's standard output up to its `ready ADDRESS` line; drains the rest, so that it never blocks."""
-
-    def __init__(self, ready: Callable[[str], None]) -> None:
-        self._ready = ready
-        self._seen = False
-        self._line = b""
-        self._fd, self.child_fd = os.pipe()
-        os.set_blocking(self._fd, False)
-        asyncio.get_running_loop().add_reader(self._fd, self._read)
-
-    def started(self) -> None:
-        """The child has its copy of the pipe's other end: ours is closed, so that its end is seen."""
-        os.close(self.child_fd)
-
-    def close(self) -> None:
-        if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-
-    def _read(self) -> None:
-        try:
-            data = os.read(self._fd, 65_536)
-        except BlockingIOError:
-            return
-        if not data:
-            self.close()
-        if self._seen:
-            return
-        *lines, rest = (self._line + data).split(b"\n")
-        self._line = rest[-4_096:]
-        for line in lines:
-            if line.startswith(_ANNOUNCEMENT) and not self._seen:
-                self._seen = True
-                self._ready(line.removeprefix(_ANNOUNCEMENT).decode(errors="replace").strip())
+async def _within(seconds: float, event: asyncio.Event) -> bool:
+    """Whether `event` is set, now or within so many seconds."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(event.wait(), seconds)
+    return event.is_set()
 
 
 def _kill_group(process: asyncio.subprocess.Process) -> None:

@@ -10,7 +10,7 @@ from parkway.core.tasks import Tasks
 from parkway.launch.child import Child, Say, State
 from parkway.launch.family import Family
 from parkway.launch.publication import Publication
-from parkway.launch.settings import EndpointConfig, Settings
+from parkway.launch.settings import EndpointConfig, ModelConfig, Settings
 from parkway.router.endpoint import Endpoint
 
 TOKEN_VARIABLE = "PARKWAY_ENGINE_TOKEN"  # noqa: S105 - the variable's name; the token is drawn at each start
@@ -41,11 +41,9 @@ class Engines:
         self._remote = {name for name, model in settings.models.items() if any(place.url for place in model.all())}
         self._shared = shared_options(settings)
         self._engines = [
-            self._engine(name, place, f"{name}#{number}.{replica}" if number or replica else f"{name}#0")
+            self._engine(name, number, place)
             for name, model in settings.models.items()
-            for number, place in enumerate(model.all())
-            if place.path
-            for replica in range(place.replicas)
+            for number, place in enumerate(_replicas(model))
         ]
 
     @property
@@ -79,7 +77,8 @@ class Engines:
         hopeful = {engine.model for engine in self._engines if engine.child.state != "given up"}
         return {engine.model for engine in self._engines} - hopeful - self._remote
 
-    def _engine(self, model: str, place: EndpointConfig, endpoint_id: str) -> Engine:
+    def _engine(self, model: str, number: int, place: EndpointConfig) -> Engine:
+        endpoint_id = f"{model}#{number}"
         down = Endpoint(
             endpoint_id=endpoint_id,
             model=model,
@@ -90,7 +89,7 @@ class Engines:
             api_key_env=TOKEN_VARIABLE,
             source="local",
         )
-        name = f"engine {endpoint_id.removesuffix('#0')}"
+        name = f"engine {endpoint_id if number else model}"
 
         def changed(state: State, address: str) -> None:
             if state == "ready":
@@ -105,6 +104,11 @@ class Engines:
         child = self._family.child(name, "engine", *options, announces=True, on_change=changed)
         self._publication.put(down)
         return Engine(model, child)
+
+
+def _replicas(model: ModelConfig) -> list[EndpointConfig]:
+    """The local places of a model, each as often as it has replicas."""
+    return [place for place in model.all() if place.path for _ in range(place.replicas)]
 
 
 def shared_options(settings: Settings) -> list[str]:

@@ -130,6 +130,7 @@ async def _listen(app: ASGIApp, readiness: Readiness, settings: Settings, listen
         log_config=None,
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # nothing here depends on the client's address
         timeout_graceful_shutdown=max(1, round(settings.gateway.drain_s)),
         timeout_keep_alive=75,  # longer than the idle time of the proxies that stand in front of gateways
     )

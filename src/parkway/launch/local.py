@@ -7,6 +7,7 @@ import os
 import secrets
 import signal
 import socket
+import time
 from collections.abc import Callable
 
 from parkway.core.errors import StartupError
@@ -74,6 +75,7 @@ class Local:
     async def run(self) -> int:
         """Runs until a signal; returns the exit code."""
         self._listen_for_signals()
+        self._say(f"starting on {self._home.path}: {', '.join(child.program.name for child in self._family.children)}")
         async with Tasks("up") as tasks:
             # First of all, because an engine takes longest to start and needs nothing from the store.
             self._engines.start(tasks)
@@ -120,11 +122,14 @@ class Local:
             StartupError: The gateway cannot start, or no model at all can be served.
         """
         host, port = reachable(self._listener)
+        deadline = time.monotonic() + self._settings.start_timeout_s
         while not self._stopping.is_set():
             if self._gateway.state == "given up":
                 raise StartupError(f"the gateway cannot start: {self._gateway.reason}")
             self._engines.check_any_left()
             answer = await readiness(host, port)
+            if answer is None and time.monotonic() > deadline:
+                raise StartupError(f"the gateway does not answer; its log is {self._gateway.log.path}")
             if answer is not None and not self._engines.waits_for(answer.reasons):
                 running.write(self._home, running.Running(url=f"http://{_joined(host, port)}", pid=os.getpid()))
                 self._announce(f"http://{_joined(self._settings.gateway.host, port)}")

@@ -119,7 +119,7 @@ class Settings(Section):
     """`parkway.yaml`. Everything has a default that works; without `models` the built-in ones are served.
 
     Attributes:
-        start_timeout_s: An engine or a gateway that does not serve after this long is started again.
+        start_timeout_s: An engine that does not serve after this long is started again.
     """
 
     gateway: GatewayConfig = GatewayConfig()

@@ -1,0 +1,90 @@
+"""Which engines the configuration asks for, and what the registry is told about them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from parkway.core.errors import StartupError
+from parkway.launch.child import Child
+from parkway.launch.engines import Engines
+from parkway.launch.family import Family
+from parkway.launch.publication import Publication
+from parkway.launch.settings import Settings
+from parkway.router.endpoint import Endpoint
+from parkway.store.home import Home
+
+
+class Board:
+    """Engines that were never started, and what is published about them."""
+
+    def __init__(self, folder: Path, models: dict[str, object]) -> None:
+        settings = Settings.model_validate({"models": models})
+        self._publication = Publication(print)
+        self.engines = Engines(settings, Family(settings, Home.open(folder), {}, print), self._publication, print)
+
+    def published(self) -> list[Endpoint]:
+        found: list[Endpoint] = []
+
+        def write(endpoints: Sequence[Endpoint]) -> None:
+            found[:] = endpoints
+
+        self._publication.start(write)
+        return list(found)
+
+    def become(self, number: int, state: str, address: str = "") -> Child:
+        child = self.engines.children[number]
+        child._become(state, address)  # pyright: ignore
+        return child
+
+
+def test_an_engine_for_each_replica_of_each_directory(tmp_path: Path) -> None:
+    board = Board(
+        tmp_path,
+        {"one": "./one", "far": "http://h", "many": {"endpoints": [{"path": "./a", "replicas": 2}, "http://h", "./b"]}},
+    )
+    names = [child.program.name for child in board.engines.children]
+    assert names == ["engine one", "engine many", "engine many#1", "engine many#2"]
+    assert [child.program.argv[child.program.argv.index("--model") + 1] for child in board.engines.children] == [
+        "./one", "./a", "./a", "./b",
+    ]  # fmt: skip
+
+
+def test_the_state_of_each_engine_is_published(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"waits": "./a", "serves": "./b", "never": "./c"})
+    board.become(0, "starting")
+    board.become(1, "ready", "http://127.0.0.1:7")
+    board.become(2, "given up")
+    states = {endpoint.model: (endpoint.state, endpoint.url) for endpoint in board.published()}
+    assert states == {
+        "waits": ("down", "http://not-started.invalid/v1"),
+        "serves": ("ready", "http://127.0.0.1:7/v1"),
+    }
+
+
+def test_readiness_waits_for_all_but_what_is_given_up(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"a": "./a", "b": "./b"})
+    reasons = ['model "a" has no endpoint yet', 'model "b" has no endpoint yet']
+    assert board.engines.waits_for(reasons)
+    board.become(0, "given up")
+    assert board.engines.waits_for(reasons)
+    assert not board.engines.waits_for(reasons[:1])
+    assert not board.engines.waits_for([])
+    assert board.engines.waits_for(["draining"])
+
+
+def test_one_replica_left_is_enough_to_hope(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"a": {"path": "./a", "replicas": 2}})
+    board.become(0, "given up")
+    board.engines.check_any_left()
+    board.become(1, "given up").reason = "no config.json"
+    with pytest.raises(StartupError, match=r"no model can be served\na: \na: no config\.json"):
+        board.engines.check_any_left()
+
+
+def test_a_model_elsewhere_is_something_to_serve(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"a": "./a", "far": "http://h"})
+    board.become(0, "given up")
+    board.engines.check_any_left()
