@@ -64,9 +64,6 @@ async def measure(parkway: Parkway, model: str, tokens: int, rounds: int) -> Non
         rate = number * made / seconds
         print(f"  {number:3} at once  {seconds:8.2f} s  {seconds / alone:6.2f} times one  {rate:8.0f} tokens/s")
     print(
-        f"  {number:3} at once  {seconds:8.2f} s  {seconds / alone:6.2f} times one  {number * made / seconds:8.0f} tokens/s"
-    )
-    print(
         "  asked for: 20 at once at most 3 times one; a popular local runtime is quoted with 20.4 times (49 s / 2.4 s)"
     )
 
