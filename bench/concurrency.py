@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import aiohttp
+
 from tests.engine.tiny import write_directory
 from tests.running import Parkway
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import openai
 import pytest
+
 from tests.engine.tiny import CONFIGS, write_directory
 from tests.running import Parkway
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import aiohttp
 import openai
 import pytest
+
 from tests.running import Parkway, children, resident_mib
 
 MESSAGES = [{"role": "user", "content": "hello"}]

@@ -7,6 +7,7 @@ import asyncio
 import openai
 import pytest
 from openai.types.chat import ChatCompletionMessageParam
+
 from tests.running import Parkway
 
 HELLO: list[ChatCompletionMessageParam] = [{"role": "user", "content": "hello"}]

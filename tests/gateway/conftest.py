@@ -12,7 +12,6 @@ import aiohttp
 import pytest
 import uvicorn
 from sqlalchemy import select
-from tests.gateway.upstream import Upstream
 
 from parkway.core.tasks import Tasks
 from parkway.gateway.readiness import Readiness
@@ -23,6 +22,7 @@ from parkway.router.endpoint import Endpoint
 from parkway.router.registry import Registry
 from parkway.store import schema
 from parkway.store.sql import Database
+from tests.gateway.upstream import Upstream
 
 
 @dataclass

@@ -8,10 +8,10 @@ import json
 import openai
 import pytest
 from aiohttp import web
-from tests.gateway.conftest import Gate, StartGate
-from tests.gateway.upstream import chunk
 
 from parkway.launch.settings import Settings
+from tests.gateway.conftest import Gate, StartGate
+from tests.gateway.upstream import chunk
 
 HELLO = {"model": "echo", "messages": [{"role": "user", "content": "one two three"}]}
 

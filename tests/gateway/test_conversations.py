@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from aiohttp import web
+
 from tests.gateway.conftest import Gate
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from starlette.routing import Route
-from tests.gateway.conftest import Gate, StartGate
-from tests.gateway.test_chat import HELLO, until
 
 from parkway.gateway.openapi import OPERATIONS
 from parkway.launch.settings import Settings
 from parkway.router.endpoint import Endpoint
+from tests.gateway.conftest import Gate, StartGate
+from tests.gateway.test_chat import HELLO, until
 
 
 async def test_feedback_by_either_id_and_only_on_ones_own_requests(gate: Gate) -> None:

@@ -9,11 +9,11 @@ import sys
 
 import pytest
 from sqlalchemy import select
-from tests.servers import Postgres
 
 from parkway.store.revisions import Watch, bump
 from parkway.store.schema import revisions
 from parkway.store.sql import Database, StoreConfig
+from tests.servers import Postgres
 
 
 async def soon(watch: Watch) -> frozenset[str]:

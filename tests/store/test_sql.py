@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
-from tests.servers import Postgres
 
 from parkway.core.errors import StartupError, StoreUnavailable
 from parkway.store.schema import conversations, messages, revisions
 from parkway.store.sql import Database, StoreConfig
+from tests.servers import Postgres
 
 CONVERSATION = {"key_id": "k", "conversation_id": "c", "created_ms": 1, "updated_ms": 1}
 MESSAGE = {"key_id": "k", "conversation_id": "c", "position": 0, "role": "user", "content": "{}", "created_ms": 1}

@@ -15,7 +15,7 @@ class EngineConfig(Section):
         name: what clients call the model; by default the name of the directory.
         port: 0 takes any free port.
         dtype: the type that it computes in; `auto` is bfloat16 where the processor multiplies it natively.
-        threads: for tensor work; by default one a core that this process may use.
+        threads: for tensor work; by default one a core that this process may use, and a single one for small models.
         max_context_tokens: prompt and answer together; the model's own limit, if that is lower.
         max_sequences: the most answers that are made at once.
         cache_bytes: for keys and values; by default a quarter of the memory that this process may use.
