@@ -94,6 +94,19 @@ def test_every_step_spends_what_it_may(scheduler: Scheduler, new) -> None:
         assert sum(step(scheduler).values()) == 32
 
 
+def test_a_full_house_does_not_keep_a_prompt_from_being_read(cache: KVCache, new) -> None:
+    scheduler = Scheduler(cache, step_tokens=2, queue_limit=8)
+    talking = [new(1) for _ in range(3)]
+    scheduler.add(talking)
+    while not all(sequence.decoding for sequence in talking):
+        step(scheduler)
+    newcomer = new(5)
+    scheduler.add([newcomer])
+    for _ in range(5):
+        assert step(scheduler)[newcomer] == 1
+    assert newcomer.decoding
+
+
 def test_more_than_there_are_rows_wait_and_join_when_one_leaves(scheduler: Scheduler, cache: KVCache, new) -> None:
     sequences = [new(2) for _ in range(6)]
     scheduler.add(sequences)

@@ -373,6 +373,39 @@ async def test_the_process_says_when_it_is_ready_and_ends_cleanly(directory: Pat
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
+async def test_a_process_whose_engine_died_ends_rather_than_hangs(directory: Path) -> None:
+    program = """
+import sys
+from parkway.engine.config import EngineConfig
+from parkway.engine.engine import Engine
+from parkway.engine.server import run
+serving = []
+step = Engine.step
+def fail(self, *_):
+    raise RuntimeError("beyond repair")
+def step_or_fail(self):
+    return fail(self) if serving else step(self)
+Engine.step = step_or_fail
+Engine.abort = fail
+import parkway.engine.service as service
+chat = service.TextService.chat
+async def chat_then_fail(self, call):
+    serving.append(True)
+    await chat(self, call)
+service.TextService.chat = chat_then_fail
+run(EngineConfig(model=sys.argv[1], port=0))
+"""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", program, str(directory), stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
+    )
+    assert process.stdout is not None
+    address = (await asyncio.wait_for(process.stdout.readline(), 60)).decode().split()[1]
+    async with aiohttp.ClientSession() as http:
+        with pytest.raises(aiohttp.ClientError):
+            await http.post(f"{address}/v1/chat/completions", json={"model": directory.name, "messages": HELLO})
+    assert await asyncio.wait_for(process.wait(), 30) == 70
+
+
 async def test_a_taken_port_is_said_before_the_model_is_loaded(directory: Path) -> None:
     from parkway.core.errors import StartupError
 

@@ -3,8 +3,11 @@
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from parkway.core.errors import ModelFilesError
+from parkway.engine.rope import inverse_frequencies
 from parkway.engine.shape import ModelShape
 from tests.engine.tiny import CONFIGS, SIZES
 
@@ -56,6 +59,12 @@ def test_context_is_what_positions_allow() -> None:
         ({"rope_scaling": {"rope_type": "linear", "factor": "big"}}, "factor"),
         ({"rope_scaling": [1]}, "rope"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+        ({"rope_theta": 0.5}, "rope_theta"),
+        (
+            {"rope_scaling": {"type": "llama3", "factor": 2.0, "low_freq_factor": 4.0, "high_freq_factor": 4.0}},
+            "low_freq_factor",
+        ),
+        ({"layer_types": 7}, "layer_types"),
         ({"hidden_size": "64"}, "hidden_size"),
         ({"hidden_size": 0}, "hidden_size"),
         ({"vocab_size": True}, "vocab_size"),
@@ -74,3 +83,34 @@ def test_what_cannot_be_honoured_is_refused_by_name(config: dict[str, Any], name
 def test_a_sliding_window_that_no_layer_uses_is_no_obstacle() -> None:
     assert read(use_sliding_window=False, sliding_window=64).layers == 3
     assert read(use_sliding_window=True, sliding_window=64, max_window_layers=3).layers == 3
+
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 300),
+    st.floats(),
+    st.text(max_size=3),
+    st.lists(st.integers(), max_size=2),
+)
+ROPE_KEYS = (
+    "factor", "rope_theta", "original_max_position_embeddings", "low_freq_factor", "high_freq_factor", "beta_fast",
+    "beta_slow", "attention_factor", "mscale", "mscale_all_dim", "truncate", "partial_rotary_factor",
+)  # fmt: skip
+
+
+@given(
+    changes=st.dictionaries(st.sampled_from([*SIZES, "sliding_window", "use_sliding_window", "head_dim"]), ANYTHING),
+    rope=st.dictionaries(st.sampled_from(ROPE_KEYS), ANYTHING),
+    rope_type=st.sampled_from(["default", "linear", "dynamic", "llama3", "yarn"]),
+    model_type=st.sampled_from(["llama", "qwen2", "qwen3"]),
+)
+def test_whatever_the_file_says_is_read_or_refused_and_never_trips(
+    changes: dict[str, Any], rope: dict[str, Any], rope_type: str, model_type: str
+) -> None:
+    config = {**SIZES, **changes, "model_type": model_type, "rope_scaling": {**rope, "rope_type": rope_type}}
+    try:
+        shape = ModelShape.from_config(config)
+    except ModelFilesError:
+        return
+    assert inverse_frequencies(shape.rope, shape.head_dim).shape == (shape.head_dim // 2,)

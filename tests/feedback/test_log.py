@@ -16,7 +16,8 @@ from parkway.core.tasks import Tasks
 from parkway.feedback.config import FeedbackConfig
 from parkway.feedback.log import RequestLog, write
 from parkway.store import schema
-from parkway.store.sql import Database, StoreConfig
+from parkway.store.config import StoreConfig
+from parkway.store.sql import Database
 from tests.feedback.records import make_record
 from tests.servers import Postgres
 

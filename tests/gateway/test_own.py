@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
+
 from starlette.routing import Route
 
 from parkway.gateway.openapi import OPERATIONS
@@ -61,15 +64,24 @@ async def test_readiness_waits_for_the_models_of_this_machine(start_gate: StartG
         response = await gate.get("/readyz")
         assert response.status == 503
         assert (await response.json())["reasons"] == ['model "park-mini" has no endpoint yet']
-        gate.registry.put(
-            Endpoint(endpoint_id="p", model="park-mini", url=gate.upstream_url, upstream_model="park-mini")
+
+        async def becomes(status: int) -> None:
+            while (await gate.get("/readyz")).status != status:
+                pass
+
+        engine = Endpoint(
+            endpoint_id="p", model="park-mini", url=gate.upstream_url, upstream_model="park-mini", source="local"
         )
-
-        async def ready() -> bool:
-            return (await gate.get("/readyz")).status == 200
-
-        while not await ready():
-            pass
+        gate.registry.put(engine)
+        await becomes(200)
+        gate.registry.put(replace(engine, state="down"))  # echo still answers: the gateway stays in service
+        while gate.readiness.view.endpoints("park-mini")[0].state != "down":
+            await gate.get("/healthz")
+        await becomes(200)
+        gate.registry.remove("echo-0")
+        await becomes(503)
+        gate.registry.put(engine)
+        await becomes(200)
 
 
 async def test_paths_and_methods_that_are_none_get_an_error_object(gate: Gate) -> None:
@@ -112,8 +124,6 @@ def test_the_application_has_no_route_that_the_document_lacks() -> None:
 
 
 async def test_too_many_at_once_are_refused_and_not_queued(start_gate: StartGate) -> None:
-    import asyncio
-
     from aiohttp import web
 
     settings = Settings.model_validate({"models": {}, "gateway": {"max_requests": 2}})

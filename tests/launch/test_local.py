@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import signal
 import socket
@@ -207,11 +208,26 @@ def test_a_home_that_is_a_file(tmp_path: Path) -> None:
     assert "is not a directory" in done.stderr
 
 
+def test_a_file_of_the_home_that_cannot_be_written(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    (home / "running.yaml").mkdir(parents=True)
+    done = parkway(home, "up", "--port", "0", "--config", _nobody_there(tmp_path))
+    assert done.returncode == 3
+    assert f"error: the home {home} cannot be written to" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_an_edit_of_the_configuration_does_not_break_a_restart(tmp_path: Path) -> None:
     with up(tmp_path / "home", NOBODY_THERE) as started:
         started.ready().config.write_text("{ this is no longer YAML")
         started.kill_child("gateway")
         assert started.request("GET", "/healthz").status == 200
+
+
+def _nobody_there(folder: Path) -> str:
+    path = folder / "nobody-there.yaml"
+    path.write_text(json.dumps(NOBODY_THERE))  # JSON is YAML
+    return str(path)
 
 
 def _refused(url: str) -> bool:

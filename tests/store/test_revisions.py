@@ -10,9 +10,10 @@ import sys
 import pytest
 from sqlalchemy import select
 
+from parkway.store.config import StoreConfig
 from parkway.store.revisions import Watch, bump
 from parkway.store.schema import revisions
-from parkway.store.sql import Database, StoreConfig
+from parkway.store.sql import Database
 from tests.servers import Postgres
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.exc import IntegrityError
 
 from parkway.core.errors import StartupError, StoreUnavailable
+from parkway.store.config import StoreConfig
 from parkway.store.schema import conversations, messages, revisions
-from parkway.store.sql import Database, StoreConfig
+from parkway.store.sql import Database
 from tests.servers import Postgres
 
 CONVERSATION = {"key_id": "k", "conversation_id": "c", "created_ms": 1, "updated_ms": 1}

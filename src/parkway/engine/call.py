@@ -41,8 +41,9 @@ class Call:
         await self._send({"type": "http.response.body", "body": body})
 
     async def events(self, values: list[Any]) -> None:
-        """Some events of a streamed answer, in one write."""
-        await self._write(b"".join(sse.event(wire.encode(value)) for value in values))
+        """Some events of a streamed answer, in one write; none of them is no write."""
+        if values:
+            await self._write(b"".join(sse.event(wire.encode(value)) for value in values))
 
     async def end(self) -> None:
         """The end of a streamed answer."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from parkway.core.errors import (
     ContextLengthExceeded,
+    DeadlineExceeded,
     Draining,
     InternalError,
     InvalidRequest,
@@ -99,7 +100,7 @@ class Embedder:
 
         Raises:
             Overloaded: too many requests wait.
-            TimeoutError: the vectors were not there in time.
+            DeadlineExceeded: the vectors were not there in time.
         """
         if self._closing is not None:
             raise self._closing
@@ -110,7 +111,10 @@ class Embedder:
             raise Overloaded(
                 f"{self._jobs.maxsize} requests wait already; the engine queues no more", retry_after_s=1.0
             ) from error
-        return await asyncio.wait_for(done, self._deadline_s)
+        try:
+            return await asyncio.wait_for(done, self._deadline_s)
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the vectors were not there within {self._deadline_s:g} s") from error
 
     async def close(self) -> None:
         """Stop the thread, after the texts that it is at."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import threading
 from collections.abc import AsyncIterator
 from collections.abc import Sequence as Items
@@ -14,6 +15,8 @@ from parkway.engine.engine import Engine, Outputs
 from parkway.engine.sequence import Piece, Sequence
 
 log = logging.getLogger(__name__)
+
+_THREAD_DIED = 70  # EX_SOFTWARE of sysexits.h
 
 
 class Generation:
@@ -100,7 +103,15 @@ class EngineLoop:
         await asyncio.to_thread(self._thread.join, 30.0)
 
     def _run(self) -> None:
-        """The thread: step while there is something to do, sleep while there is not."""
+        """The thread. Without it every request would hang, so if it dies the process does, and is started again."""
+        try:
+            self._step_on()
+        except BaseException:
+            log.critical("the engine's thread died", exc_info=True)
+            os._exit(_THREAD_DIED)
+
+    def _step_on(self) -> None:
+        """Step while there is something to do, sleep while there is not."""
         while not self._closing:
             self._work.wait()
             self._work.clear()

@@ -33,13 +33,15 @@ class Scheduler:
 
     Args:
         cache: its rows bound how many sequences run at once.
-        step_tokens: the most tokens in one step.
+        step_tokens: tokens in one step; more only where so many decode that a quarter is not left for prompts.
         queue_limit: the most sequences that wait; further ones are refused.
     """
 
     def __init__(self, cache: KVCache, *, step_tokens: int, queue_limit: int) -> None:
         self._cache = cache
         self._step_tokens = step_tokens
+        # However many decode: otherwise a full house could keep a prompt from ever being read.
+        self._least_for_prompts = max(1, step_tokens // 4)
         self._queue_limit = queue_limit
         self._inbox: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []
@@ -93,7 +95,7 @@ class Scheduler:
     def schedule(self) -> list[Share]:
         """Choose the next step; sequences that begin get their row of the cache here."""
         shares = [Share(sequence, 1) for sequence in self._running if sequence.decoding]
-        budget = self._step_tokens - len(shares)
+        budget = max(self._step_tokens - len(shares), self._least_for_prompts)
         while self._waiting and (row := self._cache.take()) is not None:
             sequence = self._waiting.pop(0)
             sequence.row = row

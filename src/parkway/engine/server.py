@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 import socket
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,8 +100,8 @@ def load_service(config: EngineConfig, name: str) -> Service:
 def _threads_for(config: dict[str, Any]) -> int:
     """One a core, but a single one where matrices are so small that a second thread would mostly wait."""
     hidden, inner = config.get("hidden_size"), config.get("intermediate_size")
-    known = isinstance(hidden, int) and isinstance(inner, int)
-    return 1 if known and hidden * inner < _SMALL_MATRIX else machine.cores()
+    small = isinstance(hidden, int) and isinstance(inner, int) and hidden * inner < _SMALL_MATRIX
+    return 1 if small else machine.cores()
 
 
 def create_app(service: Service, config: EngineConfig, name: str, *, token: str | None) -> ASGIApp:
@@ -109,7 +110,7 @@ def create_app(service: Service, config: EngineConfig, name: str, *, token: str 
     Args:
         token: what callers must present; None lets everybody in.
     """
-    models = ModelList(data=[Model(id=name, created=0)])
+    models = ModelList(data=[Model(id=name, created=int(time.time()))])
     calls_limit = config.queue_limit + config.max_sequences
 
     async def alive(_: Request) -> Response:

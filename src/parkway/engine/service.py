@@ -104,16 +104,17 @@ class TextService:
     ) -> None:
         """Generate and send, event by event or whole."""
         pieces: list[list[Piece]] = [[] for _ in sequences]
+        # The stream begins with the first piece: what fails before it can still be answered with a status of its own.
+        opening = answer.opening()
         async with self._loop.submit(sequences) as generation:
-            if stream:
-                await call.events(answer.opening())
             async for batch in generation.batches():
-                if stream:
-                    events = [answer.event(index, piece) for index, piece in batch]
-                    await call.events([event for event in events if event is not None])
-                else:
+                if not stream:
                     for index, piece in batch:
                         pieces[index].append(piece)
+                    continue
+                events = [event for index, piece in batch if (event := answer.event(index, piece)) is not None]
+                await call.events(opening + events)
+                opening = []
         usage = usage_of(sequences, prompts)
         if not stream:
             await call.json(answer.whole(pieces, usage))

@@ -112,6 +112,8 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     if activation not in ("silu", "swish"):
         raise ModelFilesError(f"config.json: hidden_act is {activation!r}; only 'silu' is implemented")
     layer_types = config.get("layer_types")
+    if layer_types is not None and not isinstance(layer_types, list):
+        raise ModelFilesError(f"config.json: layer_types is {layer_types!r}; expected a list")
     if layer_types is not None:
         other = sorted({str(each) for each in layer_types} - {"full_attention"})
         if other:
@@ -121,7 +123,7 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     elif (
         config.get("use_sliding_window")
         and config.get("sliding_window") is not None
-        and config.get("max_window_layers", 28) < config.get("num_hidden_layers", 0)
+        and _positive(config, "max_window_layers", default=28) < _positive(config, "num_hidden_layers")
     ):
         raise ModelFilesError(
             "config.json: use_sliding_window is true for some layers; only full attention is implemented"
@@ -139,22 +141,28 @@ def _rope(config: Mapping[str, Any], context: int) -> Rope:
     if given.get("partial_rotary_factor", config.get("partial_rotary_factor", 1.0)) not in (None, 1, 1.0):
         raise ModelFilesError("config.json: partial_rotary_factor other than 1.0 is not implemented")
     theta = _number(given, "rope_theta", default=_number(config, "rope_theta", default=10_000.0))
+    if theta <= 1:
+        raise ModelFilesError(f"config.json: rope_theta is {theta:g}; expected a number above 1")
     if rope_type in ("default", "dynamic"):
         # "dynamic" only departs from the default past max_position_embeddings, and no request gets there.
         return Rope(type=rope_type, theta=theta)
     factor = _number(given, "factor")
     if rope_type == "linear":
         return Rope(type=rope_type, theta=theta, factor=factor)
-    original = config.get("original_max_position_embeddings")
-    original_context = original or _positive(given, "original_max_position_embeddings", default=context)
+    # Beside the other parameters or, as some publish it, at the top; the top counts.
+    key = "original_max_position_embeddings"
+    original_context = _positive(config if config.get(key) is not None else given, key, default=context)
     if rope_type == "llama3":
+        low, high = _number(given, "low_freq_factor"), _number(given, "high_freq_factor")
+        if low >= high:
+            raise ModelFilesError(f"config.json: low_freq_factor {low:g} is not below high_freq_factor {high:g}")
         return Rope(
             type=rope_type,
             theta=theta,
             factor=factor,
             original_context=original_context,
-            low_freq_factor=_number(given, "low_freq_factor"),
-            high_freq_factor=_number(given, "high_freq_factor"),
+            low_freq_factor=low,
+            high_freq_factor=high,
         )
     return Rope(
         type=rope_type,

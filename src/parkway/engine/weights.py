@@ -18,7 +18,7 @@ M = TypeVar("M", bound=nn.Module)
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
 def choose_dtype(name: str) -> torch.dtype:

@@ -12,20 +12,34 @@ from parkway.router.view import View
 class Readiness:
     """What `/readyz` reports.
 
+    At start the gateway waits for every model of this machine. Later one model that is away makes only its own
+    requests fail: to take the whole gateway out of service for it would take away the others, too.
+
     Args:
         view: Says which models have an endpoint.
-        expected: Models that the configuration starts on this machine; ready means that each can be asked.
+        expected: Models that the configuration starts on this machine. One whose engine was given up has no
+            endpoints in the view, and is not waited for.
     """
 
     view: View
     expected: Collection[str] = ()
     draining: bool = False
+    started: bool = False
 
     def reasons(self) -> list[str]:
         """Why the gateway is not ready; empty when it is."""
         if self.draining:
             return ["draining: the process is about to stop"]
-        return [f'model "{model}" has no endpoint yet' for model in self.expected if not self._served(model)]
+        published = any(endpoint.source == "local" for endpoint in self.view.all())
+        missing = [
+            model
+            for model in self.expected
+            if not self._served(model) and (self.view.endpoints(model) or not published)
+        ]
+        self.started = self.started or not missing
+        if self.started and any(self._served(model) for model in self.view.models()):
+            return []
+        return [f'model "{model}" has no endpoint yet' for model in missing]
 
     def _served(self, model: str) -> bool:
         return any(endpoint.state == "ready" for endpoint in self.view.endpoints(model))

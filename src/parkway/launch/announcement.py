@@ -26,7 +26,7 @@ class Announcement:
         asyncio.get_running_loop().add_reader(self._fd, self._read)
 
     def handed_over(self) -> None:
-        """The child has its copy of the pipe's other end, or will never have one: closes ours, so that its end is seen."""
+        """The child has its copy of the pipe's other end, or never will: ours is closed, so that its end is seen."""
         os.close(self.child_fd)
 
     def close(self) -> None:

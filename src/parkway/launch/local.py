@@ -8,7 +8,8 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from parkway.core.errors import StartupError
 from parkway.core.tasks import Tasks
@@ -65,7 +66,8 @@ class Local:
         self._stopping = asyncio.Event()
         self._hurried = False
         self._publication = Publication(say)
-        family = Family(settings, home, {TOKEN_VARIABLE: secrets.token_urlsafe(32)}, say)
+        with _writing(home):
+            family = Family(settings, home, {TOKEN_VARIABLE: secrets.token_urlsafe(32)}, say)
         self._family = family
         self._engines = Engines(settings, family, self._publication, say)
         fd = listener.fileno()
@@ -108,7 +110,9 @@ class Local:
         """The database, in its newest form, with a key and with the endpoints of this configuration."""
         database = Database.open(self._settings.store.url or self._home.database_url, self._settings.store)
         database.migrate()
-        if ensure_first_key(self._home, KeyStore(database)) is not None:
+        with _writing(self._home):
+            first_key = ensure_first_key(self._home, KeyStore(database))
+        if first_key is not None:
             self._say("created the first API key; `parkway key show` prints it")
         registry = Registry(database)
         registry.replace("config", remote_endpoints(self._settings))
@@ -131,7 +135,8 @@ class Local:
             if answer is None and time.monotonic() > deadline:
                 raise StartupError(f"the gateway does not answer; its log is {self._gateway.log.path}")
             if answer is not None and not self._engines.waits_for(answer.reasons):
-                running.write(self._home, running.Running(url=f"http://{_joined(host, port)}", pid=os.getpid()))
+                with _writing(self._home):
+                    running.write(self._home, running.Running(url=f"http://{_joined(host, port)}", pid=os.getpid()))
                 self._announce(f"http://{_joined(self._settings.gateway.host, port)}")
                 return True
             await asyncio.sleep(_POLL_S)
@@ -165,6 +170,15 @@ def remote_endpoints(settings: Settings) -> list[Endpoint]:
         for number, place in enumerate(model.all())
         if place.url
     ]
+
+
+@contextmanager
+def _writing(home: Home) -> Iterator[None]:
+    """Explains that a file of the home cannot be written: its disk may have filled up since it was opened."""
+    try:
+        yield
+    except OSError as error:
+        raise StartupError(f"the home {home.path} cannot be written to: {error}") from error
 
 
 def _joined(host: str, port: int) -> str:

@@ -19,7 +19,7 @@ from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
 from parkway.policy.limits import LimitsConfig
 from parkway.router.config import RouterConfig
-from parkway.store.sql import StoreConfig
+from parkway.store.config import StoreConfig
 
 FILE_NAME = "parkway.yaml"
 BUILT_IN = ("park-mini", "park-embed")

@@ -66,7 +66,8 @@ async def _relay_stream(exchange: Exchange) -> None:
                 transcript.event(data)
                 if hide_usage and transcript.usage is not None and _ONLY_USAGE.search(data):
                     continue
-            (held if conversing and transcript.finish_reason is not None else relayed).extend((block, b"\n\n"))
+            over = transcript.done or (conversing and transcript.finish_reason is not None)
+            (held if over else relayed).extend((block, b"\n\n"))
         if exchange.first_token is None and transcript.first_token:
             exchange.first_token = time.monotonic()
         if relayed:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
-from pydantic import Field
 from sqlalchemy import URL, Connection, Engine, make_url
 from sqlalchemy.exc import (
     ArgumentError,
@@ -20,25 +19,14 @@ from sqlalchemy.exc import (
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from parkway.core.configuration import Section
 from parkway.core.errors import StartupError, StoreUnavailable
 from parkway.store import postgres, sqlite
+from parkway.store.config import StoreConfig
 from parkway.store.schema import REVISION
 from parkway.store.threads import Threads
 from parkway.store.version import current_revision
 
 T = TypeVar("T")
-
-
-class StoreConfig(Section):
-    """Where state is kept, and how long to wait for it."""
-
-    url: str | None = None  # None: an SQLite file in the home
-    threads: int = Field(default=4, ge=1, le=64)
-    waiting: int = Field(default=256, ge=1)  # jobs that may wait for a thread
-    connect_timeout_s: float = Field(default=5.0, ge=1)
-    lock_timeout_s: float = Field(default=5.0, gt=0)  # SQLite: the wait for another writer
-    statement_timeout_s: float = Field(default=30.0, gt=0)  # PostgreSQL
 
 
 class Database:
