@@ -33,8 +33,9 @@ def test_absent_key_value_heads_mean_full_attention() -> None:
 @pytest.mark.parametrize("name", CONFIGS)
 def test_new_and_old_spelling_of_rope_agree(name: str) -> None:
     config = dict(CONFIGS[name])
-    scaling = config.pop("rope_scaling", {})
-    new = {"rope_theta": config.pop("rope_theta", 10_000.0), "rope_type": "default", **scaling}
+    old = dict(config.pop("rope_scaling", {}))
+    kind = old.pop("type", old.pop("rope_type", "default"))
+    new = {"rope_theta": config.pop("rope_theta", 10_000.0), "rope_type": kind, **old}
     assert read(**config, rope_parameters=new) == read(**CONFIGS[name])
 
 

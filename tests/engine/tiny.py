@@ -1,5 +1,6 @@
 """Tiny models with random weights, written as Hugging Face directories, and tokenizers to go with them."""
 
+import copy
 import json
 from functools import cache
 from pathlib import Path
@@ -110,7 +111,7 @@ def reference(config: dict[str, Any], seed: int = 0) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     torch.manual_seed(seed)
-    merged = {**SIZES, **config}
+    merged = copy.deepcopy({**SIZES, **config})  # transformers writes into it
     model = AutoModelForCausalLM.from_config(
         AutoConfig.for_model(**merged), dtype=torch.float32, attn_implementation="eager"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -47,6 +48,7 @@ async def _serve(settings: Settings, home: Home, listener: socket.socket) -> Non
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
         async with assemble(settings, database) as (app, readiness):
+            gc.freeze()  # what is here now stays: the collector need not walk it again for every few requests
             await _listen(app, readiness, settings, listener)
     finally:
         database.close()
