@@ -26,6 +26,7 @@ def parkway(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings: dict[str, object] = {
         "models": {"tiny": str(tiny_model)},
         "limits": {"rate_per_s": 10_000, "burst": 10_000},
+        "engine": {"max_sequences": 8},  # keys and values of 8 sequences are 25 MiB, once each has been full
     }
     with Parkway(tmp_path_factory.mktemp("home"), settings) as running:
         yield running

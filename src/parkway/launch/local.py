@@ -130,8 +130,8 @@ class Local:
         while not self._stopping.is_set():
             if self._gateway.state == "given up":
                 raise StartupError(f"the gateway cannot start: {self._gateway.reason}")
-            self._engines.check_any_left()
             answer = await readiness(host, port)
+            self._engines.check_any_left()  # after the wait: an engine may have been given up in it
             if answer is None and time.monotonic() > deadline:
                 raise StartupError(f"the gateway does not answer; its log is {self._gateway.log.path}")
             if answer is not None and not self._engines.waits_for(answer.reasons):
