@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parkway.feedback.scores import Scores
 from parkway.gateway.config import GatewayConfig
@@ -20,11 +20,9 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
     """Builds the application. Nothing here does any work; every part comes ready to use."""
     own = OwnRoutes(parts=parts, scores=scores, readiness=readiness, config=config, started_s=now_s())
     document = OpenApi()
+    asked = {f"/v1{surface.path}": ModelRoute(surface, parts, config) for surface in Surface}
     routes = [
-        *(
-            Route(f"/v1{surface.path}", ModelRoute(surface, parts, config), methods=["POST"])
-            for surface in (Surface.CHAT, Surface.COMPLETIONS, Surface.EMBEDDINGS)
-        ),
+        *(Route(path, route, methods=["POST"]) for path, route in asked.items()),
         Route("/v1/models", own.list_models, methods=["GET"]),
         Route("/v1/models/{model:path}", own.show_model, methods=["GET"]),
         Route("/v1/feedback", own.give_feedback, methods=["POST"]),
@@ -38,4 +36,10 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
         Route("/openapi.json", document.show, methods=["GET"]),
     ]
     router = Router(routes=routes, redirect_slashes=False)
-    return Door(router, draining=lambda: readiness.draining, max_requests=config.max_requests)
+
+    async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
+        # The routes that carry the load are found by one look; the router walks its list for all others.
+        busy = asked.get(scope["path"]) if scope["method"] == "POST" else None
+        await (busy or router)(scope, receive, send)
+
+    return Door(dispatch, draining=lambda: readiness.draining, max_requests=config.max_requests)

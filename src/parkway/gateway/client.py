@@ -12,7 +12,10 @@ from parkway.core.tasks import Tasks
 from parkway.pipeline.exchange import Headers
 
 _WATCHES = Tasks("client")
-"""One for all clients: a request costs a task, and not a group of tasks besides."""
+"""One for all clients: a watch costs a task, and not a group of tasks besides."""
+
+_WATCH_AFTER_S = 0.02
+"""Most requests to a fast endpoint are over by then, and need no watch at all."""
 
 
 class AsgiClient:
@@ -27,7 +30,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._body_timeout_s = body_timeout_s
-        self._watch: asyncio.Task[None] | None = None
+        self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self._left = False
         self.started = False
         self.finished = False
@@ -52,9 +55,9 @@ class AsgiClient:
             raise DeadlineExceeded(
                 f"the request body did not arrive within {self._body_timeout_s:g} s; set by gateway.body_timeout_s"
             ) from error
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
-            self._watch = _WATCHES.start(self._until_gone(task), name="disconnect")
+            self._watch = loop.call_later(_WATCH_AFTER_S, self._begin_watch, task)
         return body
 
     async def _read_all(self, max_bytes: int) -> bytes:
@@ -91,6 +94,9 @@ class AsgiClient:
         if not more:
             self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
+
+    def _begin_watch(self, task: asyncio.Task[object]) -> None:
+        self._watch = _WATCHES.start(self._until_gone(task), name="disconnect")
 
     async def _until_gone(self, task: asyncio.Task[object]) -> None:
         message: Message = {"type": "http.request"}

@@ -26,7 +26,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     exception that leaves here is `CancelledError`: the client has left, or the process stops.
     """
     try:
-        async with asyncio.timeout(exchange.deadline - time.monotonic()), exchange.resources:
+        async with asyncio.timeout(exchange.deadline - time.monotonic()):
             await identify(exchange, parts)  # who are you
             await admit(exchange, parts)  # may you, how much, and is it a request that we understand
             await remember(exchange, parts)  # what was said before
@@ -45,6 +45,8 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
         log.exception("request %s failed", exchange.request_id)
         exchange.error = InternalError("internal error; the server's log has the details under this request id")
     finally:
+        if exchange.reply is not None:
+            exchange.reply.close()
         record(exchange, parts)
     if exchange.error is not None:
         await refuse(exchange, exchange.error)

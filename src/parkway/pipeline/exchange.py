@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -81,14 +80,11 @@ class Exchange:
     traceparent: str | None = None
     started: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
-    resources: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """Closed when the exchange ends, however it ends: the upstream connection, its outstanding count."""
-
     caller: Caller | None = None  # identify
     body: bytes = b""  # admit
     request: Request | None = None  # admit
     history: list[Message] = field(default_factory=list)  # remember
-    reply: Reply | None = None  # route
+    reply: Reply | None = None  # route; closed when the exchange ends, however it ends
     transcript: Transcript = field(default_factory=Transcript)  # infer
     first_token: float | None = None  # infer
     closing: bytes = b""  # infer: the end of the answer, held until what must be remembered is stored

@@ -35,15 +35,14 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
             deadline=exchange.deadline,
             traceparent=exchange.traceparent,
         )
-        reply = await exchange.resources.enter_async_context(parts.router.send(call))
-        exchange.reply = reply
+        exchange.reply = reply = await parts.router.open(call)
         if reply.status < 400:
             return exchange
         error = await refusal(reply)
         if not (exchange.history and error.code == "context_length_exceeded"):
             raise error
         exchange.history = without_oldest_half(exchange.history)
-        await exchange.resources.aclose()
+        reply.close()
 
 
 def outgoing_body(exchange: Exchange) -> bytes:

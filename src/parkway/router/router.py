@@ -65,21 +65,21 @@ class Router:
 
     @asynccontextmanager
     async def send(self, call: Call) -> AsyncIterator[Reply]:
-        """Sends `call`; within the context its answer is read. Leaving the context early frees the endpoint at once.
+        """`open`, with the reply closed at the end of the context."""
+        reply = await self.open(call)
+        try:
+            yield reply
+        finally:
+            reply.close()
+
+    async def open(self, call: Call) -> Reply:
+        """Sends `call`. The caller closes the reply; to close it early frees the endpoint at once.
 
         Raises:
             ModelNotFound, NoEndpoint, Overloaded: See `Fleet.pick`.
             EndpointFailed: No endpoint answered, after as many attempts as make sense.
             DeadlineExceeded: The call's deadline passed before an endpoint answered.
         """
-        reply = await self._answer(call)
-        try:
-            yield reply
-        finally:
-            reply.close()
-
-    async def _answer(self, call: Call) -> Reply:
-        """The first answer worth having, its endpoint's outstanding count still held."""
         candidate = self._fleet.pick(call.model)
         tried = [candidate]
         repeated = False
