@@ -153,6 +153,20 @@ def test_sigterm_lets_a_running_stream_finish(tiny_model: Path, tmp_path: Path) 
     eventually(lambda: not any(alive(pid) for pid in family), "no process is left")
 
 
+def test_a_stream_that_outlasts_the_drain_is_told(tiny_model: Path, tmp_path: Path) -> None:
+    settings: dict[str, object] = {"models": {"tiny": str(tiny_model)}, "gateway": {"drain_s": 1}}
+    with Parkway(tmp_path / "home", settings) as running:
+        with openai.OpenAI(base_url=f"{running.url}/v1", api_key=running.key, max_retries=0) as client:
+            stream = client.chat.completions.create(model="tiny", messages=MESSAGES, max_tokens=8000, stream=True)  # pyright: ignore
+            next(stream)
+            running.up.send_signal(signal.SIGTERM)
+            with pytest.raises(openai.APIError) as cut:
+                list(stream)
+            assert cut.value.code == "draining"
+        assert running.up.wait(60) == 0
+        assert outcomes(running)[-1] == "draining"
+
+
 def answers_or_raises(client: openai.OpenAI) -> bool:
     """Whether a new request is answered; a refusal in words counts as no, a refused connection raises."""
     try:

@@ -89,6 +89,7 @@ async def test_paths_and_methods_that_are_none_get_an_error_object(gate: Gate) -
     assert (missing.status, (await missing.json())["error"]["code"]) == (404, "not_found")
     wrong = await gate.get("/v1/chat/completions")
     assert (wrong.status, (await wrong.json())["error"]["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["allow"] == "POST"
 
 
 async def test_the_document_describes_every_route(gate: Gate) -> None:

@@ -31,6 +31,10 @@ class Nobody(Client):
     def finished(self) -> bool:
         return False
 
+    @property
+    def left(self) -> bool:
+        return False
+
 
 def exchange(body: bytes, history: list[Message] | None = None) -> Exchange:
     made = Exchange(

@@ -85,17 +85,24 @@ class ContextLengthExceeded(InvalidRequest):
 
 
 class BodyTooLarge(InvalidRequest):
-    """The body is over the limit; set by `gateway.max_body_bytes`."""
+    """The body is over the limit; set by `bounds.max_body_bytes`."""
 
     status = 413
     code = "body_too_large"
 
 
 class MethodNotAllowed(InvalidRequest):
-    """The path exists, the method on it does not."""
+    """The path exists, the method on it does not; `allow` says which ones do."""
 
     status = 405
     code = "method_not_allowed"
+
+    def __init__(self, message: str, *, allow: str = "") -> None:
+        super().__init__(message)
+        self.allow = allow
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), "allow": self.allow}
 
 
 class NotFound(InvalidRequest):

@@ -31,7 +31,7 @@ class AsgiClient:
         self._send = send
         self._body_timeout_s = body_timeout_s
         self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
-        self._left = False
+        self.left = False
         self.started = False
         self.finished = False
 
@@ -73,7 +73,7 @@ class AsgiClient:
                     raise _too_large(max_bytes)
             body = b"".join(parts)
         if message["type"] == "http.disconnect":
-            self._left = True
+            self.left = True
             raise asyncio.CancelledError
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
@@ -103,7 +103,7 @@ class AsgiClient:
         while message["type"] != "http.disconnect":
             message = await self._receive()
         if not self.finished:
-            self._left = True
+            self.left = True
             task.cancel()
 
     async def __aenter__(self) -> AsgiClient:
@@ -114,7 +114,7 @@ class AsgiClient:
     ) -> bool:
         if self._watch is not None:
             self._watch.cancel()
-        if not (self._left and isinstance(error, asyncio.CancelledError)):
+        if not (self.left and isinstance(error, asyncio.CancelledError)):
             return False
         task = asyncio.current_task()
         if task is not None:

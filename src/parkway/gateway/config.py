@@ -10,13 +10,13 @@ from parkway.core.configuration import Section
 class GatewayConfig(Section):
     """Where the gateway listens and how long it waits."""
 
-    host: str = "127.0.0.1"
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     """The longest that a request may take; a client may ask for less with the header `x-parkway-timeout-s`."""
-    body_timeout_s: Annotated[float, Field(gt=0)] = 30.0
+    body_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
     """The longest that a client may take to send a request body."""
-    drain_s: Annotated[float, Field(ge=0)] = 30.0
+    drain_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
     """How long running requests may go on after SIGTERM."""
     max_requests: Annotated[int, Field(gt=0)] = 4096
     """The most requests at one moment; one more is refused with 503 and `Retry-After`."""

@@ -52,6 +52,8 @@ class Door:
                 self._check_capacity()
             await self._app(scope, receive, send_with_id)
         except ParkwayError as error:
+            if error.status >= 500:
+                log.warning("request %s: %s (cause: %r)", request_id, error.message, error.__cause__)
             if started:
                 raise
             await _answer(error, request_id, send_with_id)
@@ -84,8 +86,8 @@ class Door:
 def _of_routing(error: HTTPException, scope: Scope) -> ParkwayError:
     path = scope["path"][:200]
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "another method")
-        return MethodNotAllowed(f"{scope['method']} {path} is not a route; this path takes {allowed}")
+        allowed = (error.headers or {}).get("Allow", "")
+        return MethodNotAllowed(f"{scope['method']} {path} is not a route; this path takes {allowed}", allow=allowed)
     return NotFound(f"{scope['method']} {path} is not a route; /openapi.json lists all of them")
 
 

@@ -77,6 +77,8 @@ class Local:
     async def run(self) -> int:
         """Runs until a signal; returns the exit code."""
         self._listen_for_signals()
+        if not self._settings.models:
+            self._say("no models are configured: every request will be answered with model_not_found")
         self._say(f"starting on {self._home.path}: {', '.join(child.program.name for child in self._family.children)}")
         async with Tasks("up") as tasks:
             # First of all, because an engine takes longest to start and needs nothing from the store.

@@ -78,6 +78,8 @@ class EndpointConfig(Section):
             raise ValueError("`model` and `api_key_env` belong to a `url`")
         if places != ["path"] and self.replicas != 1:
             raise ValueError("`replicas` belongs to a `path`; list several `endpoints` instead")
+        if places == ["endpoints"] and self.weight != 1:
+            raise ValueError("`weight` belongs to each of the `endpoints`")
         return self
 
     @classmethod

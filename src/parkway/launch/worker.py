@@ -37,6 +37,7 @@ async def _work(settings: Settings, home: Home) -> None:
     try:
         async with Tasks("worker") as tasks:
             tasks.every(_INTERVAL_S, lambda: forget(database, settings.feedback.retention_days), name="forget")
+            tasks.every(_INTERVAL_S, database.maintain, name="maintain")
             await stop.wait()
     finally:
         database.close()

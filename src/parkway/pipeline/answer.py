@@ -6,7 +6,7 @@ import asyncio
 import logging
 import time
 
-from parkway.core.errors import DeadlineExceeded, InternalError, ParkwayError
+from parkway.core.errors import DeadlineExceeded, Draining, InternalError, ParkwayError
 from parkway.pipeline.admission import admit
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.identity import identify
@@ -23,7 +23,8 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     """Takes a request from the client to an endpoint, the answer back, and writes down what happened, once.
 
     Every failure becomes an answer: OpenAI's error object, or an error event if the stream has begun. The one
-    exception that leaves here is `CancelledError`: the client has left, or the process stops.
+    exception that leaves here is `CancelledError`: the client has left. Any other cancellation means that the process
+    stops, and whoever still waits is told.
     """
     try:
         async with asyncio.timeout(exchange.deadline - time.monotonic()):
@@ -35,12 +36,17 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
             await aggregate(exchange, parts)  # what will be remembered of it
             await close(exchange)  # its end, which the client gets only now: what it has, we have
     except ParkwayError as error:
+        if error.status >= 500:
+            log.warning("request %s: %s (cause: %r)", exchange.request_id, error.message, error.__cause__)
         exchange.error = error
     except TimeoutError:
-        exchange.error = DeadlineExceeded("the request took longer than its time-out; set by gateway.timeout_s")
+        exchange.error = DeadlineExceeded(
+            "the request took longer than its time-out, which is gateway.timeout_s or what the client asked for"
+        )
     except asyncio.CancelledError:
-        exchange.client_left = True
-        raise
+        if exchange.client.left:
+            raise
+        exchange.error = Draining("the gateway stopped before the answer was complete; send the request again")
     except Exception:  # a defect of ours must still be an answer with a request id, and a line in the log
         log.exception("request %s failed", exchange.request_id)
         exchange.error = InternalError("internal error; the server's log has the details under this request id")

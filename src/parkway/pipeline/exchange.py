@@ -64,6 +64,11 @@ class Client(Protocol):
     @property
     def finished(self) -> bool: ...
 
+    @property
+    def left(self) -> bool:
+        """Whether the client has gone; then the task of the request is cancelled."""
+        ...
+
 
 @dataclass(slots=True, kw_only=True)
 class Exchange:
@@ -89,7 +94,6 @@ class Exchange:
     first_token: float | None = None  # infer
     closing: bytes = b""  # infer: the end of the answer, held until what must be remembered is stored
     error: ParkwayError | None = None
-    client_left: bool = False
 
     @property
     def stream(self) -> bool:

@@ -41,7 +41,7 @@ def record(exchange: Exchange, parts: Parts) -> None:
 
 def _how_it_ended(exchange: Exchange) -> tuple[int, str]:
     """Status and outcome. A stream that broke keeps the 200 that its client has seen."""
-    if exchange.client_left:
+    if exchange.client.left:
         return CLIENT_CLOSED_REQUEST, CANCELLED
     if exchange.error is None:
         return 200, OK

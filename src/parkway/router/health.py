@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from contextlib import suppress
@@ -22,6 +23,9 @@ FIRST_RECHECK_S = 0.2
 # What a proxy says of a server that is gone, and a server of one that is still loading its model. Any other answer
 # shows that somebody lives there: `transformers serve` generates well while its list of models is a plain 500.
 _GONE_STATUSES = frozenset({502, 503, 504})
+
+
+log = logging.getLogger(__name__)
 
 
 class HealthChecks:
@@ -90,7 +94,9 @@ class HealthChecks:
         except TimeoutError:
             return f"its health check had no answer after {self._config.health_timeout_s:g} s"
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            return f"its health check failed: {error}"
+            # The fault reaches clients, whom the endpoint's address does not concern; the log has it.
+            log.info("health check of %s: %s", candidate.endpoint.endpoint_id, error)
+            return f"its health check failed ({type(error).__name__})"
 
 
 def address_of_health(endpoint: Endpoint) -> URL:

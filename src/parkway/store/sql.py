@@ -74,9 +74,9 @@ class Database:
                 )
                 postgres.check(engine)
         except (DBAPIError, PoolTimeout) as error:
-            reason = str(error.orig if isinstance(error, DBAPIError) else error).strip()
+            reason = str(error.orig if isinstance(error, DBAPIError) else error).strip().rstrip(".?")
             raise StartupError(
-                f"The database {_shown(parsed)} cannot be used: {reason}. Where it is: store.url in the configuration"
+                f"The database {_shown(parsed)} cannot be used: {reason}. Its address is store.url in the configuration"
             ) from error
         return cls(engine, config)
 
