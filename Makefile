@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+SHELL := bash
 
 .PHONY: run test check bench setup setup-dev servers lock
 
@@ -24,7 +25,7 @@ check: setup-dev
 	$(BIN)/pyright
 
 bench:
-	@grep -H -m1 '"""' bench/*.py | sed 's/:"""/  /; s/"""//; s/^/  .venv\/bin\/python /'
+	@sed -ns '1s|"""||gp' bench/[a-z]*.py | paste <(ls bench/[a-z]*.py | sed 's|bench/\(.*\).py|  $(BIN)/python -m bench.\1|') -
 
 setup: $(VENV)/.run
 setup-dev: $(VENV)/.dev
