@@ -44,7 +44,7 @@ class Record:
         settings = config.model_dump(mode="json", exclude={"data", "out", "outside", "seed", "minutes"})
         return cls(
             command=f"parkway train park-mini --data {config.data.name} --out DIR --minutes {config.minutes:g} "
-            f"--seed {config.seed}",
+            f"--seed {config.seed}{''.join(f' --outside {path.parent.name}/{path.name}' for path in config.outside)}",
             seed=config.seed,
             minutes=round(progress.trained_s / 60, 1),
             steps=progress.step,
@@ -89,7 +89,13 @@ def data_list(corpus: Path, outside: Iterable[Path]) -> list[dict[str, str]]:
         },
     ]
     for path in outside:
-        listed.append({"name": path.name, "use": "examination only, never trained", "sha256": _sha256(path)})
+        listed.append(
+            {
+                "name": f"{path.parent.name}/{path.name}",
+                "use": "examination only, never trained",
+                "sha256": _sha256(path),
+            }
+        )
     return listed
 
 

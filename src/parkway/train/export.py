@@ -26,6 +26,8 @@ def export(directory: Path, model: Decoder, tokenizer: Tokenizer, config: Mappin
     _write(directory / "generation_config.json", {**ends, "do_sample": False})
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
+    # safetensors makes files that only their owner reads; this one is for everybody who installs the package.
+    (directory / "model.safetensors").chmod(0o644)
     save_tokenizer(tokenizer, directory, context=model.shape.context)
 
 
