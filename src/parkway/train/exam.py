@@ -95,8 +95,6 @@ def parts(source: Source, split: Split, outside: Sequence[str], seed: int, count
         return tuple(Question.about(source.ask(each, rng, frames=frames, named=named), each) for each in examples)
 
     return [
-        Part("trained tasks, usual phrasing, command named", ask(trained, FRAMES, named=True)),
-        Part("trained tasks, usual phrasing, command not named", ask(trained, FRAMES, named=False)),
         Part("trained tasks, new phrasing, command named", ask(trained, HELD_OUT_FRAMES, named=True)),
         Part("trained tasks, new phrasing, command not named", ask(trained, HELD_OUT_FRAMES, named=False)),
         Part("everyday tasks, new phrasing, command not named", _everyday(source, rng, count)),
@@ -109,6 +107,8 @@ def parts(source: Source, split: Split, outside: Sequence[str], seed: int, count
             "commands that do not exist",
             tuple(Question(question(rng.choice(clear).task, name, rng)) for name in invented),
         ),
+        Part("trained tasks, usual phrasing, command named", ask(trained, FRAMES, named=True)),
+        Part("trained tasks, usual phrasing, command not named", ask(trained, FRAMES, named=False)),
     ]
 
 
