@@ -13,7 +13,7 @@ def command() -> None:
 
     \b
     Example:
-      parkway train park-mini --data examples.jsonl --out ./my-park-mini --minutes 70
+      parkway train park-mini --data examples.jsonl --out ./my-park-mini --minutes 117
     """
 
 
@@ -28,10 +28,16 @@ def command() -> None:
     "--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="The model directory to write."
 )
 @click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), default=70.0, show_default=True, help="Time to train."
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=117.0, show_default=True, help="Time to train."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same data.")
-def park_mini(data: Path, out: Path, minutes: float, seed: int) -> None:
+@click.option(
+    "--outside",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Questions outside the field for the examination, JSON Lines with a `text`; may be given several times.",
+)
+def park_mini(data: Path, out: Path, minutes: float, seed: int, outside: tuple[Path, ...]) -> None:
     """Train park-mini, the command-line helper, and examine it on questions that it never saw.
 
     An interrupted run goes on where it was when it is started again with the same --out.
@@ -44,4 +50,4 @@ def park_mini(data: Path, out: Path, minutes: float, seed: int) -> None:
     # Imported late: torch takes seconds, and neither --help nor a wrong option needs it.
     from parkway.train.mini import MiniConfig, train
 
-    train(MiniConfig(data=data, out=out, minutes=minutes, seed=seed))
+    train(MiniConfig(data=data, out=out, minutes=minutes, seed=seed, outside=outside))

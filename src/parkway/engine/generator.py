@@ -32,6 +32,8 @@ class Generator:
     Fields:
         context: tokens, prompt and answer together.
         defaults: how to choose tokens where the request does not say; from generation_config.json.
+        answer_tokens: length of a chat answer where the request does not say: the configuration's, or less where
+            generation_config.json has a smaller `max_new_tokens`.
     """
 
     tokenizer: Tokenizer
@@ -39,6 +41,7 @@ class Generator:
     engine: Engine
     context: int
     defaults: Sampling
+    answer_tokens: int
     config: EngineConfig
 
     @classmethod
@@ -62,7 +65,9 @@ class Generator:
         cache = KVCache(decoder.shape, dtype, row_tokens=context, rows=config.max_sequences, budget_bytes=budget_bytes)
         scheduler = Scheduler(cache, step_tokens=config.step_tokens, queue_limit=config.queue_limit)
         engine = Engine(decoder, cache, scheduler)
-        return cls(tokenizer, template, engine, context, _defaults(directory.generation_config), config)
+        recommended = directory.generation_config
+        answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
+        return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, config)
 
     def chat(self, request: ChatRequest) -> list[Sequence]:
         """The sequences of a chat request. Renders and tokenises: not for the event loop.
@@ -80,7 +85,7 @@ class Generator:
         messages = [self._message(message) for message in request.messages]
         prompt = self.tokenizer.encode(self.template.render(messages), special=False)
         limit = request.answer_limit
-        room = min(self.config.max_answer_tokens, max(1, self.context - len(prompt)))
+        room = min(self.answer_tokens, max(1, self.context - len(prompt)))
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         if request.top_logprobs is not None and not request.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
@@ -198,6 +203,12 @@ def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
                 f"`stop`: a string of {len(text)} characters; each needs 1 to {MAX_STOP_CHARACTERS}", param="stop"
             )
     return stops
+
+
+def _answer_tokens(generation_config: dict[str, Any], most: int) -> int:
+    """How long an answer may be for which the client sets no limit."""
+    recommended = generation_config.get("max_new_tokens")
+    return min(most, recommended) if isinstance(recommended, int) and recommended > 0 else most
 
 
 def _defaults(generation_config: dict[str, Any]) -> Sampling:

@@ -22,8 +22,9 @@ def export(directory: Path, model: Decoder, tokenizer: Tokenizer, config: Mappin
     directory.mkdir(parents=True, exist_ok=True)
     ends = {"eos_token_id": token_id(tokenizer, END), "pad_token_id": token_id(tokenizer, PAD)}
     _write(directory / "config.json", {**config, **ends})
-    # Greedy: what is likeliest is what was learned, and a command line is no place for variety.
-    _write(directory / "generation_config.json", {**ends, "do_sample": False})
+    # Greedy: what is likeliest is what was learned, and a command line is no place for variety. No answer that was
+    # learned is longer than a row; one that goes on has lost its way.
+    _write(directory / "generation_config.json", {**ends, "do_sample": False, "max_new_tokens": 256})
     weights = {name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()}
     save_file(weights, directory / "model.safetensors", metadata={"format": "pt"})
     # safetensors makes files that only their owner reads; this one is for everybody who installs the package.
