@@ -1,6 +1,7 @@
 """An embedding model, loaded: its tokenizer, its limits, and the thread that encodes."""
 
 import asyncio
+import contextlib
 import logging
 import queue
 from collections.abc import Sequence
@@ -105,6 +106,8 @@ class Embedder:
         if self._closing is not None:
             raise self._closing
         done: asyncio.Future[list[Tensor]] = self._events.create_future()
+        if self._jobs.full():
+            self._forget_abandoned()
         try:
             self._jobs.put_nowait(_Job(texts, done))
         except queue.Full as error:
@@ -112,7 +115,8 @@ class Embedder:
                 f"{self._jobs.maxsize} requests wait already; the engine queues no more", retry_after_s=1.0
             ) from error
         try:
-            return await asyncio.wait_for(done, self._deadline_s)
+            async with asyncio.timeout(self._deadline_s):
+                return await done
         except TimeoutError as error:
             raise DeadlineExceeded(f"the vectors were not there within {self._deadline_s:g} s") from error
 
@@ -122,15 +126,21 @@ class Embedder:
         await asyncio.to_thread(self._jobs.put, None)
         await asyncio.to_thread(self._thread.join, 30.0)
 
+    def _forget_abandoned(self) -> None:
+        """Give the places of clients that have left to those who wait."""
+        with self._jobs.mutex:
+            kept = [job for job in self._jobs.queue if job is None or not job.done.cancelled()]
+            self._jobs.queue.clear()
+            self._jobs.queue.extend(kept)
+
     def _run(self) -> None:
         """The thread: take what waits, encode it, hand it over."""
-        while (job := self._jobs.get()) is not None:
+        job = self._jobs.get()
+        while job is not None:
             jobs = [job]
-            while len(jobs) < 64 and not self._jobs.empty():
-                job = self._jobs.get()
-                if job is None:
-                    return
-                jobs.append(job)
+            with contextlib.suppress(queue.Empty):
+                while len(jobs) < 64 and (job := self._jobs.get_nowait()) is not None:
+                    jobs.append(job)
             jobs = [job for job in jobs if not job.done.cancelled()]
             try:
                 vectors = self._encode([text for job in jobs for text in job.texts])
@@ -138,6 +148,8 @@ class Embedder:
                 log.exception("encoding failed")
                 vectors = None
             self._events.call_soon_threadsafe(_deliver, jobs, vectors)
+            if job is not None:
+                job = self._jobs.get()
 
     def _encode(self, texts: list[list[int]]) -> list[Tensor]:
         """Vectors in the order of `texts`; encoded by length, so that little is spent on padding."""
