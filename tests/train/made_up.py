@@ -48,3 +48,19 @@ def small_config(folder: Path, **changes: object) -> MiniConfig:
         "questions": 3,
     }
     return MiniConfig.model_validate(given | changes)
+
+
+def write_wordnet(folder: Path) -> None:
+    """Write a database of four nouns and a verb, in the format of wndb(5WN)."""
+    head = "  1 This software and database is being provided to you.  \n"
+    nouns = (
+        "02082690 05 n 02 aardvark 0 ant_bear 0 001 @ 02075296 n 0000 | nocturnal burrowing mammal",
+        '00000002 06 n 01 archive 0 000 | a place for records; "he looked it up in the archive"',
+        '00000003 06 n 01 floppy 0 000 | a small disk for computers; "he lost the floppy again"',
+        '00000004 15 n 01 Paris 0 001 @i 08691669 n 0000 | the capital of France; "they met in rainy Paris"',
+        "00000005 05 n 01 genus_Felis 0 000 | type genus of the Felidae",
+    )
+    (folder / "data.noun").write_text(head + "\n".join(nouns) + "\n", encoding="utf-8")
+    verb = '00000006 30 v 01 run 0 000 01 + 08 00 | move fast; "the children ran to the store"; "run!"'
+    (folder / "data.verb").write_text(head + verb + "\n", encoding="utf-8")
+    (folder / "cntlist.rev").write_text("aardvark%1:05:00:: 1 3\nrun%2:38:00:: 1 106\n", encoding="utf-8")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from parkway.train.export import export
 from parkway.train.mini import read_split
 from parkway.train.run import Run
 from tests.train.made_up import small_config
@@ -39,6 +40,19 @@ def test_a_run_carries_on_from_its_checkpoint(tmp_path: Path) -> None:
     assert second.step(batch, rate=0.5)["train"] == pytest.approx(first.step(batch, rate=0.5)["train"], rel=1e-4)
     # The update that follows is the same too: the optimisers' state came along.
     assert second.step(batch, rate=0.5)["train"] == pytest.approx(first.step(batch, rate=0.5)["train"], rel=1e-4)
+
+
+def test_a_run_starts_from_a_directory(tmp_path: Path) -> None:
+    first = run_of(tmp_path)
+    batch = next(first._batches())
+    first.step(batch, rate=1.0)
+    export(first.config.out, first.model, first.tokenizer, first.config.architecture())
+    second = run_of(tmp_path, out=tmp_path / "second", start=first.config.out)
+    assert second.tokenizer.to_str() == first.tokenizer.to_str()
+    assert second.progress.step == 0
+    for name, weights in second.model.state_dict().items():
+        assert torch.equal(weights, first.model.state_dict()[name].bfloat16().float())
+    assert second.step(batch, rate=1.0)["train"] == pytest.approx(first.step(batch, rate=1.0)["train"], rel=0.02)
 
 
 def test_a_run_whose_minutes_are_used_up_takes_no_step(tmp_path: Path) -> None:

@@ -32,12 +32,30 @@ def command() -> None:
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="The same seed draws the same data.")
 @click.option(
+    "--wordnet",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="WordNet's database (Debian: /usr/share/wordnet), whose words widen the questions to decline.",
+)
+@click.option(
+    "--start",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Model directory to go on from, instead of random weights.",
+)
+@click.option(
     "--outside",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Questions outside the field for the examination, JSON Lines with a `text`; may be given several times.",
 )
-def park_mini(data: Path, out: Path, minutes: float, seed: int, outside: tuple[Path, ...]) -> None:
+def park_mini(
+    data: Path,
+    out: Path,
+    minutes: float,
+    seed: int,
+    wordnet: Path | None,
+    start: Path | None,
+    outside: tuple[Path, ...],
+) -> None:
     """Train park-mini, the command-line helper, and examine it on questions that it never saw.
 
     An interrupted run goes on where it was when it is started again with the same --out.
@@ -50,4 +68,6 @@ def park_mini(data: Path, out: Path, minutes: float, seed: int, outside: tuple[P
     # Imported late: torch takes seconds, and neither --help nor a wrong option needs it.
     from parkway.train.mini import MiniConfig, train
 
-    train(MiniConfig(data=data, out=out, minutes=minutes, seed=seed, outside=outside))
+    train(
+        MiniConfig(data=data, out=out, minutes=minutes, seed=seed, wordnet=wordnet, start=start, outside=outside),
+    )

@@ -36,15 +36,17 @@ class Record:
     settings: dict[str, Any]
     curve: list[Point]
     figures: list[Figures]
+    before: list[dict[str, Any]]  # the runs that this one went on from, oldest first
 
     @classmethod
     def of(
         cls, config: MiniConfig, split: Split, progress: Progress, parameters: int, figures: Sequence[Figures]
     ) -> "Record":
-        settings = config.model_dump(mode="json", exclude={"data", "out", "outside", "seed", "minutes"})
+        places = {"data", "out", "outside", "wordnet", "start", "seed", "minutes"}
+        settings = config.model_dump(mode="json", exclude=places)
         return cls(
             command=f"parkway train park-mini --data {config.data.name} --out DIR --minutes {config.minutes:g} "
-            f"--seed {config.seed}{''.join(f' --outside {path.parent.name}/{path.name}' for path in config.outside)}",
+            f"--seed {config.seed}{_options(config)}",
             seed=config.seed,
             minutes=round(progress.trained_s / 60, 1),
             steps=progress.step,
@@ -52,17 +54,18 @@ class Record:
             passes=progress.passes,
             parameters=parameters,
             hardware=hardware(config.threads),
-            data=data_list(config.data, config.outside),
+            data=data_list(config.data, config.outside, config.wordnet),
             trained_examples=len(split.trained),
             held_out_examples=len(split.held_out),
             model=config.architecture(),
             settings=settings,
             curve=progress.curve,
             figures=list(figures),
+            before=_runs_before(config.start),
         )
 
 
-def data_list(corpus: Path, outside: Iterable[Path]) -> list[dict[str, str]]:
+def data_list(corpus: Path, outside: Iterable[Path], wordnet: Path | None = None) -> list[dict[str, str]]:
     """Every source with its licence, who is to be named, and what of it was used."""
     listed = [
         {
@@ -88,6 +91,17 @@ def data_list(corpus: Path, outside: Iterable[Path]) -> list[dict[str, str]]:
             "use": "training",
         },
     ]
+    if wordnet is not None:
+        listed.append(
+            {
+                "name": "WordNet 3.0",
+                "from": "https://wordnet.princeton.edu, as Debian's package wordnet-base",
+                "licence": "WordNet 3.0 license",
+                "attribution": "Princeton University, Copyright 2006",
+                "use": "training; nouns and examples of use in questions outside the field",
+                "sha256": _sha256(wordnet / "data.noun"),
+            }
+        )
     for path in outside:
         listed.append(
             {
@@ -97,6 +111,22 @@ def data_list(corpus: Path, outside: Iterable[Path]) -> list[dict[str, str]]:
             }
         )
     return listed
+
+
+def _options(config: MiniConfig) -> str:
+    """The options that not every run is given, as one would type them."""
+    wordnet = f" --wordnet {config.wordnet}" if config.wordnet else ""
+    start = " --start src/parkway/models/park-mini" if config.start else ""
+    return wordnet + start + "".join(f" --outside {path.parent.name}/{path.name}" for path in config.outside)
+
+
+def _runs_before(start: Path | None) -> list[dict[str, Any]]:
+    """What the model that a run starts from says of its own runs; empty where there is none."""
+    if start is None or not (start / RECORD).exists():
+        return []
+    record = json.loads((start / RECORD).read_text(encoding="utf-8"))
+    kept = ("command", "minutes", "steps", "tokens", "passes", "hardware")
+    return [*record.get("before", []), {name: record[name] for name in kept}]
 
 
 def hardware(threads: int) -> str:
@@ -140,6 +170,8 @@ def _card(record: Record, samples: Sequence[Sheet]) -> str:
     values = {
         "parameters": f"{record.parameters / 1e6:.1f}",
         "minutes": f"{record.minutes:g}",
+        "all_minutes": f"{record.minutes + sum(run['minutes'] for run in record.before):.0f}",
+        "before": "".join(_before_line(run) for run in record.before),
         "steps": f"{record.steps:,}",
         "tokens": f"{record.tokens / 1e6:.1f}",
         "passes": f"{record.passes}",
@@ -156,6 +188,13 @@ def _card(record: Record, samples: Sequence[Sheet]) -> str:
     for name, value in values.items():
         template = template.replace("{" + name + "}", value)
     return template
+
+
+def _before_line(run: Mapping[str, Any]) -> str:
+    return (
+        f"    {run['command']}\n\n{run['steps']:,} steps, {run['tokens'] / 1e6:.1f} million tokens, {run['minutes']:g} "
+        f"minutes on {run['hardware']}; then, from its weights:\n\n"
+    )
 
 
 def _figures_table(figures: Sequence[Figures]) -> str:

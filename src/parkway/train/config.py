@@ -14,6 +14,8 @@ class MiniConfig(Section):
         data: JSON Lines of tldr-pages examples.
         out: the model directory to write.
         minutes: of training; interruptions, data and examination are not counted.
+        wordnet: directory of WordNet's database, for questions outside the field.
+        start: model directory whose weights and tokenizer the run begins with, instead of random ones.
         outside: JSON Lines whose `text` are questions outside the field, for the examination alone.
         held_out: examples that are never trained.
         rows: rows of `row_tokens` tokens in a step.
@@ -29,6 +31,8 @@ class MiniConfig(Section):
     out: Path
     minutes: float = Field(default=117.0, gt=0)
     seed: int = 0
+    wordnet: Path | None = None
+    start: Path | None = None
     outside: tuple[Path, ...] = ()
     held_out: int = Field(default=500, ge=1)
     rows: int = Field(default=32, ge=1)

@@ -1,23 +1,27 @@
 """Dialogues: what park-mini is trained on, drawn anew in every pass over the corpus."""
 
 import random
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal, Self
 
 from parkway.train import refusals
 from parkway.train.corpus import Example, ambiguous_tasks, normalised
 from parkway.train.everyday import EVERYDAY, PROGRAMS, Everyday
+from parkway.train.names import with_names
 from parkway.train.phrasing import FRAMES, as_written, question
+from parkway.train.wordnet import read_wordnet
 
 Role = Literal["system", "user", "assistant"]
 
 # Shares of the drawn dialogues that are no question about a task, relative to those that are.
-EXPLAIN_SHARE = 0.05
-OUTSIDE_SHARE = 0.08
-UNKNOWN_SHARE = 0.03
+EXPLAIN_SHARE = 0.08
+OUTSIDE_SHARE = 0.16
+UNKNOWN_SHARE = 0.04
 SMALL_TALK_SHARE = 0.015
 SYSTEM_SHARE = 0.06
+NAMES_SHARE = 0.4  # of the tasks that names of one's own fit into
 EVERYDAY_REPEATS = 4
 PROGRAM_REPEATS = 2
 
@@ -41,6 +45,44 @@ class Turn:
 
 Dialogue = tuple[Turn, ...]
 
+# {} is a command or a whole line.
+_EXPLAIN = (
+    "What does `{}` do?",
+    "What does {} do?",
+    "What does {} do?",
+    "What is {}?",
+    "What is `{}`?",
+    "what is {} for",
+    "What is {} good for?",
+    "What is {} used for?",
+    "What does the {} command do?",
+    "What does the command `{}` do?",
+    "What is the command {} for?",
+    "What would {} do?",
+    "What will `{}` do?",
+    "What happens if I run {}?",
+    "What happens when I type `{}`?",
+    "What's {}?",
+    "What can I do with {}?",
+    "Explain {}",
+    "Explain `{}`",
+    "Explain this command: {}",
+    "explain the command {}",
+    "Tell me what {} does.",
+    "Can you explain {}?",
+    "Can you tell me what `{}` does?",
+    "Describe {}",
+    "Meaning of {}",
+    "When do I use {}?",
+    "Why would I use {}?",
+    "I do not understand `{}`.",
+    "I found {} in a script, what is it?",
+    "{} what is this",
+    "{}?",
+    "how does {} work",
+    "{}, what does it do?",
+)
+
 
 def answer(example: Example) -> str:
     """What park-mini should say: the task in one sentence that names the command, and the line in a fence."""
@@ -49,24 +91,52 @@ def answer(example: Example) -> str:
     return f"{sentence}:\n```\n{example.line}\n```"
 
 
+def description(example: Example) -> str:
+    """What park-mini should say of a command: what its page says."""
+    return f"`{example.command}`: {example.about}"
+
+
+def explanation(example: Example) -> str:
+    """What park-mini should say of a line: the task that it does."""
+    sentence, _, _ = answer(example).partition(":\n```")
+    return f"{sentence}."
+
+
 @dataclass(frozen=True, slots=True)
 class Source:
     """Everything that questions are drawn from."""
 
     examples: tuple[Example, ...]
+    usual: tuple[Example, ...]  # those of programs that a stranger asks about first; all, where there are none
     everyday: tuple[Everyday, ...]
     ambiguous: frozenset[str]  # normalised tasks whose question must name the command
     known: frozenset[str]  # names of commands and programs
+    outside: Mapping[str, Sequence[str]] = field(default_factory=dict)  # words of other fields, by slot
 
     @classmethod
-    def of(cls, examples: Sequence[Example], known: Sequence[Example] = ()) -> Self:
-        """Questions from `examples`; names in `known` too are never used as invented ones."""
+    def of(cls, examples: Sequence[Example], known: Sequence[Example] = (), wordnet: Path | None = None) -> Self:
+        """Questions from `examples`; names in `known` too are never used as invented ones.
+
+        `wordnet` is the directory of WordNet's database, whose words widen the questions outside the field.
+
+        Raises:
+            ConfigurationError: the directory holds no such database.
+        """
         names = {name for each in (*examples, *known) for name in (each.command, each.program)}
         ambiguous = ambiguous_tasks((*examples, *known))
-        return cls(tuple(examples), EVERYDAY, ambiguous, frozenset(names))
+        words = {word for each in (*examples, *known) for word in normalised(each.task).split()}
+        outside = read_wordnet(wordnet, words | {name.lower() for name in names}) if wordnet else {}
+        usual = tuple(each for each in examples if each.program in PROGRAMS) or tuple(examples)
+        return cls(tuple(examples), usual, EVERYDAY, ambiguous, frozenset(names), outside)
 
     def ask(
-        self, example: Example, rng: random.Random, *, frames: tuple[str, ...] = FRAMES, named: bool | None = None
+        self,
+        example: Example,
+        rng: random.Random,
+        *,
+        frames: tuple[str, ...] = FRAMES,
+        named: bool | None = None,
+        keep: Sequence[str] = (),
     ) -> str:
         """A question that `answer(example)` answers; whether it names the command is drawn, unless `named` says."""
         must = normalised(example.task) in self.ambiguous
@@ -75,13 +145,27 @@ class Source:
         name = None
         if named:
             name = example.command if must or rng.random() < 0.75 else example.program
-        return question(example.task, name, rng, frames=frames)
+        return question(example.task, name, rng, frames=frames, keep=keep)
 
-    def ask_everyday(self, everyday: Everyday, wanted: str, rng: random.Random) -> str:
-        """A question in the words of `wanted`, one of the wants of `everyday`."""
-        if wanted.endswith("?"):
-            return as_written(wanted, rng)
-        return question(wanted, everyday.example.command if rng.random() < 0.2 else None, rng)
+    def ask_with_names(
+        self, example: Example, rng: random.Random, *, frames: tuple[str, ...] = FRAMES, named: bool | None = None
+    ) -> tuple[str, Example] | None:
+        """A question with names of one's own, and the example with them in its line; None where none fit."""
+        given = with_names(example.task, example.line, rng)
+        asked = self.ask(replace(example, task=given.task), rng, frames=frames, named=named, keep=given.names)
+        kept = bool(given.names) and all(name in asked for name in given.names)
+        return (asked, replace(example, line=given.line)) if kept else None
+
+    def ask_everyday(self, everyday: Everyday, wanted: str, rng: random.Random) -> tuple[str, Example]:
+        """A question in the words of `wanted`, one of the wants of `everyday`, and the example that answers it."""
+        example = everyday.example
+        name = example.command if rng.random() < 0.2 else None
+        given = with_names(wanted, example.line, rng)
+        if given.names and rng.random() < NAMES_SHARE:
+            asked = question(given.task, name, rng, keep=given.names)
+            if all(each in asked for each in given.names):
+                return asked, replace(example, line=given.line)
+        return as_written(wanted, rng) if wanted.endswith("?") else question(wanted, name, rng), example
 
     def exchanges(self, rng: random.Random) -> Iterator[Dialogue]:
         """One pass: a question and answer for every example, in random order, and everything else among them."""
@@ -99,10 +183,11 @@ class Source:
         )
         for task in tasks:
             if isinstance(task, Example):
-                yield _exchange(self.ask(task, rng), answer(task))
+                given = self.ask_with_names(task, rng) if rng.random() < NAMES_SHARE else None
+                asked, answered = given or (self.ask(task, rng), task)
             else:
-                everyday, wanted = task
-                yield _exchange(self.ask_everyday(everyday, wanted, rng), answer(everyday.example))
+                asked, answered = self.ask_everyday(*task, rng)
+            yield _exchange(asked, answer(answered))
             for share, draw in extras:
                 if rng.random() < share:
                     yield _exchange(*draw(rng))
@@ -119,25 +204,20 @@ class Source:
             yield tuple(turns)
 
     def _explanation(self, rng: random.Random) -> tuple[str, str]:
-        example = rng.choice(self.examples)
-        if rng.random() < 0.5 or not example.about:
-            asked = rng.choice(("What does `{}` do?", "What does {} do?", "Explain `{}`", "explain this command: {}"))
-            sentence = answer(example).split(":\n```")[0]
-            return asked.format(example.line), f"{sentence}."
-        asked = rng.choice(
-            ("What is {}?", "What is `{}`?", "what is {} for", "What does the {} command do?", "explain {}")
-        )
-        return asked.format(example.command), f"`{example.command}`: {example.about}"
+        example = rng.choice(self.examples if rng.random() < 0.6 else self.usual)
+        asked = as_written(rng.choice(_EXPLAIN), rng)
+        if rng.random() < 0.4 or not example.about:
+            return asked.replace("{}", example.line), explanation(example)
+        return asked.replace("{}", example.command), description(example)
 
     def _outside(self, rng: random.Random) -> tuple[str, str]:
-        return refusals.outside(rng), refusals.OUTSIDE
+        return refusals.outside(rng, words=self.outside), refusals.OUTSIDE
 
     def _unknown(self, rng: random.Random) -> tuple[str, str]:
         name = refusals.invented_name(rng, self.known)
         asked = question(rng.choice(self.examples).task, name, rng)
         if rng.random() < 0.2:
-            bare = rng.choice(("What is {}?", "what is `{}`", "What does {} do?", "How do I use {}?"))
-            asked = bare.format(name)
+            asked = as_written(rng.choice((*_EXPLAIN, "How do I use {}?", "how to use {}")), rng).replace("{}", name)
         return asked, refusals.unknown_command(name)
 
 

@@ -6,12 +6,13 @@ import json
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from parkway.core.errors import ConfigurationError
 from parkway.train import refusals
 from parkway.train.corpus import Example, Split, normalised
-from parkway.train.dialogue import Source
+from parkway.train.dialogue import Source, description, explanation
 from parkway.train.everyday import WORDS
 from parkway.train.phrasing import FRAMES, HELD_OUT_FRAMES, question
 from parkway.train.respondent import Reply, Respondent
@@ -19,16 +20,21 @@ from parkway.train.respondent import Reply, Respondent
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What is asked and what is wanted; a question without `programs` should be declined."""
+    """What is asked and what is wanted; a question without `programs` and `says` should be declined."""
 
     text: str
     programs: frozenset[str] = frozenset()  # any of these is the right command
     line: str | None = None  # the right line, where there is only one
+    says: str | None = None  # the whole right answer, where it is no command
 
     @classmethod
     def about(cls, text: str, example: Example) -> "Question":
         """A question that only the line of `example` answers."""
         return cls(text, frozenset({program(example.line)}), example.line)
+
+    def matches(self, reply: Reply) -> bool:
+        """Whether the reply is the one right line or answer, to the letter."""
+        return reply.text.strip() == self.says if self.says is not None else reply.line == self.line
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +44,7 @@ class Figures:
     name: str
     asked: int
     right_command: float | None
-    right_line: float | None  # to the letter
+    right_line: float | None  # to the letter; where no line is asked for, the answer
     declined: float
     ended: float  # the answer stopped by itself
 
@@ -65,7 +71,7 @@ class Sheet:
             name=self.part.name,
             asked=len(pairs),
             right_command=_share([program(reply.line) in each.programs for each, reply in pairs if each.programs]),
-            right_line=_share([reply.line == each.line for each, reply in pairs if each.line is not None]),
+            right_line=_share([each.matches(reply) for each, reply in pairs if each.line or each.says]),
             declined=_share([reply.declined for reply in self.replies]) or 0.0,
             ended=_share([reply.ended for reply in self.replies]) or 0.0,
         )
@@ -87,6 +93,7 @@ def parts(source: Source, split: Split, outside: Sequence[str], seed: int, count
     rng = random.Random(f"examination {seed}")
     clear = [each for each in split.trained if normalised(each.task) not in source.ambiguous]
     trained = rng.sample(clear, min(count, len(clear)))
+    described = rng.sample([each for each in source.usual if each.about], count) if len(source.usual) > count else ()
     held_out = split.held_out[:count]
     invented = [refusals.invented_name(rng, source.known) for _ in range(count)]
     foreign = [refusals.outside(rng, templates=refusals.HELD_OUT_TEMPLATES) for _ in range(count)]
@@ -100,22 +107,36 @@ def parts(source: Source, split: Split, outside: Sequence[str], seed: int, count
         Part("everyday tasks, new phrasing, command not named", _everyday(source, rng, count)),
         Part("held-out tasks, command named", ask(held_out, FRAMES, named=True)),
         Part("held-out tasks, command not named", ask(held_out, FRAMES, named=False)),
-        Part("written by hand, never trained, any command that does it", tuple(strangers())),
+        Part("trained tasks, usual phrasing, names of the asker's own", _with_names(source, clear, rng, count)),
+        Part(
+            "what a known command does",
+            tuple(Question(f"What does {each.command} do?", says=description(each)) for each in described),
+        ),
+        Part(
+            "what a known line does",
+            tuple(Question(f"What does `{each.line}` do?", says=explanation(each)) for each in trained),
+        ),
+        Part("written by hand, never trained, any command that does it", tuple(strangers("strangers.txt"))),
+        Part("written by others, never trained, any command that does it", tuple(strangers("others.txt"))),
         Part("outside the field, templates held out", tuple(map(Question, foreign))),
-        Part("outside the field, written by others", tuple(map(Question, outside))),
+        Part("outside the field, written for this by others", tuple(map(Question, _rows("outside.txt")))),
+        Part("outside the field, from judged collections", tuple(map(Question, outside))),
         Part(
             "commands that do not exist",
             tuple(Question(question(rng.choice(clear).task, name, rng)) for name in invented),
+        ),
+        Part(
+            "commands that do not exist, written by others",
+            tuple(Question(row.split(" | ")[1]) for row in _rows("unknown.txt")),
         ),
         Part("trained tasks, usual phrasing, command named", ask(trained, FRAMES, named=True)),
         Part("trained tasks, usual phrasing, command not named", ask(trained, FRAMES, named=False)),
     ]
 
 
-def strangers() -> list[Question]:
+def strangers(name: str) -> list[Question]:
     """Questions as a stranger might type them, each with every program that can do it."""
-    rows = (WORDS / "strangers.txt").read_text(encoding="utf-8").splitlines()
-    pairs = (row.split(" | ") for row in rows if not row.startswith("#"))
+    pairs = (row.split(" | ") for row in _rows(name))
     return [Question(text, frozenset(programs.split())) for text, programs in pairs]
 
 
@@ -137,6 +158,18 @@ def program(line: str) -> str:
     words = line.split()
     words = words[1:] if words[:1] == ["sudo"] else words
     return words[0] if words else ""
+
+
+def _rows(name: str) -> list[str]:
+    """The rows of one of the examination's own files; # begins a remark."""
+    rows = (WORDS / "exam" / name).read_text(encoding="utf-8").splitlines()
+    return [row for row in rows if not row.startswith("#")]
+
+
+def _with_names(source: Source, examples: Sequence[Example], rng: random.Random, count: int) -> tuple[Question, ...]:
+    shuffled = rng.sample(examples, len(examples))
+    drawn = (source.ask_with_names(each, rng, named=True) for each in shuffled)
+    return tuple(Question.about(*given) for given in islice((each for each in drawn if each), count))
 
 
 def _everyday(source: Source, rng: random.Random, count: int) -> tuple[Question, ...]:

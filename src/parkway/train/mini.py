@@ -39,7 +39,7 @@ def evaluate(directory: Path, config: MiniConfig) -> list[Sheet]:
     """Examine the model in `directory` on what a run of `config` held out."""
     split = read_split(config)
     outside = [text for path in config.outside for text in read_outside(path, config.questions, config.seed)]
-    source = Source.of(split.trained, known=split.held_out)
+    source = Source.of(split.trained, known=split.held_out, wordnet=config.wordnet)
     return examine(directory, parts(source, split, outside, config.seed, config.questions))
 
 
@@ -56,6 +56,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="model directory to write")
     parser.add_argument("--minutes", type=float, default=MiniConfig.model_fields["minutes"].default)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--wordnet", type=Path, help="directory of WordNet's database")
+    parser.add_argument("--start", type=Path, help="model directory to go on from")
     parser.add_argument("--outside", type=Path, action="append", default=[], help="questions for the examination")
     given = parser.parse_args(arguments)
     train(MiniConfig(**vars(given)))

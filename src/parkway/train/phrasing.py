@@ -6,6 +6,11 @@ articles or gain a typing error. Everything is drawn from the `random.Random` th
 
 import random
 import re
+import tomllib
+from collections.abc import Sequence
+
+from parkway.train.everyday import WORDS
+from parkway.train.grammar import expand
 
 # {do} is the imperative ("extract an archive"), {doing} its gerund. The plain frames are the usual ones; behind them
 # stand many that are rare, because a model that has seen few frames takes an unknown one for another kind of question.
@@ -141,7 +146,11 @@ _RARE = (
     "{do}, what is the command for that?",
     "{doing} in a terminal",
 )
-FRAMES = _PLAIN + _RARE
+_GRAMMAR = tomllib.loads((WORDS / "frames.toml").read_text(encoding="utf-8"))
+_BUILT = tuple(_GRAMMAR["frames"])
+_SLOTS: dict[str, list[str]] = _GRAMMAR["slots"]
+# A third of the usual ones, a third written one by one, and a third built from the grammar's thousands.
+FRAMES = _PLAIN * 2 + _RARE + _BUILT * 2
 
 # Never trained; the examination asks with these.
 HELD_OUT_FRAMES = (
@@ -282,22 +291,42 @@ _STOPWORDS = re.compile(r"a|an|the|to|of|in|into|from|with|for|and|its|my|this|t
 _DOUBLING = re.compile(r"[^aeiou]*[aeiou][^aeiouwxy]|unzip|begin|submit|commit|reset|debug")
 
 
-def question(task: str, name: str | None, rng: random.Random, *, frames: tuple[str, ...] = FRAMES) -> str:
-    """Ask for `task`, an imperative such as "Extract an archive", naming the command where `name` is given."""
+def question(
+    task: str,
+    name: str | None,
+    rng: random.Random,
+    *,
+    frames: tuple[str, ...] = FRAMES,
+    keep: Sequence[str] = (),
+) -> str:
+    """Ask for `task`, an imperative such as "Extract an archive", naming the command where `name` is given.
+
+    Words of `keep` are not misspelt.
+    """
+    protect = " ".join((name or "", *keep))
     wish = _vary(_imperative(task), rng)
-    frame = rng.choice(frames)
+    frame = _frame(frames, rng)
     bare = frame == "{do}"
     tail = ""
     if name is not None:
         spoken = f"`{name}`" if rng.random() < 0.2 else name
         if bare and rng.random() < 0.2:
-            return _finish(rng.choice(_NAME_FIRST).format(name=spoken, q=wish), rng, protect=name)
+            return _finish(rng.choice(_NAME_FIRST).format(name=spoken, q=wish), rng, protect)
         tail = rng.choice(_NAMED).format(q="", name=spoken)
     elif rng.random() < 0.06:
         tail = rng.choice(_SUFFIXES)
     if bare and rng.random() < 0.25:
-        return _finish(_keywords(wish, name, rng), rng, protect=name)
-    return _finish(frame.format(do=wish + tail, doing=gerund(wish) + tail), rng, protect=name)
+        return _finish(_keywords(wish, name, rng), rng, protect)
+    asked = frame.replace("{doing}", gerund(wish) + tail).replace("{do}", wish + tail)
+    return _finish(asked, rng, protect)
+
+
+def _frame(frames: tuple[str, ...], rng: random.Random) -> str:
+    """One of `frames`, built up where it comes from the grammar, and held out only where `frames` say so."""
+    while True:
+        frame = expand(rng.choice(frames), _SLOTS, rng)
+        if frame in frames or frame not in HELD_OUT_FRAMES:
+            return frame
 
 
 def as_written(text: str, rng: random.Random) -> str:
@@ -365,10 +394,10 @@ def _keywords(wish: str, name: str | None, rng: random.Random) -> str:
     return " ".join(words)
 
 
-def _finish(text: str, rng: random.Random, protect: str | None = None) -> str:
+def _finish(text: str, rng: random.Random, protect: str = "") -> str:
     """Capital, punctuation, politeness and the odd typing error."""
     if rng.random() < 0.05:
-        text = _misspell(text, rng, protect or "")
+        text = _misspell(text, rng, protect)
     if rng.random() < 0.08:
         text = rng.choice(_OPENERS) + text
     if rng.random() < 0.35:

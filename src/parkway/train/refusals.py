@@ -1,11 +1,12 @@
 """What lies outside the field of park-mini: questions to decline, commands that nobody knows, and small talk."""
 
 import random
-import re
 import string
 import tomllib
+from collections.abc import Mapping, Sequence
 
 from parkway.train.everyday import WORDS
+from parkway.train.grammar import expand
 
 OUTSIDE = "I only know command lines, so I cannot answer that. Ask me how to do something in a terminal."
 GREETING = "Hello. Tell me what you want to do in a terminal and I will suggest a command line."
@@ -23,7 +24,6 @@ HELD_OUT_TEMPLATES: tuple[str, ...] = tuple(_WORDS["templates"]["held_out"])
 _SLOTS: dict[str, list[str]] = _WORDS["slots"]
 _SMALL_TALK: dict[str, list[str]] = _WORDS["small_talk"]
 _SYLLABLES: dict[str, list[str]] = _WORDS["syllables"]
-_SLOT = re.compile(r"\{(\w+)\}")
 
 
 def unknown_command(name: str) -> str:
@@ -31,9 +31,12 @@ def unknown_command(name: str) -> str:
     return f"I do not know a command named `{name}`."
 
 
-def outside(rng: random.Random, *, templates: tuple[str, ...] = TEMPLATES) -> str:
-    """A question that has nothing to do with command lines."""
-    return _careless(_SLOT.sub(lambda slot: _fill(slot.group(1), rng), rng.choice(templates)), rng)
+def outside(
+    rng: random.Random, *, templates: Sequence[str] = TEMPLATES, words: Mapping[str, Sequence[str]] | None = None
+) -> str:
+    """A question that has nothing to do with command lines; `words` are texts for slots beside this project's own."""
+    slots = _SLOTS if not words or rng.random() < 0.4 else {**_SLOTS, **words}
+    return _careless(expand(rng.choice(templates), slots | _noise(rng), rng), rng)
 
 
 def small_talk(rng: random.Random) -> tuple[str, str]:
@@ -65,13 +68,11 @@ def invented_name(rng: random.Random, known: frozenset[str]) -> str:
             return name
 
 
-def _fill(slot: str, rng: random.Random) -> str:
-    if slot == "n":
-        return str(rng.randrange(2, 1000))
-    if slot == "noise":
-        lengths = (rng.randrange(3, 9) for _ in range(rng.randrange(1, 4)))
-        return " ".join("".join(rng.choice(string.ascii_lowercase) for _ in range(length)) for length in lengths)
-    return rng.choice(_SLOTS[slot])
+def _noise(rng: random.Random) -> dict[str, list[str]]:
+    """Slots without words: numbers and what a cat types."""
+    lengths = (rng.randrange(3, 9) for _ in range(rng.randrange(1, 4)))
+    typed = " ".join("".join(rng.choice(string.ascii_lowercase) for _ in range(length)) for length in lengths)
+    return {"n": [str(rng.randrange(2, 1000)) for _ in range(4)], "noise": [typed]}
 
 
 def _careless(text: str, rng: random.Random) -> str:

@@ -3,6 +3,7 @@
 # ruff: noqa: S311 - draws are for variety and must follow the seed; nothing here is secret
 
 import random
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -13,8 +14,10 @@ import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from parkway.engine.directory import ModelDirectory
 from parkway.engine.model import Decoder
 from parkway.engine.shape import ModelShape
+from parkway.engine.weights import load_decoder
 from parkway.train.config import MiniConfig
 from parkway.train.corpus import Split
 from parkway.train.dialogue import Dialogue, Source, Turn, answer
@@ -48,11 +51,11 @@ class Run:
         config.work.mkdir(parents=True, exist_ok=True)
         self.config = config
         self.split = split
-        self.source = Source.of(split.trained, known=split.held_out)
+        self.source = Source.of(split.trained, known=split.held_out, wordnet=config.wordnet)
         self.tokenizer = self._tokenizer(config.work / "tokenizer.json")
         self.filling = token_id(self.tokenizer, PAD)
         self.model = Decoder(ModelShape.from_config(config.architecture()))
-        initialise(self.model)
+        self._begin()
         self.optimisers = make_optimisers(self.model, matrix_rate=config.matrix_rate, vector_rate=config.vector_rate)
         self.progress = Progress()
         self._loss = torch.compile(self._mean_loss) if config.compile else self._mean_loss
@@ -106,6 +109,13 @@ class Run:
     def checkpoint(self) -> Path:
         return self.config.work / "checkpoint.pt"
 
+    def _begin(self) -> None:
+        """Random weights, or those of the directory that the run starts from."""
+        initialise(self.model)
+        if self.config.start is not None:
+            begun = load_decoder(ModelDirectory(self.config.start), torch.float32)
+            self.model.load_state_dict(begun.state_dict())
+
     def _resume(self) -> None:
         if not self.checkpoint.exists():
             return
@@ -151,6 +161,9 @@ class Run:
 
     def _tokenizer(self, path: Path) -> Tokenizer:
         if path.exists():
+            return Tokenizer.from_file(str(path))
+        if self.config.start is not None:
+            shutil.copy(self.config.start / path.name, path)
             return Tokenizer.from_file(str(path))
         dialogues = self.source.dialogues(random.Random(self.config.seed))
         texts = (turn.content for dialogue in dialogues for turn in dialogue)
