@@ -89,6 +89,19 @@ def test_kill_9_of_the_gateway(client: openai.OpenAI, parkway: Parkway) -> None:
     assert extra
 
 
+@pytest.mark.parametrize("process", ["gateway", "engine"])
+def test_a_process_that_hangs_is_started_again(tiny_model: Path, tmp_path: Path, process: str) -> None:
+    settings = {"models": {"tiny": str(tiny_model)}, "liveness_s": 3}
+    with Parkway(tmp_path / "home", settings) as parkway:
+        with openai.OpenAI(base_url=f"{parkway.url}/v1", api_key=parkway.key, max_retries=0, timeout=5) as client:
+            assert answers(client)
+            hanging = parkway.process(process)
+            os.kill(hanging, signal.SIGSTOP)
+            eventually(lambda: answers(client), "the process is started again and answers")
+        assert parkway.process(process) != hanging
+        assert any("has not answered for 3 s" in line for line in parkway.said)
+
+
 async def test_200_clients_that_leave_in_the_middle(parkway: Parkway) -> None:
     headers = {"authorization": f"Bearer {parkway.key}"}
     body = {"model": "tiny", "messages": MESSAGES, "max_tokens": 8000, "stream": True}

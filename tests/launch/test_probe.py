@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from parkway.launch.probe import Readiness, readiness
+from parkway.launch.probe import Readiness, answers, readiness
 
 
 @asynccontextmanager
@@ -17,7 +17,7 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
     """A server that answers every request with these bytes; its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /readyz ")
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith((b"GET /readyz ", b"GET /healthz "))
         writer.write(answer)
         writer.close()
 
@@ -48,3 +48,9 @@ async def test_nobody_there() -> None:
 async def test_somebody_who_never_answers() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         assert await readiness("127.0.0.1", silent.getsockname()[1], timeout_s=0.1) is None
+
+
+@pytest.mark.parametrize(("answer", "alive"), [(b"HTTP/1.1 503 No\r\n\r\n", True), (b"", False), (b"SSH-2.0", False)])
+async def test_any_answer_is_a_sign_of_life(answer: bytes, alive: bool) -> None:
+    async with answering(answer) as port:
+        assert await answers("127.0.0.1", port, timeout_s=30) is alive

@@ -42,6 +42,13 @@ def command() -> None:
     help="Model directory to go on from, instead of random weights.",
 )
 @click.option(
+    "--rate",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    show_default=True,
+    help="Scales the learning rates; less than 1 goes on gently from a trained model.",
+)
+@click.option(
     "--outside",
     multiple=True,
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -54,6 +61,7 @@ def park_mini(
     seed: int,
     wordnet: Path | None,
     start: Path | None,
+    rate: float,
     outside: tuple[Path, ...],
 ) -> None:
     """Train park-mini, the command-line helper, and examine it on questions that it never saw.
@@ -69,5 +77,7 @@ def park_mini(
     from parkway.train.mini import MiniConfig, train
 
     train(
-        MiniConfig(data=data, out=out, minutes=minutes, seed=seed, wordnet=wordnet, start=start, outside=outside),
+        MiniConfig(
+            data=data, out=out, minutes=minutes, seed=seed, wordnet=wordnet, start=start, rate=rate, outside=outside
+        )
     )

@@ -193,10 +193,20 @@ class NoEndpoint(ParkwayError):
 
 
 class EndpointFailed(ParkwayError):
-    """The endpoint answered with something that is no answer, or not at all."""
+    """The endpoint answered with something that is no answer, or not at all.
+
+    Args:
+        attempts: How many endpoints were asked before this was given up, for the log.
+    """
 
     status = 502
     code = "endpoint_failed"
+
+    def __init__(
+        self, message: str, *, param: str | None = None, retry_after_s: float | None = None, attempts: int = 0
+    ) -> None:
+        super().__init__(message, param=param, retry_after_s=retry_after_s)
+        self.attempts = attempts
 
 
 class StreamInterrupted(EndpointFailed):

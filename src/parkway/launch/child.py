@@ -143,6 +143,16 @@ class Child:
         if self._process is not None:
             _kill_group(self._process)
 
+    def restart(self, why: str) -> None:
+        """Kills the running process, which `run` then starts again.
+
+        Args:
+            why: What it does wrong, as the rest of a sentence.
+        """
+        if self._process is not None and not self._stopping.is_set():
+            self._say(f"{self.program.name} {why} and is killed")
+            _kill_group(self._process)
+
     async def _live(self) -> Ending:
         """One life of the program, from its start to its end."""
         self._ready_at = None
@@ -192,8 +202,7 @@ class Child:
 
     def _too_late(self) -> None:
         if self.state == "starting" and self._process is not None:
-            self._say(f"{self.program.name} is not ready after {self.program.start_timeout_s:g} s and is killed")
-            _kill_group(self._process)
+            self.restart(f"is not ready after {self.program.start_timeout_s:g} s")
 
     def _ready(self, address: str) -> None:
         if not self._stopping.is_set():
@@ -231,7 +240,8 @@ class Child:
 async def _within(seconds: float, event: asyncio.Event) -> bool:
     """Whether `event` is set, now or within so many seconds."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     return event.is_set()
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from urllib.parse import urlsplit
 
 from parkway.core.errors import StartupError
 from parkway.core.tasks import Tasks
 from parkway.launch.child import Child, Say, State
 from parkway.launch.family import Family
+from parkway.launch.liveness import Address, watch
 from parkway.launch.publication import Publication
 from parkway.launch.settings import EndpointConfig, ModelConfig, Settings
 from parkway.router.endpoint import Endpoint
@@ -25,6 +27,10 @@ class Engine:
 
     model: str
     child: Child
+    served: list[Address]  # where it serves; empty while it does not
+
+    def address(self) -> Address | None:
+        return self.served[0] if self.served else None
 
 
 class Engines:
@@ -40,6 +46,7 @@ class Engines:
         self._say = say
         self._remote = {name for name, model in settings.models.items() if any(place.url for place in model.all())}
         self._shared = shared_options(settings)
+        self._liveness_s = settings.liveness_s
         self._engines = [
             self._engine(name, number, place)
             for name, model in settings.models.items()
@@ -51,8 +58,10 @@ class Engines:
         return [engine.child for engine in self._engines]
 
     def start(self, tasks: Tasks) -> None:
-        for child in self.children:
-            tasks.start(child.run(), name=child.program.name)
+        for engine in self._engines:
+            name = engine.child.program.name
+            tasks.start(engine.child.run(), name=name)
+            tasks.start(watch(engine.child, engine.address, self._liveness_s), name=f"{name} liveness")
 
     def waits_for(self, reasons: Iterable[str]) -> bool:
         """Whether any of the gateway's reasons for not being ready may still go away.
@@ -91,8 +100,12 @@ class Engines:
         )
         name = f"engine {endpoint_id if number else model}"
 
+        served: list[Address] = []
+
         def changed(state: State, address: str) -> None:
+            served.clear()
             if state == "ready":
+                served.append(_place(address))
                 self._publication.put(replace(down, url=f"{address}/v1", state="ready"))
                 self._say(f"{name} is ready at {address}")
             elif state == "given up":
@@ -103,7 +116,12 @@ class Engines:
         options = ("--model", str(place.path), "--name", model, "--port", "0", *self._shared)
         child = self._family.child(name, "engine", *options, announces=True, on_change=changed)
         self._publication.put(down)
-        return Engine(model, child)
+        return Engine(model, child, served)
+
+
+def _place(url: str) -> Address:
+    parts = urlsplit(url)
+    return parts.hostname or "", parts.port or 80
 
 
 def _replicas(model: ModelConfig) -> list[EndpointConfig]:

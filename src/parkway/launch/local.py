@@ -18,6 +18,7 @@ from parkway.launch.child import Say
 from parkway.launch.engines import TOKEN_VARIABLE, Engines
 from parkway.launch.family import Family
 from parkway.launch.listener import bind, reachable
+from parkway.launch.liveness import watch
 from parkway.launch.probe import readiness
 from parkway.launch.publication import Publication
 from parkway.launch.settings import Settings
@@ -86,6 +87,8 @@ class Local:
             database = self._open_store()
             try:
                 tasks.start(self._gateway.run(), name="gateway")
+                address = reachable(self._listener)
+                tasks.start(watch(self._gateway, lambda: address, self._settings.liveness_s), name="gateway liveness")
                 if await self._becomes_ready():
                     tasks.start(self._worker.run(), name="worker")
                     tasks.every(_ROTATE_S, self._family.rotate_logs, name="logs")

@@ -1,4 +1,4 @@
-"""Asking the gateway whether it is ready."""
+"""Asking a server of ours over HTTP how it is."""
 
 from __future__ import annotations
 
@@ -18,18 +18,28 @@ class Readiness(msgspec.Struct, frozen=True):
 
 async def readiness(host: str, port: int, timeout_s: float = 1.0) -> Readiness | None:
     """What `/readyz` answers; None if nobody answers within `timeout_s`, which is normal while a gateway starts."""
-    try:
-        async with asyncio.timeout(timeout_s):
-            reader, writer = await asyncio.open_connection(host, port, limit=_MOST_BYTES)
-            try:
-                writer.write(b"GET /readyz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n")
-                answer = await reader.read(-1)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return None
+    answer = await _get(host, port, "/readyz", timeout_s)
     _, _, body = answer.partition(b"\r\n\r\n")
     try:
         return msgspec.json.decode(body, type=Readiness)
     except msgspec.MsgspecError:
         return None
+
+
+async def answers(host: str, port: int, timeout_s: float) -> bool:
+    """Whether `/healthz` gives any answer at all within `timeout_s`."""
+    return (await _get(host, port, "/healthz", timeout_s)).startswith(b"HTTP/")
+
+
+async def _get(host: str, port: int, path: str, timeout_s: float) -> bytes:
+    """The whole answer as it came; empty if there is none in time."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            reader, writer = await asyncio.open_connection(host, port, limit=_MOST_BYTES)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n".encode())
+                return await reader.read(-1)
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return b""

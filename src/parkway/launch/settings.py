@@ -122,6 +122,7 @@ class Settings(Section):
 
     Attributes:
         start_timeout_s: An engine that does not serve after this long is started again.
+        liveness_s: A gateway or an engine that runs but has not answered for this long is started again.
     """
 
     gateway: GatewayConfig = GatewayConfig()
@@ -134,6 +135,7 @@ class Settings(Section):
     engine: EngineDefaults = EngineDefaults()
     models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)
     start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
+    liveness_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
 
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:

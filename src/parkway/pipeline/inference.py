@@ -22,6 +22,8 @@ _EVENTS: Headers = [
 
 
 _ONLY_USAGE = re.compile(rb'"choices"\s*:\s*\[\s*\]')
+# Inside of a string the quotes would be escaped, so this is a field.
+_NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 
 
 async def infer(exchange: Exchange, parts: Parts) -> Exchange:
@@ -64,8 +66,10 @@ async def _relay_stream(exchange: Exchange) -> None:
             data = data_of(block)
             if data is not None:
                 transcript.event(data)
-                if hide_usage and transcript.usage is not None and _ONLY_USAGE.search(data):
-                    continue
+                if hide_usage and b'"usage"' in data:
+                    if transcript.usage is not None and _ONLY_USAGE.search(data):
+                        continue
+                    block = _NO_USAGE.sub(b"", block)
             over = transcript.done or (conversing and transcript.finish_reason is not None)
             (held if over else relayed).extend((block, b"\n\n"))
         if exchange.first_token is None and transcript.first_token:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from parkway.core.errors import EndpointFailed
 from parkway.feedback.record import CANCELLED, OK, RequestRecord
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
@@ -30,13 +31,19 @@ def record(exchange: Exchange, parts: Parts) -> None:
         completion_tokens=usage.completion_tokens if usage else None,
         first_token_ms=(exchange.first_token - exchange.started) * 1000 if exchange.first_token else None,
         total_ms=(now - exchange.started) * 1000,
-        attempts=reply.attempts if reply else 0,
+        attempts=_attempts(exchange),
         conversation_id=exchange.conversation_id,
         started_ms=exchange.started_ms,
     )
     parts.metrics.observe(entry)
     if caller is not None:  # strangers are counted; a line in the store for each would let them fill the disk
         parts.log.append(entry)
+
+
+def _attempts(exchange: Exchange) -> int:
+    if exchange.reply is not None:
+        return exchange.reply.attempts
+    return exchange.error.attempts if isinstance(exchange.error, EndpointFailed) else 0
 
 
 def _how_it_ended(exchange: Exchange) -> tuple[int, str]:

@@ -191,6 +191,7 @@ class _Unanswered(Exception):
         return EndpointFailed(
             f"endpoint {candidate.endpoint.endpoint_id} did not answer{tries}: {self.fault}; send the request again",
             retry_after_s=RETRY_AFTER_S,
+            attempts=attempts,
         )
 
 

@@ -116,7 +116,7 @@ def data_list(corpus: Path, outside: Iterable[Path], wordnet: Path | None = None
 def _options(config: MiniConfig) -> str:
     """The options that not every run is given, as one would type them."""
     wordnet = f" --wordnet {config.wordnet}" if config.wordnet else ""
-    start = " --start src/parkway/models/park-mini" if config.start else ""
+    start = f" --start src/parkway/models/park-mini --rate {config.rate:g}" if config.start else ""
     return wordnet + start + "".join(f" --outside {path.parent.name}/{path.name}" for path in config.outside)
 
 

@@ -22,6 +22,7 @@ class MiniConfig(Section):
         target_share: of a step's tokens, at most, are predicted.
         matrix_rate: learning rate of the matrices inside the layers (Muon).
         vector_rate: learning rate of embeddings and norms (AdamW).
+        rate: scales both; less than 1 for a run that goes on from a trained model.
         warmup_share: of the minutes.
         context: tokens that the model accepts, prompt and answer together.
         questions: of each part of the examination.
@@ -40,6 +41,7 @@ class MiniConfig(Section):
     target_share: float = Field(default=0.68, gt=0, le=1)
     matrix_rate: float = Field(default=0.02, gt=0)
     vector_rate: float = Field(default=0.003, gt=0)
+    rate: float = Field(default=1.0, gt=0)
     warmup_share: float = Field(default=0.01, gt=0, lt=1)
     vocab_size: int = Field(default=6144, ge=512)
     hidden_size: int = Field(default=320, ge=16)

@@ -57,6 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--minutes", type=float, default=MiniConfig.model_fields["minutes"].default)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--wordnet", type=Path, help="directory of WordNet's database")
+    parser.add_argument("--rate", type=float, default=1.0, help="scales the learning rates")
     parser.add_argument("--start", type=Path, help="model directory to go on from")
     parser.add_argument("--outside", type=Path, action="append", default=[], help="questions for the examination")
     given = parser.parse_args(arguments)

@@ -135,7 +135,7 @@ class Run:
     def _rate(self, done: float) -> float:
         """Linear warm-up, then linear decay to nothing; `done` is the used share of the minutes."""
         warmup = self.config.warmup_share
-        return min((done + 1e-4) / warmup, (1 - done) / (1 - warmup), 1.0)
+        return self.config.rate * min((done + 1e-4) / warmup, (1 - done) / (1 - warmup), 1.0)
 
     def _batches(self) -> Iterator[Batch]:
         """Passes without end, each phrased anew."""
