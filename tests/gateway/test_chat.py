@@ -68,6 +68,7 @@ async def test_usage_is_counted_also_where_the_client_did_not_ask_and_then_not_s
 async def test_usage_is_shown_to_a_client_that_asked(gate: Gate) -> None:
     seen = await events(gate, {**HELLO, "stream_options": {"include_usage": True}})
     assert isinstance(seen[-2], dict)
+    assert all(event["usage"] is None for event in seen[:-2] if isinstance(event, dict))
     assert seen[-2]["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 

@@ -74,11 +74,12 @@ class Upstream:
         if body.get("stream"):
             response = web.StreamResponse(headers={"content-type": "text/event-stream"})
             await response.prepare(request)
-            for word in text.split(" "):
-                await response.write(chunk(word + " "))
-            await response.write(chunk(finish="stop"))
             options = body.get("stream_options")
-            if isinstance(options, dict) and options.get("include_usage"):
+            counted = isinstance(options, dict) and bool(options.get("include_usage"))
+            for piece in (*(chunk(word + " ") for word in text.split(" ")), chunk(finish="stop")):
+                # As OpenAI does: with the option every event has the field, and all but the last have null in it.
+                await response.write(piece.replace(b"}]}", b'}], "usage": null}') if counted else piece)
+            if counted:
                 await response.write(chunk(usage=True))
             await response.write(b"data: [DONE]\n\n")
             return response

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 from types import TracebackType
 
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
-from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 from parkway.core.tasks import Tasks
+from parkway.gateway.body import header, read_body
 from parkway.pipeline.exchange import Headers
 
 _WATCHES = Tasks("client")
@@ -36,55 +37,20 @@ class AsgiClient:
         self.finished = False
 
     async def read(self, max_bytes: int) -> bytes:
-        """The whole body; from here on the client's leaving is noticed.
-
-        Raises:
-            BodyTooLarge: Announced or sent more than `max_bytes`.
-            DeadlineExceeded: The body did not arrive in time.
-        """
-        encoding = self.header(b"content-encoding")
-        if encoding not in (None, "identity"):
-            raise InvalidRequest(f"content-encoding {encoding!r} is not supported; send the body as plain JSON")
-        announced = self.header(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > max_bytes:
-            raise _too_large(max_bytes)
+        """The whole body, as by `read_body`; from here on the client's leaving is noticed."""
         try:
-            async with asyncio.timeout(self._body_timeout_s):
-                body = await self._read_all(max_bytes)
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the request body did not arrive within {self._body_timeout_s:g} s; set by gateway.body_timeout_s"
-            ) from error
+            body = await read_body(self._scope, self._receive, max_bytes, self._body_timeout_s)
+        except ClientDisconnect:
+            self.left = True
+            raise asyncio.CancelledError from None
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is not None:
             self._watch = loop.call_later(_WATCH_AFTER_S, self._begin_watch, task)
         return body
 
-    async def _read_all(self, max_bytes: int) -> bytes:
-        message = await self._receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            parts, size = [body], len(body)
-            while message.get("more_body"):
-                message = await self._receive()
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > max_bytes:
-                    raise _too_large(max_bytes)
-            body = b"".join(parts)
-        if message["type"] == "http.disconnect":
-            self.left = True
-            raise asyncio.CancelledError
-        if len(body) > max_bytes:
-            raise _too_large(max_bytes)
-        return body
-
     def header(self, name: bytes) -> str | None:
         """The first header called `name` (lower case), as text."""
-        for key, value in self._scope["headers"]:
-            if key == name:
-                return value.decode("latin-1")
-        return None
+        return header(self._scope, name)
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True
@@ -120,7 +86,3 @@ class AsgiClient:
         if task is not None:
             task.uncancel()  # the cancellation was ours and ends here; the server's own go through
         return True
-
-
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is over {max_bytes} bytes; send less, or raise bounds.max_body_bytes")

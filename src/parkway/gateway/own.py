@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,10 +11,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parkway.aggregate.conversations import Conversation, ConversationPage, ConversationRequest
-from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest, ModelNotFound, nearest
+from parkway.core.errors import InvalidRequest, ModelNotFound, nearest
 from parkway.core.models import Model, ModelList
 from parkway.core.wire import decode, encode
 from parkway.feedback.scores import FeedbackRequest, Scores
+from parkway.gateway.body import read_body
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.readiness import Readiness
 from parkway.pipeline.parts import Parts
@@ -63,22 +63,8 @@ class OwnRoutes:
 
     async def body(self, request: Request, cls: type[T]) -> T:
         """The request body as `cls`, within the limits on size and time."""
-        limit = self.parts.bounds.max_body_bytes
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            async with asyncio.timeout(self.config.body_timeout_s):
-                async for piece in request.stream():
-                    pieces.append(piece)
-                    size += len(piece)
-                    if size > limit:
-                        raise BodyTooLarge(f"the body is over {limit} bytes; send less, or raise bounds.max_body_bytes")
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"the request body did not arrive within {self.config.body_timeout_s:g} s; "
-                "set by gateway.body_timeout_s"
-            ) from error
-        return decode(b"".join(pieces), cls)
+        limit, timeout_s = self.parts.bounds.max_body_bytes, self.config.body_timeout_s
+        return decode(await read_body(request.scope, request.receive, limit, timeout_s), cls)
 
     async def list_models(self, request: Request) -> Response:
         self.caller(request)

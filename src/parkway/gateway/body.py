@@ -1,0 +1,62 @@
+"""Reading a request's body, within limits on size and time."""
+
+from __future__ import annotations
+
+import asyncio
+
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope
+
+from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
+
+
+async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+    """The whole body.
+
+    Raises:
+        InvalidRequest: It is compressed.
+        BodyTooLarge: Announced or sent more than `max_bytes`.
+        DeadlineExceeded: It did not arrive within `timeout_s`.
+        ClientDisconnect: The client left before its end.
+    """
+    encoding = header(scope, b"content-encoding")
+    if encoding not in (None, "identity"):
+        raise InvalidRequest(f"content-encoding {encoding!r} is not supported; send the body as plain JSON")
+    announced = header(scope, b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(max_bytes)
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_all(receive, max_bytes)
+    except TimeoutError as error:
+        raise DeadlineExceeded(
+            f"the request body did not arrive within {timeout_s:g} s; set by gateway.body_timeout_s"
+        ) from error
+
+
+def header(scope: Scope, name: bytes) -> str | None:
+    """The first header called `name` (lower case), as text."""
+    for key, value in scope["headers"]:
+        if key == name:
+            return value.decode("latin-1")
+    return None
+
+
+async def _read_all(receive: Receive, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        more = message.get("more_body", False)
+    return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body is over {max_bytes} bytes; send less, or raise bounds.max_body_bytes")
