@@ -12,12 +12,14 @@ import torch
 from parkway.core.chat import ChatRequest, Message
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InternalError, InvalidRequest, UnsupportedField
+from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.generator import Generator
 from parkway.engine.sampler import Sampling
 from parkway.engine.sequence import Piece, Sequence
-from tests.engine.tiny import CONFIGS, byte_fallback_tokenizer, reference, state_of, write_directory
+from parkway.engine.shape import ModelShape
+from tests.engine.tiny import CONFIGS, SIZES, byte_fallback_tokenizer, reference, state_of, write_directory
 
 QWEN3 = CONFIGS["qwen3-grouped-yarn"]
 
@@ -93,6 +95,43 @@ def test_greedy_tokens_are_those_of_transformers_alone_and_in_a_changing_crowd(n
             passers_by = passers_by[1:]
         generator.engine.step()
     assert [sequence.tokens for sequence in crowd] == [sequence.tokens for sequence in alone]
+
+
+@pytest.mark.parametrize("name", ["llama-grouped-llama3", "qwen3-grouped-yarn"])
+def test_shared_beginnings_and_want_of_room_change_no_token(name: str, tmp_path: Path) -> None:
+    """A cache for little more than one sequence: blocks are shared, evicted, given up and computed anew."""
+    model = reference(CONFIGS[name])
+    path = write_directory(tmp_path, CONFIGS[name], tensors=state_of(model))
+    generator = load(path, step_tokens=40, max_sequences=6, cache_bytes=_bytes_of_blocks(CONFIGS[name], 9))
+    dice = random.Random(name)
+    beginning = [dice.randrange(300) for _ in range(40)]
+    prompts = [[*beginning, *(dice.randrange(300) for _ in range(dice.choice([1, 9, 40])))] for _ in range(6)]
+    prompts += [beginning, beginning[:32], beginning[:33]]
+    sequences = [new(generator, prompt, dice.randint(60, 120)) for prompt in prompts]
+    arrivals = list(sequences)
+    while arrivals or generator.engine.running or generator.engine.waiting:
+        if arrivals and dice.random() < 0.3:
+            generator.engine.add([arrivals.pop()])
+        generator.engine.step()
+    assert generator.engine.preemptions > 0
+    assert generator.engine.cached_tokens > 0
+    assert generator.engine.evictions > 0
+    for sequence in sequences:
+        assert sequence.completion_tokens == sequence.max_tokens
+        assert is_greedy(model, sequence)
+
+
+def _bytes_of_blocks(config: dict[str, Any], blocks: int) -> int:
+    shape = ModelShape.from_config({**SIZES, **config})
+    return KVCache.block_bytes(shape, torch.float32) * blocks
+
+
+def test_choices_of_one_request_read_its_prompt_once(generator: Generator) -> None:
+    before = generator.engine.prompt_tokens
+    sequences = [new(generator, [3, 1, 4] * 30, 3) for _ in range(4)]
+    finish(generator, *sequences)
+    assert generator.engine.prompt_tokens - before < 2 * 90
+    assert len({tuple(sequence.tokens) for sequence in sequences}) == 1
 
 
 def test_bfloat16_stays_close_to_float32(tmp_path: Path) -> None:
@@ -236,7 +275,7 @@ def test_damaged_weights_end_the_answer_with_an_error_and_hurt_no_other(tmp_path
     pieces = finish(generator, broken, sound)
     assert isinstance(pieces[broken][-1].error, InternalError)
     assert pieces[sound][-1].ending == "length"
-    # The next one in the same row, beside a longer one, sees nothing of it either.
+    # The next one in the same blocks, beside a longer one, sees nothing of it either.
     heir, neighbour = new(generator, [2], 5), new(generator, [1] * 30, 5)
     pieces = finish(generator, heir, neighbour)
     assert [pieces[each][-1].ending for each in (heir, neighbour)] == ["length", "length"]

@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parkway.engine.cache import KVCache
+from parkway.engine.cache import BLOCK_TOKENS, KVCache
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """New tokens of one sequence: `count` of them from position `start`, kept in row `row`."""
+    """New tokens of one sequence: `count` of them from position `start`; `table` names its blocks in order."""
 
-    row: int
+    table: Sequence[int]
     start: int
     count: int
 
@@ -28,53 +28,60 @@ class _Block:
     """Spans that one call of the attention kernel serves."""
 
     tokens: slice  # of the step's tokens
-    first: int  # rows of the cache, from
-    last: int  # up to, not included
-    length: int  # tokens of each row that are read
-    prompt: bool  # many new tokens of one row, against one new token in each of many rows
+    tables: Tensor | None  # int64 [spans, blocks]; None where the blocks of the only span lie in a row
+    first: int  # then: the first of them
+    length: int  # tokens of each span that are read
+    prompt: bool  # many new tokens of one sequence, against one new token in each of many
     mask: Tensor | None  # added to the scores; None where a prompt is plainly causal or nothing has to be hidden
 
 
-class CachedAttention:
+class PagedAttention:
     """Writes a step's keys and values to the cache and attends over it.
 
-    The spans of a step must come as `order` sorts them. Sequences that decode one token in neighbouring rows and
-    with lengths of one magnitude are served by one call on a view of the cache: nothing is gathered, and a short
-    sequence is not padded to the length of a long one. Each prompt is a call of its own.
+    The spans of a step must come as `order` sorts them. Sequences that decode one token and have lengths of one
+    magnitude are served by one call, so that a short one is not padded to the length of a long one. Each prompt is a
+    call of its own.
     """
 
     def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
         self._cache = cache
-        rows = torch.tensor([span.row for span in spans])
-        counts = torch.tensor([span.count for span in spans])
         self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
-        self._places = cache.places(rows.repeat_interleave(counts), self.positions)
+        self._places = torch.cat([_places(span) for span in spans])
         self._blocks = [*_blocks(spans, dtype)]
 
     @staticmethod
-    def order(span: Span) -> tuple[bool, int, int]:
-        """Sort key: sequences that decode come first, alike lengths together, then by row."""
-        return (True, 0, span.row) if span.count > 1 else (False, _magnitude(span.end), span.row)
+    def order(span: Span) -> tuple[bool, int]:
+        """Sort key: sequences that decode come first, alike lengths together."""
+        return (True, 0) if span.count > 1 else (False, _magnitude(span.end))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._cache.write(layer, self._places, k, v)
         out = torch.empty_like(q)
         for block in self._blocks:
-            keys, values = self._cache.read(layer, block.first, block.last, block.length)
+            keys, values = self._read(layer, block)
             attend = _prompt if block.prompt else _decode
             out[block.tokens] = attend(q[block.tokens], keys.transpose(1, 2), values.transpose(1, 2), block)
         return out
 
+    def _read(self, layer: int, block: _Block) -> tuple[Tensor, Tensor]:
+        """Keys and values [spans, length, kv_heads, head_dim], copied only where they do not lie in a row."""
+        if block.tables is not None:
+            keys, values = self._cache.gather(layer, block.tables)
+        else:
+            last = block.first + _blocks_for(block.length)
+            keys, values = (part[None] for part in self._cache.read(layer, block.first, last))
+        return keys[:, : block.length], values[:, : block.length]
+
 
 def _decode(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
-    """One query a row: q [rows, heads, head_dim], keys and values [rows, kv_heads, length, head_dim]."""
+    """One query a sequence: q [n, heads, head_dim], keys and values [n, kv_heads, length, head_dim]."""
     # The heads that share a key stand in the place of queries, so that each key is read once for all of them.
     grouped = q.unflatten(1, (keys.shape[1], -1))
     return F.scaled_dot_product_attention(grouped, keys, values, attn_mask=block.mask).flatten(1, 2)
 
 
 def _prompt(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
-    """Many queries of one row: q [tokens, heads, head_dim], keys and values [1, kv_heads, length, head_dim]."""
+    """Many queries of one sequence: q [tokens, heads, head_dim], keys and values [1, kv_heads, length, head_dim]."""
     mixed = F.scaled_dot_product_attention(
         q.transpose(0, 1)[None],
         keys,
@@ -84,6 +91,18 @@ def _prompt(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
         enable_gqa=True,
     )
     return mixed[0].transpose(0, 1)
+
+
+def _blocks_for(tokens: int) -> int:
+    return -(-tokens // BLOCK_TOKENS)
+
+
+def _places(span: Span) -> Tensor:
+    """Where the span's tokens go: int64 [count], indices into the cache's tokens."""
+    positions = torch.arange(span.start, span.end)
+    first = span.start // BLOCK_TOKENS
+    table = torch.tensor(span.table[first : _blocks_for(span.end)])
+    return table[positions // BLOCK_TOKENS - first] * BLOCK_TOKENS + positions % BLOCK_TOKENS
 
 
 def _magnitude(length: int) -> int:
@@ -107,12 +126,7 @@ def _run(spans: Sequence[Span], index: int) -> Sequence[Span]:
     """The spans from `index` on that one call can serve."""
     end = index + 1
     if spans[index].count == 1:
-        while (
-            end < len(spans)
-            and spans[end].count == 1
-            and spans[end].row == spans[end - 1].row + 1
-            and _magnitude(spans[end].end) == _magnitude(spans[index].end)
-        ):
+        while end < len(spans) and spans[end].count == 1 and _magnitude(spans[end].end) == _magnitude(spans[index].end):
             end += 1
     return spans[index:end]
 
@@ -121,7 +135,7 @@ def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
     first, length = run[0], max(span.end for span in run)
     mask: Tensor | None = None
     if first.count > 1 and first.start > 0:
-        # Queries start in the middle of the row; `is_causal` would align them with its beginning.
+        # Queries start in the middle of the text; `is_causal` would align them with its beginning.
         allowed = torch.arange(length) <= torch.arange(first.start, first.end)[:, None]
         mask = _additive(allowed, dtype)
     elif any(span.end < length for span in run):
@@ -129,12 +143,22 @@ def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
         mask = _additive(torch.arange(length) < ends[:, None, None, None], dtype)
     return _Block(
         tokens=tokens,
-        first=first.row,
-        last=run[-1].row + 1,
+        tables=None if len(run) == 1 and _in_a_row(first.table) else _tables(run, _blocks_for(length)),
+        first=first.table[0],
         length=length,
         prompt=first.count > 1,
         mask=mask,
     )
+
+
+def _in_a_row(table: Sequence[int]) -> bool:
+    return list(table) == list(range(table[0], table[0] + len(table)))
+
+
+def _tables(run: Sequence[Span], blocks: int) -> Tensor:
+    """The tables side by side; a shorter one is filled up with its first block, which the mask hides."""
+    rows = [[*span.table[:blocks], *[span.table[0]] * (blocks - len(span.table))] for span in run]
+    return torch.tensor(rows)
 
 
 def _additive(allowed: Tensor, dtype: torch.dtype) -> Tensor:

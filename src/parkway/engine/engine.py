@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parkway.core.errors import InternalError, ParkwayError
-from parkway.engine.attention import CachedAttention
+from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
 from parkway.engine.model import Decoder
 from parkway.engine.sampler import sample, top_logprobs
@@ -40,12 +40,27 @@ class Engine:
     def running(self) -> int:
         return self._scheduler.running
 
+    @property
+    def preemptions(self) -> int:
+        """How often a sequence had to give up its blocks and wait again."""
+        return self._scheduler.preemptions
+
+    @property
+    def cached_tokens(self) -> int:
+        """Tokens of prompts that were found in the cache instead of read."""
+        return self._scheduler.cached_tokens
+
+    @property
+    def evictions(self) -> int:
+        """Blocks that were taken from what might have been found again."""
+        return self._scheduler.pool.evictions
+
     def add(self, sequences: Items[Sequence]) -> None:
         """Queue the sequences of one request; raises as `Scheduler.add` does."""
         self._scheduler.add(sequences)
 
     def cancel(self, sequences: Items[Sequence]) -> None:
-        """Give up sequences; their rows are free at the next step."""
+        """Give up sequences; their blocks are free at the next step."""
         self._scheduler.cancel(sequences)
 
     @torch.inference_mode()
@@ -73,8 +88,8 @@ class Engine:
 
     def _run(self, shares: list[Share]) -> tuple[Tensor, list[Sequence]]:
         """One pass of the model; returns float32 logits for the sequences that now choose a token."""
-        shares.sort(key=lambda share: CachedAttention.order(share.sequence.span(share.count)))
-        attention = CachedAttention(self._cache, [share.sequence.span(share.count) for share in shares], self._dtype)
+        shares.sort(key=lambda share: PagedAttention.order(share.sequence.span(share.count)))
+        attention = PagedAttention(self._cache, [share.sequence.span(share.count) for share in shares], self._dtype)
         token_ids: list[int] = []
         last_places: list[int] = []
         completed: list[Sequence] = []
@@ -86,13 +101,10 @@ class Engine:
                 completed.append(sequence)
         hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention)
         for share in shares:
-            self._count(share)
+            if not share.sequence.decoding:
+                self.prompt_tokens += share.count
+            self._scheduler.advance(share)
         return self._decoder.logits(hidden[last_places]).float(), completed
-
-    def _count(self, share: Share) -> None:
-        share.sequence.computed += share.count
-        if not share.sequence.decoding:
-            self.prompt_tokens += share.count
 
     def _settle(self, sequence: Sequence, token: int, scores: Tensor) -> Piece:
         """Append the chosen token to its sequence."""
@@ -102,7 +114,6 @@ class Engine:
         return sequence.accept(ChosenToken(token, logprob, likeliest))
 
     def _reject(self, sequence: Sequence) -> Piece:
-        """Give up a sequence whose scores are no numbers, and keep them from the next one in its row."""
-        if sequence.row is not None:
-            self._cache.wipe(sequence.row)
+        """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""
+        self._cache.wipe(self._scheduler.spoil(sequence))
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))

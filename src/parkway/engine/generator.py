@@ -5,11 +5,14 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from parkway.core.chat import ChatRequest, Message
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
 from parkway.engine import machine
-from parkway.engine.cache import KVCache
+from parkway.engine.blocks import BlockPool
+from parkway.engine.cache import BLOCK_TOKENS, KVCache
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
@@ -17,6 +20,7 @@ from parkway.engine.engine import Engine
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
+from parkway.engine.shape import ModelShape
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.weights import choose_dtype, load_decoder
 
@@ -61,9 +65,13 @@ class Generator:
                 f"vocab_size is {decoder.shape.vocab_size}"
             )
         context = min(decoder.shape.context, config.max_context_tokens)
-        budget_bytes = config.cache_bytes or machine.memory_bytes() // 4
-        cache = KVCache(decoder.shape, dtype, row_tokens=context, rows=config.max_sequences, budget_bytes=budget_bytes)
-        scheduler = Scheduler(cache, step_tokens=config.step_tokens, queue_limit=config.queue_limit)
+        cache = KVCache(decoder.shape, dtype, blocks=_blocks(decoder.shape, dtype, context, config))
+        scheduler = Scheduler(
+            BlockPool(cache.blocks),
+            max_sequences=config.max_sequences,
+            step_tokens=config.step_tokens,
+            queue_limit=config.queue_limit,
+        )
         engine = Engine(decoder, cache, scheduler)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
@@ -191,6 +199,24 @@ class Generator:
         prompt = [0] * min(8, self.context - 2)
         deadline = time.monotonic() + self.config.request_timeout_s
         return Sequence(prompt, max_tokens=2, sampling=self.defaults, deadline=deadline, tokenizer=self.tokenizer)
+
+
+def _blocks(shape: ModelShape, dtype: torch.dtype, context: int, config: EngineConfig) -> int:
+    """How many blocks the cache has: what the budget allows, and no more than could ever be of use.
+
+    Raises:
+        ModelFilesError: not even one sequence fits the budget.
+    """
+    budget_bytes = config.cache_bytes or machine.memory_bytes() // 4
+    block_bytes = KVCache.block_bytes(shape, dtype)
+    least = -(-context // BLOCK_TOKENS)
+    blocks = min(budget_bytes // block_bytes, least * config.max_sequences * 2)
+    if blocks < least:
+        raise ModelFilesError(
+            f"one sequence of {context} tokens needs {least * block_bytes} bytes of cache, but cache_bytes is "
+            f"{budget_bytes}; raise it, or lower max_context_tokens"
+        )
+    return blocks
 
 
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:

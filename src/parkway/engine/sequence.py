@@ -7,6 +7,8 @@ from typing import Literal
 
 from parkway.core.errors import ParkwayError
 from parkway.engine.attention import Span
+from parkway.engine.blocks import key_of
+from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.detokenizer import Detokenizer
 from parkway.engine.sampler import Choice, Sampling
 from parkway.engine.stop import StopMatcher
@@ -48,7 +50,13 @@ class Sequence:
         max_tokens: the answer ends after this many.
         deadline: when the answer is given up, in seconds of `time.monotonic`.
         computed: how many of `tokens` have their keys and values in the cache.
-        row: the row of the cache, while the sequence runs.
+        priority: the lower, the more urgent.
+        client: on whose account it runs, for fairness; empty where that is not known.
+        blocks: the blocks of the cache, in order, while the sequence runs.
+        cached_tokens: of the prompt, found in the cache instead of computed.
+        arrival: its place in the order of arrival.
+        passed: how many that came later began before it.
+        returned: it had begun and was sent back to wait, for want of room.
         cancelled: nobody waits for the answer any more. Set by the server's thread, read by the engine's.
     """
 
@@ -59,11 +67,18 @@ class Sequence:
     tokenizer: Tokenizer
     stops: tuple[str, ...] = ()
     fresh: bool = True
+    priority: int = 0
+    client: str = ""
     computed: int = 0
-    row: int | None = None
+    blocks: list[int] = field(default_factory=list[int])
+    cached_tokens: int = 0
+    arrival: int = 0
+    passed: int = 0
+    returned: bool = False
     cancelled: bool = False
     choice: Choice = field(init=False)
     prompt_tokens: int = field(init=False)
+    _keys: list[bytes] = field(default_factory=list[bytes], init=False)
     _detokenizer: Detokenizer = field(init=False)
     _matcher: StopMatcher = field(init=False)
     _written: int = field(default=0, init=False)  # characters out of the detokenizer
@@ -83,8 +98,8 @@ class Sequence:
 
     @property
     def decoding(self) -> bool:
-        """The prompt is read; every step gives a token."""
-        return len(self.tokens) > self.prompt_tokens
+        """All but the last token is behind it; every step gives a token."""
+        return len(self.tokens) > self.prompt_tokens and self.pending == 1
 
     @property
     def completion_tokens(self) -> int:
@@ -92,8 +107,15 @@ class Sequence:
 
     def span(self, count: int) -> Span:
         """The next `count` tokens, for attention."""
-        assert self.row is not None, "a sequence without a row takes part in no step"  # noqa: S101
-        return Span(self.row, self.computed, count)
+        return Span(self.blocks, self.computed, count)
+
+    def key(self, index: int) -> bytes:
+        """The key of the whole block `index` of its tokens."""
+        while len(self._keys) <= index:
+            first = len(self._keys) * BLOCK_TOKENS
+            previous = self._keys[-1] if self._keys else b""
+            self._keys.append(key_of(previous, self.tokens[first : first + BLOCK_TOKENS]))
+        return self._keys[index]
 
     def accept(self, chosen: ChosenToken) -> Piece:
         """Append the chosen token; returns the text that is now certain, and the ending if this was the last."""
