@@ -95,6 +95,15 @@ def test_embeddings_have_usage_and_no_text() -> None:
     assert (transcript.text, transcript.usage, transcript.first_token) == ("", Usage.of(9), False)
 
 
+def test_a_ranking_has_an_id_and_usage_and_no_text() -> None:
+    transcript = Transcript()
+    results = [{"index": 1, "relevance_score": 0.5, "document": {"text": "no answer"}}]
+    usage = {"prompt_tokens": 9, "total_tokens": 9}
+    transcript.body(json.dumps({"id": "rerank-1", "results": results, "usage": usage}).encode())
+    assert (transcript.response_id, transcript.usage, transcript.text) == ("rerank-1", Usage.of(9), "")
+    assert not transcript.first_token
+
+
 def test_only_choice_0_is_the_text_but_any_choice_is_a_first_token() -> None:
     second = json.dumps({"choices": [{"index": 1, "delta": {"content": "B"}, "finish_reason": "stop"}]}).encode()
     transcript = read(second)

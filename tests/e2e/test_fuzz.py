@@ -28,7 +28,8 @@ def described() -> dict[str, Any]:
     """The document, with the models and lengths of the running Parkway: most requests get past the door."""
     found = document()
     schemas = found["components"]["schemas"]
-    for name, model in (("ChatRequest", "tiny"), ("CompletionRequest", "tiny"), ("EmbeddingRequest", "park-embed")):
+    for name in ("ChatRequest", "CompletionRequest", "EmbeddingRequest", "RerankRequest"):
+        model = "tiny" if name in ("ChatRequest", "CompletionRequest") else "park-embed"
         schemas[name]["properties"]["model"] = {"enum": [model]}
     for name in ("ChatRequest", "CompletionRequest"):
         for limit in {"max_tokens", "max_completion_tokens"} & schemas[name]["properties"].keys():

@@ -1,4 +1,4 @@
-"""The official OpenAI client against the whole product: chat, stream, embeddings, errors, time-outs, cancel."""
+"""The official OpenAI client against the whole product: chat, stream, embeddings, rerank, errors, time-outs, cancel."""
 
 from __future__ import annotations
 
@@ -73,6 +73,22 @@ def test_completions_and_embeddings(client: openai.OpenAI) -> None:
     assert len(near.embedding) == 384
     assert cosine(near.embedding, near.embedding) == pytest.approx(1, abs=1e-3)
     assert cosine(near.embedding, like.embedding) > cosine(near.embedding, far.embedding) + 0.2
+
+
+def test_rerank(client: openai.OpenAI, parkway: Parkway) -> None:
+    documents = ["the weather is fine", "extract a tar file", "tar unpacks an archive"]
+    asked = {"model": "park-embed", "query": "unpack an archive", "documents": documents, "return_documents": True}
+    answer = client.post("/rerank", cast_to=object, body=asked)
+    assert isinstance(answer, dict)
+    assert [result["index"] for result in answer["results"]] == [2, 1, 0]
+    assert answer["results"][0]["document"] == {"text": "tar unpacks an archive"}
+    assert answer["usage"]["prompt_tokens"] == answer["usage"]["total_tokens"] > 20
+    with pytest.raises(openai.BadRequestError) as long:
+        client.post("/rerank", cast_to=object, body={**asked, "documents": ["a", "word " * 300]})
+    assert (long.value.code, long.value.param) == ("context_length_exceeded", "documents.1")
+    assert "300 tokens" in long.value.message
+    with pytest.raises(openai.BadRequestError, match="/v1/rerank"):
+        client.post("/rerank", cast_to=object, body={**asked, "model": "tiny"})
 
 
 def test_errors_are_the_clients_own_classes(client: openai.OpenAI) -> None:

@@ -5,7 +5,8 @@ from collections import Counter
 import pytest
 import torch
 
-from parkway.engine.sampler import Choice, Sampling, sample, top_logprobs
+from parkway.engine.bias import Biases
+from parkway.engine.sampler import Choice, Sampling, biased, sample, top_logprobs
 
 
 def choices(*samplings: Sampling) -> list[Choice]:
@@ -34,6 +35,8 @@ def test_temperature_zero_takes_the_likeliest() -> None:
         # top_p counts within what top_k has left: 0.5 / 0.8 reaches 0.6 by itself.
         (Sampling(seed=1, top_k=2, top_p=0.6), [1, 0, 0, 0]),
         (Sampling(seed=1, top_k=99, top_p=1.0), [0.5, 0.3, 0.15, 0.05]),
+        (Sampling(seed=1, min_p=0.35), [0.625, 0.375, 0, 0]),
+        (Sampling(seed=1, min_p=1.0), [1, 0, 0, 0]),
         (Sampling(seed=1, temperature=0.5), [0.685, 0.247, 0.062, 0.007]),
         (Sampling(seed=1, temperature=1e-9), [1, 0, 0, 0]),
     ],
@@ -108,3 +111,36 @@ def test_logprobs_are_the_models_own() -> None:
     assert [token for token, _ in likeliest] == [1, 2]
     assert [value for _, value in likeliest] == pytest.approx([-0.510826, -1.203973])
     assert top_logprobs(probabilities.log(), 0, 0)[1] == []
+
+
+def test_scores_that_nobody_changes_are_not_copied() -> None:
+    logits = torch.randn(2, 10)
+    assert biased(logits, choices(Sampling(), Sampling(temperature=0))) is logits
+
+
+def test_biases_are_added_for_their_sequence_alone() -> None:
+    logits = torch.zeros(2, 4)
+    plain, favoured = Sampling(temperature=0), Sampling(temperature=0, biases=Biases({2: 5.0, 1: -100.0}))
+    scores = biased(logits, [Choice.of(plain, [0]), Choice.of(favoured, [0])])
+    assert scores.tolist() == [[0, 0, 0, 0], [0, -100, 5, 0]]
+    assert logits.count_nonzero() == 0
+
+
+def test_penalties_count_the_answer_and_not_the_prompt() -> None:
+    choice = Choice.of(Sampling(biases=Biases(presence_penalty=1.0, frequency_penalty=0.25)), [3, 3])
+    assert choice.bias is not None
+    seen = []
+    for token in (1, 1, 2):
+        seen.append(biased(torch.zeros(1, 4), [choice])[0].tolist())
+        choice.bias.chosen(token)
+    seen.append(biased(torch.zeros(1, 4), [choice])[0].tolist())
+    assert seen == [[0, 0, 0, 0], [0, -1.25, 0, 0], [0, -1.5, 0, 0], [0, -1.5, -1.25, 0]]
+
+
+def test_repetition_counts_the_prompt_too_and_keeps_the_sign() -> None:
+    choice = Choice.of(Sampling(biases=Biases(repetition_penalty=2.0)), [0])
+    logits = torch.tensor([[4.0, -4.0, 3.0, 1.0]])
+    assert biased(logits, [choice])[0].tolist() == [2.0, -4.0, 3.0, 1.0]
+    assert choice.bias is not None
+    choice.bias.chosen(1)
+    assert biased(logits, [choice])[0].tolist() == [2.0, -8.0, 3.0, 1.0]

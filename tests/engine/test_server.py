@@ -59,6 +59,12 @@ async def http(url: str) -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
+async def encoder() -> AsyncIterator[aiohttp.ClientSession]:
+    async with running("park-embed", name="park-embed") as url, aiohttp.ClientSession(url) as session:
+        yield session
+
+
+@pytest.fixture
 async def client(url: str) -> AsyncIterator[openai.AsyncOpenAI]:
     async with openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client:
         yield client
@@ -358,6 +364,105 @@ async def test_embeddings() -> None:
         assert struct.unpack("<384f", data) == pytest.approx(floats.data[0].embedding, abs=1e-5)
 
 
+def asking(**fields: Any) -> dict[str, Any]:
+    """A rerank request whose last document is the best one and whose first two are equal."""
+    documents = ["The weather is fine.", {"text": "The weather is fine."}, "tar extracts an archive"]
+    return {"model": "park-embed", "query": "unpack an archive", "documents": documents, **fields}
+
+
+async def test_rerank() -> None:
+    async with running("park-embed", name="park-embed") as url, aiohttp.ClientSession(url) as http:
+        async with http.post("/v1/rerank", json=asking()) as response:
+            answer = await response.json()
+            assert answer["id"] == f"rerank-{response.headers['x-request-id']}"
+        assert answer["model"] == "park-embed"
+        # The best one first; the equal ones in the order of the request.
+        assert [result["index"] for result in answer["results"]] == [2, 0, 1]
+        best, second, third = (result["relevance_score"] for result in answer["results"])
+        assert 1 > best > second == third > -1
+        assert all("document" not in result for result in answer["results"])
+        # [CLS] unpack an archive [SEP]: "unpack" are two tokens.
+        assert answer["usage"] == {"prompt_tokens": 6 + 7 + 7 + 6, "total_tokens": 26}
+        async with http.post("/v1/rerank", json=asking(top_n=2, return_documents=True)) as response:
+            results = (await response.json())["results"]
+        assert [result["index"] for result in results] == [2, 0]
+        assert [result["document"] for result in results] == [
+            {"text": "tar extracts an archive"},
+            {"text": "The weather is fine."},
+        ]
+        async with http.post("/v1/rerank", json=asking(top_n=99, max_tokens_per_doc=2)) as response:
+            cut = await response.json()
+        assert len(cut["results"]) == 3
+        assert cut["usage"]["prompt_tokens"] == 6 + 4 + 4 + 4
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "param"),
+    [
+        (b"", 400, "malformed_json", None),
+        (asking(model="park-embedd"), 404, "model_not_found", "model"),
+        (asking(query=None), 400, "invalid_request", "query"),
+        (asking(query=""), 400, "invalid_request", "query"),
+        (asking(query="word " * 300), 400, "context_length_exceeded", "query"),
+        (asking(documents=[]), 400, "invalid_request", "documents"),
+        (asking(documents=["a"] * 1001), 400, "invalid_request", "documents"),
+        (asking(documents=["a", ""]), 400, "invalid_request", "documents.1"),
+        (asking(documents=["a", {}]), 400, "invalid_request", "documents.1.text"),
+        (asking(documents=["a", "word " * 300]), 400, "context_length_exceeded", "documents.1"),
+        (asking(documents=["a", "word " * 300], max_tokens_per_doc=299), 400, "context_length_exceeded", "documents.1"),
+        (asking(top_n=0), 400, "invalid_request", "top_n"),
+        (asking(topn=1), 400, "invalid_request", "topn"),
+        (asking(max_tokens_per_doc=-1), 400, "invalid_request", "max_tokens_per_doc"),
+    ],
+)
+async def test_what_is_wrong_with_a_rerank_request_is_said(
+    encoder: aiohttp.ClientSession, body: bytes | dict[str, Any], status: int, code: str, param: str | None
+) -> None:
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    async with encoder.post("/v1/rerank", data=data) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], error["param"]) == (status, code, param)
+        assert error["message"]
+
+
+async def test_small_requests_at_once_share_passes(encoder: aiohttp.ClientSession) -> None:
+    async def embed(text: str) -> list[float]:
+        async with encoder.post("/v1/embeddings", json={"model": "park-embed", "input": text}) as response:
+            return (await response.json())["data"][0]["embedding"]
+
+    texts = [f"text number {number}" for number in range(40)]
+    alone = [await embed(text) for text in texts[:2]]
+    before = await metric(encoder, "steps_total")
+    together = await asyncio.gather(*map(embed, texts))
+    assert await metric(encoder, "steps_total") - before < 40
+    for one, other in zip(alone, together, strict=False):
+        assert one == pytest.approx(other, abs=1e-5)
+
+
+async def test_a_client_that_leaves_a_ranking_frees_the_encoder(encoder: aiohttp.ClientSession) -> None:
+    long = asking(documents=[f"{number} words " * 80 for number in range(400)])
+    before = await metric(encoder, "texts_total")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.5), encoder.post("/v1/rerank", json=long) as response:
+            await response.read()
+    async with asyncio.timeout(20), encoder.post("/v1/rerank", json=asking()) as response:
+        assert response.status == 200
+    assert await metric(encoder, "waiting") == 0
+    assert await metric(encoder, "texts_total") - before < 400
+
+
+async def test_a_ranking_that_outlasts_the_time_to_drain_ends_with_a_reason() -> None:
+    async with aiohttp.ClientSession() as http:
+        async with running("park-embed", name="park-embed", drain_s=0) as url:
+            long = asking(documents=[f"{number} words " * 80 for number in range(400)])
+            asked = asyncio.ensure_future(http.post(f"{url}/v1/rerank", json=long))
+            async with aiohttp.ClientSession(url) as watching:
+                while await metric(watching, "steps_total") < 3:
+                    pass
+        response = await asked
+        assert (response.status, (await response.json())["error"]["code"]) == (503, "draining")
+
+
 async def test_the_process_says_when_it_is_ready_and_ends_cleanly(directory: Path) -> None:
     program = "import sys; from parkway.engine.config import EngineConfig; from parkway.engine.server import run; "
     program += "run(EngineConfig(model=sys.argv[1], port=0, drain_s=1))"
@@ -421,3 +526,82 @@ def test_importing_the_server_does_not_import_the_heavy_and_needless() -> None:
     program = "import sys, parkway.engine.server; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     assert not {"transformers", "torch._dynamo", "torch._inductor", "pandas"} & set(loaded)
+
+
+async def test_biases_and_penalties_change_the_answer(client: openai.AsyncOpenAI) -> None:
+    async def ask(**fields: Any) -> str:
+        answer = await client.completions.create(model="tiny", prompt="x", max_tokens=12, temperature=0, **fields)
+        return answer.choices[0].text
+
+    assert set(await ask(logit_bias={"66": 10})) == {"c"}
+    tired = await ask(logit_bias={"66": 10}, frequency_penalty=2)
+    assert tired.startswith("cc")
+    assert set(tired) != {"c"}
+
+
+@pytest.mark.parametrize("token", ["-1", "x", "99999", "²"])
+async def test_a_bias_for_no_token_is_refused(client: openai.AsyncOpenAI, token: str) -> None:
+    with pytest.raises(openai.BadRequestError, match="is no token id") as caught:
+        await client.completions.create(model="tiny", prompt="x", logit_bias={token: 1})
+    assert caught.value.param == "logit_bias"
+
+
+async def test_an_echoed_prompt_stands_before_the_answer_with_its_log_probabilities(client: openai.AsyncOpenAI) -> None:
+    prompt = "the quick brown fox jumps over the lazy dog, twice"
+    asked: dict[str, Any] = {"model": "tiny", "prompt": prompt, "temperature": 0, "logprobs": 2}
+    plain = await client.completions.create(**asked, max_tokens=4)
+    for _ in range(2):  # the second time the cache holds the prompt, which must not cost its scores
+        echoed = await client.completions.create(**asked, max_tokens=4, echo=True)
+        assert echoed.choices[0].text == prompt + plain.choices[0].text
+        scores = echoed.choices[0].logprobs
+        assert scores is not None
+        assert scores.token_logprobs is not None
+        assert scores.tokens is not None
+        assert scores.text_offset is not None
+        assert "".join(scores.tokens).startswith(prompt)
+        assert scores.token_logprobs[0] is None
+        assert all(isinstance(each, float) for each in scores.token_logprobs[1:])
+        assert len(scores.tokens) == echoed.usage.total_tokens  # pyright: ignore[reportOptionalMemberAccess]
+        assert scores.text_offset[0] == 0
+        assert scores.text_offset[-4] == len(prompt)
+    alone = await client.completions.create(**asked, max_tokens=0, echo=True)
+    assert alone.choices[0].text == prompt
+    assert alone.choices[0].finish_reason == "length"
+    assert alone.choices[0].logprobs is not None
+    assert alone.choices[0].logprobs.token_logprobs == scores.token_logprobs[:-4]
+
+
+async def test_an_echoed_prompt_is_streamed_first(client: openai.AsyncOpenAI) -> None:
+    stream = await client.completions.create(
+        model="tiny", prompt="once upon", max_tokens=3, temperature=0, echo=True, stream=True, n=2
+    )
+    texts = {0: "", 1: ""}
+    async for event in stream:
+        for choice in event.choices:
+            texts[choice.index] += choice.text
+    assert all(text.startswith("once upon") and len(text) > len("once upon") for text in texts.values())
+
+
+async def test_no_tokens_without_an_echo_is_refused(client: openai.AsyncOpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="echo"):
+        await client.completions.create(model="tiny", prompt="x", max_tokens=0)
+
+
+async def test_tokens_found_in_the_cache_are_told(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "prompt": "a" * 100, "max_tokens": 2}
+    first = await client.completions.create(**asked)
+    second = await client.completions.create(**asked)
+    cached = [
+        each.usage and each.usage.model_dump()["prompt_tokens_details"]["cached_tokens"] for each in (first, second)
+    ]
+    assert cached == [0, 96]
+
+
+async def test_the_scheduler_is_measured(client: openai.AsyncOpenAI, http: aiohttp.ClientSession) -> None:
+    for _ in range(2):
+        await client.completions.create(model="tiny", prompt="b" * 100, max_tokens=5)
+    assert await metric(http, "cached_tokens_total") == 96
+    assert await metric(http, "first_token_seconds_count") == 3  # the warm-up is one
+    assert await metric(http, "next_token_seconds_count") == 9
+    assert await metric(http, "preemptions_total") == await metric(http, "evictions_total") == 0
+    assert await metric(http, "cache_use") == 0

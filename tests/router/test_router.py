@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 import pytest
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, ModelNotFound, NoEndpoint, Overloaded
+from parkway.router.endpoint import EndpointSource
 from parkway.router.router import Router
 from parkway.router.view import View
 from tests.router.conftest import NewRouter, call, until
@@ -50,6 +51,16 @@ async def test_the_body_is_relayed_byte_by_byte(new_router: NewRouter) -> None:
         assert await ask(router, body=body) == (200, ANSWER, "e1", 1)
         (request,) = up.requests
     assert (request.method, request.path, request.body) == ("POST", "/v1/chat/completions", body)
+
+
+@pytest.mark.parametrize(("source", "told"), [("local", "key_1"), ("config", None)])
+async def test_only_our_own_engines_learn_who_asks(
+    new_router: NewRouter, source: EndpointSource, told: str | None
+) -> None:
+    async with upstream() as up:
+        router = await new_router(up.endpoint(source=source))
+        await ask(router, client="key_1")
+    assert up.requests[0].headers.get("x-parkway-client") == told
 
 
 async def test_the_headers_are_ours(new_router: NewRouter, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,6 +22,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "functi
 Temperature = Annotated[float, Meta(ge=0, le=2)]
 Probability = Annotated[float, Meta(ge=0, le=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
+LogitBias = dict[str, Annotated[float, Meta(ge=-100, le=100)]]
+RepetitionPenalty = Annotated[float, Meta(gt=0, le=10)]
+Priority = Annotated[int, Meta(ge=-1000, le=1000)]
 Count = Annotated[int, Meta(ge=1)]
 Seed = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
 
@@ -62,7 +65,11 @@ class StreamOptions(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """A chat request. `conversation` and `knowledge` are Parkway's own, beside OpenAI's fields."""
+    """A chat request.
+
+    Beside OpenAI's fields: `conversation` and `knowledge`, which are Parkway's own, and `top_k`, `min_p`,
+    `repetition_penalty` and `priority` (the lower, the more urgent), as other engines have them.
+    """
 
     model: str
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -80,7 +87,10 @@ class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: LogitBias | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    min_p: Probability | None = None
+    priority: Priority | None = None
     response_format: dict[str, Any] | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
@@ -170,16 +180,12 @@ HARMLESS = frozenset({
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     # field -> values under which it does nothing, and which are therefore accepted
-    "presence_penalty": (None, 0),
-    "frequency_penalty": (None, 0),
-    "logit_bias": (None, {}),
     "response_format": (None, {"type": "text"}),
     "tools": (None, []),
     "tool_choice": (None, "none", "auto"),
     "knowledge": (None, []),
     "conversation": (None,),
     "best_of": (None, 1),
-    "echo": (None, False),
     "suffix": (None, ""),
 }
 

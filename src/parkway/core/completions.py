@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from parkway.core.chat import Count, Penalty, Probability, Seed, StreamOptions, Temperature
+from parkway.core.chat import (
+    Count,
+    LogitBias,
+    Penalty,
+    Priority,
+    Probability,
+    RepetitionPenalty,
+    Seed,
+    StreamOptions,
+    Temperature,
+)
 from parkway.core.prompts import Prompts
 from parkway.core.usage import Usage
 
@@ -19,7 +29,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     prompt: Prompts | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Meta(ge=0)] | None = None
     temperature: Temperature | None = None
     top_p: Probability | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
@@ -27,17 +37,20 @@ class CompletionRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     stop: str | list[str] | None = None
     n: Count | None = None
     best_of: Count | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=5)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     echo: bool | None = None
     suffix: str | None = None
     presence_penalty: Penalty | None = None
     frequency_penalty: Penalty | None = None
-    logit_bias: dict[str, float] | None = None
+    logit_bias: LogitBias | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    min_p: Probability | None = None
+    priority: Priority | None = None
     user: str | None = None
 
 
 class CompletionLogprobs(msgspec.Struct, kw_only=True):
-    """Parallel lists, one entry a token; `text_offset` counts characters from the start of the answer."""
+    """Parallel lists, one entry a token; `text_offset` counts characters from the start of the text."""
 
     tokens: list[str]
     token_logprobs: list[float | None]

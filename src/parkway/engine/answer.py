@@ -43,10 +43,11 @@ def usage_of(sequences: Items[Sequence], prompts: int) -> Usage:
         sequences: those of the request, all choices of a prompt behind one another.
         prompts: how many prompts there are.
     """
-    choices = len(sequences) // prompts
+    firsts = sequences[:: len(sequences) // prompts]
     return Usage.of(
-        sum(sequence.prompt_tokens for sequence in sequences[::choices]),
+        sum(sequence.prompt_tokens for sequence in firsts),
         sum(sequence.completion_tokens for sequence in sequences),
+        cached_tokens=sum(sequence.cached_tokens for sequence in firsts),
     )
 
 

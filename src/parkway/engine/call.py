@@ -23,10 +23,15 @@ class ClientGone(Exception):
 
 
 class Call:
-    """A request whose body has arrived. Answer it by `json`, or by `event` as often as needed and `end`."""
+    """A request whose body has arrived. Answer it by `json`, or by `event` as often as needed and `end`.
 
-    def __init__(self, request_id: str, body: bytes, send: Send) -> None:
+    Args:
+        client: on whose account the request is, as the gateway says in `x-parkway-client`; for fairness alone.
+    """
+
+    def __init__(self, request_id: str, body: bytes, send: Send, client: str = "") -> None:
         self.request_id = request_id
+        self.client = client
         self.body = body
         self._send = send
         self._started = False
@@ -87,7 +92,7 @@ class Operation:
         self._calls = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        call = Call(request_id_of(scope), b"", send)
+        call = Call(request_id_of(scope), b"", send, _sane_header(scope, b"x-parkway-client") or "")
         self._calls += 1
         try:
             if self._calls > self._calls_limit:
@@ -118,10 +123,13 @@ class Operation:
 
 def request_id_of(scope: Scope) -> str:
     """The id that the caller gave in `x-request-id` if it is a sane one, else a fresh one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SANE_ID.fullmatch(value):
-            return value.decode()
-    return new_id("req")
+    return _sane_header(scope, b"x-request-id") or new_id("req")
+
+
+def _sane_header(scope: Scope, name: bytes) -> str | None:
+    """The value of a header that is an id of some kind; None where it is absent or anything else."""
+    given = next((value for key, value in scope["headers"] if key == name), b"")
+    return given.decode() if _SANE_ID.fullmatch(given) else None
 
 
 async def _read_body(receive: Receive, limit: int) -> bytes:

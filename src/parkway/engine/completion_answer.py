@@ -1,6 +1,7 @@
 """Answers of /v1/completions."""
 
 import codecs
+import math
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 
@@ -9,7 +10,7 @@ from msgspec import UNSET, UnsetType
 from parkway.core.completions import Completion, CompletionChoice, CompletionLogprobs
 from parkway.core.usage import Usage
 from parkway.engine.answer import chosen_of, text_of
-from parkway.engine.sequence import ChosenToken, Piece
+from parkway.engine.sequence import ChosenToken, Piece, Sequence
 from parkway.engine.tokenizer import Tokenizer
 
 
@@ -34,6 +35,7 @@ class CompletionAnswer:
         created: seconds since 1970.
         logprobs: how many likeliest tokens the client asked for; None for no log probabilities.
         usage_asked: streamed events have a `usage`, null in all but the last.
+        prompts: the sequences whose prompt is to stand before the answer, by index; empty where none is.
     """
 
     id: str
@@ -42,7 +44,9 @@ class CompletionAnswer:
     logprobs: int | None
     usage_asked: bool
     tokenizer: Tokenizer
+    prompts: Items[Sequence] = ()
     _offsets: dict[int, _Offsets] = field(default_factory=dict)
+    _begun: set[int] = field(default_factory=set[int])
 
     def opening(self) -> list[Completion]:
         return []
@@ -62,23 +66,34 @@ class CompletionAnswer:
         return Completion(id=self.id, created=self.created, model=self.model, choices=choices, usage=usage)
 
     def _choice(self, index: int, pieces: Items[Piece]) -> CompletionChoice:
-        return CompletionChoice(
-            index=index,
-            text=text_of(pieces),
-            finish_reason=pieces[-1].ending,
-            logprobs=None if self.logprobs is None else self._logprobs(index, chosen_of(pieces)),
-        )
+        echoed = self.prompts[index] if self.prompts and index not in self._begun else None
+        self._begun.add(index)
+        text, chosen = text_of(pieces), chosen_of(pieces)
+        logprobs = None if self.logprobs is None else self._logprobs(index, chosen, echoed)
+        if echoed is not None:
+            text = self._prompt_text(echoed) + text
+        return CompletionChoice(index=index, text=text, finish_reason=pieces[-1].ending, logprobs=logprobs)
 
-    def _logprobs(self, index: int, chosen: list[ChosenToken]) -> CompletionLogprobs:
+    def _prompt_text(self, sequence: Sequence) -> str:
+        tokens = sequence.tokens[: sequence.prompt_tokens]
+        return b"".join(map(self.tokenizer.bytes_of, tokens)).decode(errors="replace")
+
+    def _logprobs(self, index: int, chosen: list[ChosenToken], echoed: Sequence | None) -> CompletionLogprobs:
+        """With those of the prompt before them, whose first token has none."""
+        if echoed is not None:
+            first = ChosenToken(echoed.tokens[0], math.nan, [])
+            chosen = [first, *echoed.scored, *chosen]
         offsets = self._offsets.setdefault(index, _Offsets())
         return CompletionLogprobs(
             tokens=[self.tokenizer.text_of(each.token_id) for each in chosen],
-            token_logprobs=[each.logprob for each in chosen],
+            token_logprobs=[None if math.isnan(each.logprob) else each.logprob for each in chosen],
             top_logprobs=[self._top(each) for each in chosen] if self.logprobs else None,
             text_offset=[offsets.next(self.tokenizer.bytes_of(each.token_id)) for each in chosen],
         )
 
     def _top(self, chosen: ChosenToken) -> dict[str, float] | None:
         """The likeliest tokens, and the chosen one where it is not among them, as OpenAI lists them."""
+        if math.isnan(chosen.logprob):
+            return None
         pairs = [*chosen.likeliest, (chosen.token_id, chosen.logprob)]
         return {self.tokenizer.text_of(token_id): logprob for token_id, logprob in reversed(pairs)}

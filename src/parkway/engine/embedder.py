@@ -1,49 +1,41 @@
-"""An embedding model, loaded: its tokenizer, its limits, and the thread that encodes."""
+"""An embedding model, loaded: its tokenizer, its limits, and what it makes of texts."""
 
 import asyncio
-import contextlib
-import logging
-import queue
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 
+import torch
 from tokenizers import Tokenizer as FastTokenizer
 from torch import Tensor
 
 from parkway.core.errors import (
     ContextLengthExceeded,
     DeadlineExceeded,
-    Draining,
-    InternalError,
     InvalidRequest,
     ModelFilesError,
-    Overloaded,
     ParkwayError,
 )
-from parkway.core.tasks import start_thread
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
-from parkway.engine.encoder import Encoder, EncoderShape, encode
+from parkway.engine.encoder import Encoder, EncoderShape, max_sim, mean_vector, token_vectors
+from parkway.engine.encoder_loop import EncoderLoop
 from parkway.engine.weights import choose_dtype, load_module
 
-log = logging.getLogger(__name__)
-
 MAX_TEXTS = 2048  # in one request, as OpenAI has it
+MAX_DOCUMENTS = 1000  # to rank in one request, as Cohere has it
 
 # Parts of BERT checkpoints that sentence embeddings do not use.
 _NEEDLESS = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
 
+# Measured with MiniLM on one core: from 256 tokens on, larger passes cost as much a token and make others wait longer.
+_STEP_TOKENS = 1024
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Job:
-    """Texts as token ids, and who waits for their vectors."""
-
-    texts: list[list[int]]
-    done: "asyncio.Future[list[Tensor]]"
+_SCORE_DIGITS = 6
+"""Of a score, after the point. What is beyond them depends on the neighbours in the batch."""
 
 
 class Embedder:
-    """Turns texts into vectors. Texts of requests that come at the same time are encoded together.
+    """Turns texts into vectors, and ranks documents. Texts of requests that come at the same time share passes.
 
     Create it on the event loop's thread. Fields:
         context: the most tokens of a text, the tokenizer's own around it included.
@@ -53,27 +45,35 @@ class Embedder:
         shape = EncoderShape.from_config(directory.config)
         # Not bfloat16 by default: the model is small, and vectors are compared with those of other computers.
         dtype = choose_dtype("float32" if config.dtype == "auto" else config.dtype)
-        self._encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS)
+        encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS)
+        self._shape = shape
         self._tokenizer = _tokenizer(directory)
+        self._before, self._after = _around(self._tokenizer)
         self._deadline_s = config.request_timeout_s
         limit = directory.read_json("sentence_bert_config.json", required=False).get("max_seq_length")
         self.context = min(shape.positions, config.max_context_tokens, limit or shape.positions)
-        self._step_tokens = max(4096, self.context)
-        self._events = asyncio.get_running_loop()
-        self._jobs: queue.Queue[_Job | None] = queue.Queue(config.queue_limit)
-        self._closing: ParkwayError | None = None
-        self.steps = 0
-        self.texts = 0
-        self.tokens = 0
-        self._thread = start_thread(self._run, name="encoder")
+        step_tokens = max(_STEP_TOKENS, self.context)
+        self._loop = EncoderLoop(encoder, step_tokens=step_tokens, queue_limit=config.queue_limit)
 
     @property
     def dimensions(self) -> int:
-        return self._encoder.shape.hidden_size
+        return self._shape.hidden_size
 
     @property
     def waiting(self) -> int:
-        return self._jobs.qsize()
+        return self._loop.waiting
+
+    @property
+    def steps(self) -> int:
+        return self._loop.steps
+
+    @property
+    def texts(self) -> int:
+        return self._loop.texts
+
+    @property
+    def tokens(self) -> int:
+        return self._loop.tokens
 
     def tokenise(self, texts: Sequence[str | list[int]]) -> list[list[int]]:
         """Token ids of each text. Not for the event loop.
@@ -96,6 +96,36 @@ class Embedder:
                 )
         return tokenised
 
+    def tokenise_query(self, query: str) -> list[int]:
+        """Token ids of what documents are ranked by. Not for the event loop.
+
+        Raises:
+            InvalidRequest: it has no tokens.
+            ContextLengthExceeded: it is too long.
+        """
+        token_ids, own = self._with_own_length(query, "`query`", "query")
+        if own > self._longest:
+            raise ContextLengthExceeded(
+                f"`query` has {own} tokens; this model takes at most {self._longest}. Shorten it.", param="query"
+            )
+        return token_ids
+
+    def tokenise_documents(self, documents: Sequence[str], max_tokens: int | None) -> list[list[int]]:
+        """Token ids of documents to rank. Not for the event loop.
+
+        Args:
+            max_tokens: longer documents are cut off after so many tokens of their own; None cuts nothing.
+
+        Raises:
+            InvalidRequest: too many documents, or one without tokens.
+            ContextLengthExceeded: a document is too long.
+        """
+        if len(documents) > MAX_DOCUMENTS:
+            raise InvalidRequest(
+                f"`documents` has {len(documents)} documents; at most {MAX_DOCUMENTS} are allowed", param="documents"
+            )
+        return [self._document(index, text, max_tokens) for index, text in enumerate(documents)]
+
     async def embed(self, texts: list[list[int]]) -> list[Tensor]:
         """Vectors of texts given as token ids, each float32 [dimensions].
 
@@ -103,91 +133,81 @@ class Embedder:
             Overloaded: too many requests wait.
             DeadlineExceeded: the vectors were not there in time.
         """
-        if self._closing is not None:
-            raise self._closing
-        done: asyncio.Future[list[Tensor]] = self._events.create_future()
-        if self._jobs.full():
-            self._forget_abandoned()
-        try:
-            self._jobs.put_nowait(_Job(texts, done))
-        except queue.Full as error:
-            raise Overloaded(
-                f"{self._jobs.maxsize} requests wait already; the engine queues no more", retry_after_s=1.0
-            ) from error
-        try:
-            async with asyncio.timeout(self._deadline_s):
-                return await done
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"the vectors were not there within {self._deadline_s:g} s") from error
+        async with self._deadline("vectors"):
+            return await self._loop.run(texts, mean_vector)
+
+    async def rank(self, query: list[int], documents: list[list[int]]) -> list[float]:
+        """How well each document fits the query, by late interaction: from -1 to 1.
+
+        The tokenizer's own tokens are read with a text and then left out. Equal documents are read once, so that they
+        get the same score to the last digit.
+
+        Raises:
+            Overloaded: too many requests wait.
+            DeadlineExceeded: the scores were not there in time.
+        """
+        places: dict[tuple[int, ...], int] = {}
+        for document in documents:
+            places.setdefault(tuple(document), len(places))
+        async with self._deadline("scores"):
+            [wanted] = await self._loop.run([query], self._own_vectors)
+            scores = await self._loop.run(list(places), lambda states: max_sim(wanted, self._own_vectors(states)))
+        rounded = [round(score, _SCORE_DIGITS) for score in torch.stack(scores).tolist()]
+        return [rounded[places[tuple(document)]] for document in documents]
+
+    def abort(self, error: ParkwayError) -> None:
+        """End all who wait with `error`, and take nothing new."""
+        self._loop.abort(error)
 
     async def close(self) -> None:
-        """Stop the thread, after the texts that it is at."""
-        self._closing = Draining("the engine is stopping and takes no new requests", retry_after_s=5)
-        await asyncio.to_thread(self._jobs.put, None)
-        await asyncio.to_thread(self._thread.join, 30.0)
+        """Stop the thread, after the texts that wait."""
+        await self._loop.close()
 
-    def _forget_abandoned(self) -> None:
-        """Give the places of clients that have left to those who wait."""
-        with self._jobs.mutex:
-            kept = [job for job in self._jobs.queue if job is None or not job.done.cancelled()]
-            self._jobs.queue.clear()
-            self._jobs.queue.extend(kept)
+    @asynccontextmanager
+    async def _deadline(self, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._deadline_s):
+                yield
+        except TimeoutError as error:
+            raise DeadlineExceeded(f"the {what} were not there within {self._deadline_s:g} s") from error
 
-    def _run(self) -> None:
-        """The thread: take what waits, encode it, hand it over."""
-        job = self._jobs.get()
-        while job is not None:
-            jobs = [job]
-            with contextlib.suppress(queue.Empty):
-                while len(jobs) < 64 and (job := self._jobs.get_nowait()) is not None:
-                    jobs.append(job)
-            jobs = [job for job in jobs if not job.done.cancelled()]
-            try:
-                vectors = self._encode([text for job in jobs for text in job.texts])
-            except Exception:  # whatever the cause, those who wait get an answer and the next request a chance
-                log.exception("encoding failed")
-                vectors = None
-            self._events.call_soon_threadsafe(_deliver, jobs, vectors)
-            if job is not None:
-                job = self._jobs.get()
+    @property
+    def _longest(self) -> int:
+        """The most tokens of a text's own."""
+        return self.context - self._before - self._after
 
-    def _encode(self, texts: list[list[int]]) -> list[Tensor]:
-        """Vectors in the order of `texts`; encoded by length, so that little is spent on padding."""
-        vectors: list[Tensor | None] = [None] * len(texts)
-        order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
-        while order:
-            # Sorted by length, so the last text taken is the widest.
-            count = 1
-            while count < len(order) and (count + 1) * len(texts[order[count]]) <= self._step_tokens:
-                count += 1
-            taken, order = order[:count], order[count:]
-            for index, vector in zip(taken, encode(self._encoder, [texts[i] for i in taken]), strict=True):
-                vectors[index] = vector
-            self.steps += 1
-        self.texts += len(texts)
-        self.tokens += sum(map(len, texts))
-        return [vector for vector in vectors if vector is not None]
+    def _document(self, index: int, text: str, max_tokens: int | None) -> list[int]:
+        place = f"documents.{index}"
+        token_ids, own = self._with_own_length(text, f"document {index} of `documents`", place)
+        kept = own if max_tokens is None else min(own, max_tokens)
+        if kept > self._longest:
+            raise ContextLengthExceeded(
+                f"document {index} of `documents` has {own} tokens; this model takes at most {self._longest}. Split "
+                f"it, or have it cut off with a `max_tokens_per_doc` of at most {self._longest}.",
+                param=place,
+            )
+        return token_ids[: self._before + kept] + token_ids[self._before + own :]
+
+    def _with_own_length(self, text: str, name: str, param: str) -> tuple[list[int], int]:
+        """Token ids of a text, and how many of them are its own rather than the tokenizer's around it."""
+        token_ids = self._tokenizer.encode(text).ids
+        own = len(token_ids) - self._before - self._after
+        if own < 1:
+            raise InvalidRequest(f"{name} is empty; it needs at least one token", param=param)
+        return token_ids, own
+
+    def _own_vectors(self, states: Tensor) -> Tensor:
+        """Vectors of a text's own tokens, from the hidden states of all: float32 [own tokens, dimensions]."""
+        return token_vectors(states[self._before : len(states) - self._after])
 
     def _checked(self, token_ids: list[int]) -> list[int]:
-        size = self._encoder.shape.vocab_size
+        size = self._shape.vocab_size
         wrong = next((token for token in token_ids if not 0 <= token < size), None)
         if wrong is not None:
             raise InvalidRequest(
                 f"`input`: {wrong} is no token id of this model; they go from 0 to {size - 1}", param="input"
             )
         return token_ids
-
-
-def _deliver(jobs: list[_Job], vectors: list[Tensor] | None) -> None:
-    """On the event loop: hand each job its share of the vectors, or the news that there are none."""
-    for job in jobs:
-        if vectors is None:
-            if not job.done.done():
-                job.done.set_exception(InternalError("the engine failed to encode this text"))
-            continue
-        own, vectors = vectors[: len(job.texts)], vectors[len(job.texts) :]
-        if not job.done.done():
-            job.done.set_result(own)
 
 
 def _tokenizer(directory: ModelDirectory) -> FastTokenizer:
@@ -200,3 +220,10 @@ def _tokenizer(directory: ModelDirectory) -> FastTokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
+
+
+def _around(tokenizer: FastTokenizer) -> tuple[int, int]:
+    """How many tokens of its own the tokenizer puts before and after a text."""
+    special = tokenizer.encode("a").special_tokens_mask
+    before = special.index(0)
+    return before, len(special) - before - special.count(0)

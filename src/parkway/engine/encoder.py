@@ -1,6 +1,6 @@
-"""A sentence encoder of the BERT family: texts in, one vector of length 1 for each out.
+"""A sentence encoder of the BERT family: texts in, a vector for each of their tokens out, and what is made of these.
 
-Source: Devlin et al., 2018, arXiv:1810.04805; mean pooling as in Reimers and Gurevych, 2019, arXiv:1908.10084.
+Source: Devlin et al., 2018, arXiv:1810.04805.
 """
 
 from collections.abc import Mapping, Sequence
@@ -60,19 +60,16 @@ class Encoder(nn.Module):
         self.encoder = _Layers(shape)
 
     def forward(self, token_ids: Tensor, present: Tensor) -> Tensor:
-        """One vector of length 1 for each text.
+        """The last hidden state of each token.
 
         Args:
             token_ids: int64 [texts, tokens], padded.
             present: bool [texts, tokens]; False at padding.
 
         Returns:
-            [texts, hidden_size].
+            [texts, tokens, hidden_size]; meaningless at padding.
         """
-        x = self.encoder(self.embeddings(token_ids), present[:, None, None, :])
-        weight = present[..., None].to(x.dtype)
-        mean = (x * weight).sum(dim=1) / weight.sum(dim=1)
-        return F.normalize(mean.float(), dim=-1)
+        return self.encoder(self.embeddings(token_ids), present[:, None, None, :])
 
 
 class _Embeddings(nn.Module):
@@ -160,13 +157,46 @@ class _Layers(nn.Module):
         return x
 
 
-@torch.inference_mode()
-def encode(encoder: Encoder, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Vectors of several texts given as token ids: float32 [texts, hidden_size]."""
+def mean_vector(states: Tensor) -> Tensor:
+    """One vector of length 1 for a text. Source: Reimers and Gurevych, 2019, arXiv:1908.10084.
+
+    Args:
+        states: [tokens, hidden_size], the tokenizer's own tokens included.
+
+    Returns:
+        float32 [hidden_size].
+    """
+    return F.normalize(states.float().mean(dim=0), dim=-1)
+
+
+def token_vectors(states: Tensor) -> Tensor:
+    """A vector of length 1 for each token: [tokens, hidden_size] -> float32 [tokens, hidden_size]."""
+    return F.normalize(states.float(), dim=-1)
+
+
+def max_sim(query: Tensor, document: Tensor) -> Tensor:
+    """Late interaction: each token of the query finds the nearest one of the document; the mean of these cosines.
+
+    Source: Khattab and Zaharia, 2020, arXiv:2004.12832. They sum where we take the mean, so that the score of a long
+    query lies between -1 and 1 as that of a short one does.
+
+    Args:
+        query: `token_vectors` of the query, [query tokens, hidden_size].
+        document: `token_vectors` of the document, [document tokens, hidden_size].
+
+    Returns:
+        float32, without dimensions.
+    """
+    return (query @ document.T).amax(dim=1).mean().clamp(-1.0, 1.0)
+
+
+def encode(encoder: Encoder, texts: Sequence[Sequence[int]]) -> list[Tensor]:
+    """The last hidden states of several texts given as token ids, in one pass: of each [its tokens, hidden_size]."""
     width = max(map(len, texts))
     token_ids = torch.zeros(len(texts), width, dtype=torch.int64)
     present = torch.zeros(len(texts), width, dtype=torch.bool)
     for row, text in enumerate(texts):
         token_ids[row, : len(text)] = torch.tensor(text)
         present[row, : len(text)] = True
-    return encoder(token_ids, present)
+    states = encoder(token_ids, present)
+    return [states[row, : len(text)] for row, text in enumerate(texts)]

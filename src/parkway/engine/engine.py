@@ -9,8 +9,9 @@ from torch import Tensor
 from parkway.core.errors import InternalError, ParkwayError
 from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
+from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
 from parkway.engine.model import Decoder
-from parkway.engine.sampler import sample, top_logprobs
+from parkway.engine.sampler import biased, sample, top_logprobs
 from parkway.engine.scheduler import Scheduler, Share
 from parkway.engine.sequence import ChosenToken, Piece, Sequence
 
@@ -31,6 +32,9 @@ class Engine:
         self.steps = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.batch = 0  # sequences that took part in the latest step
+        self.first_token = Latencies(FIRST_TOKEN_S)  # from the queue to the first token
+        self.next_token = Latencies(NEXT_TOKEN_S)  # from one token to the next
 
     @property
     def waiting(self) -> int:
@@ -39,6 +43,12 @@ class Engine:
     @property
     def running(self) -> int:
         return self._scheduler.running
+
+    @property
+    def cache_use(self) -> float:
+        """The share of the cache's blocks that running sequences hold."""
+        pool = self._scheduler.pool
+        return 1 - pool.available / pool.blocks
 
     @property
     def preemptions(self) -> int:
@@ -57,6 +67,9 @@ class Engine:
 
     def add(self, sequences: Items[Sequence]) -> None:
         """Queue the sequences of one request; raises as `Scheduler.add` does."""
+        now = time.monotonic()
+        for sequence in sequences:
+            sequence.arrived_at = now
         self._scheduler.add(sequences)
 
     def cancel(self, sequences: Items[Sequence]) -> None:
@@ -69,10 +82,12 @@ class Engine:
         lost = self._scheduler.drop_lost(time.monotonic())
         outputs: Outputs = [(sequence, Piece(error=error)) for sequence, error in lost]
         shares = self._scheduler.schedule()
+        self.batch = len(shares)
         if not shares:
             return outputs
         logits, completed = self._run(shares)
-        tokens = sample(logits, [sequence.choice for sequence in completed])
+        choices = [sequence.choice for sequence in completed]
+        tokens = sample(biased(logits, choices), choices)
         sound = torch.isfinite(logits.amax(dim=-1)).tolist()
         for sequence, token, scores, is_sound in zip(completed, tokens, logits, sound, strict=True):
             piece = self._settle(sequence, token, scores) if is_sound else self._reject(sequence)
@@ -100,18 +115,45 @@ class Engine:
                 last_places.append(len(token_ids) - 1)
                 completed.append(sequence)
         hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention)
+        token = 0
         for share in shares:
+            if share.sequence.scoring:
+                self._score_prompt(share, hidden[token : token + share.count])
+            token += share.count
             if not share.sequence.decoding:
                 self.prompt_tokens += share.count
             self._scheduler.advance(share)
         return self._decoder.logits(hidden[last_places]).float(), completed
 
+    def _score_prompt(self, share: Share, hidden: Tensor) -> None:
+        """Note how likely each token of a prompt was behind those before it: `hidden` [count, hidden_size]."""
+        sequence = share.sequence
+        first = len(sequence.scored)
+        following = sequence.tokens[first + 1 : min(sequence.computed + share.count + 1, sequence.prompt_tokens)]
+        scores = self._decoder.logits(hidden[first - sequence.computed :][: len(following)]).float()
+        count = sequence.sampling.logprobs or 0
+        sequence.scored += [
+            ChosenToken(token, *top_logprobs(row, token, count)) for token, row in zip(following, scores, strict=True)
+        ]
+
     def _settle(self, sequence: Sequence, token: int, scores: Tensor) -> Piece:
         """Append the chosen token to its sequence."""
+        if sequence.max_tokens == 0:
+            return sequence.end_with_prompt()
         self.completion_tokens += 1
+        self._clock(sequence)
         count = sequence.sampling.logprobs
         logprob, likeliest = (0.0, []) if count is None else top_logprobs(scores, token, count)
         return sequence.accept(ChosenToken(token, logprob, likeliest))
+
+    def _clock(self, sequence: Sequence) -> None:
+        """Note how long its client waited for this token."""
+        now = time.monotonic()
+        if sequence.told_at is None:
+            self.first_token.observe(now - sequence.arrived_at)
+        else:
+            self.next_token.observe(now - sequence.told_at)
+        sequence.told_at = now
 
     def _reject(self, sequence: Sequence) -> Piece:
         """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""

@@ -11,6 +11,7 @@ from parkway.core.chat import ChatRequest, Message
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
 from parkway.engine import machine
+from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, KVCache
 from parkway.engine.chat_template import ChatTemplate
@@ -103,6 +104,8 @@ class Generator:
 
     def completion(self, request: CompletionRequest, prompts: Items[str | list[int]]) -> list[Sequence]:
         """The sequences of a completion request, `n` for each prompt in turn; raises as `chat` does."""
+        if request.max_tokens == 0 and not request.echo:
+            raise InvalidRequest("`max_tokens` is 0, which only makes sense with `echo: true`", param="max_tokens")
         tokenised = [
             self._checked(prompt) if isinstance(prompt, list) else self.tokenizer.encode(prompt, special=True)
             for prompt in prompts
@@ -110,10 +113,11 @@ class Generator:
         return self._sequences(
             tokenised,
             request,
-            max_tokens=request.max_tokens or 16,  # OpenAI's default for this route
+            max_tokens=16 if request.max_tokens is None else request.max_tokens,  # OpenAI's default for this route
             logprobs=request.logprobs,
             fresh=False,
             param="prompt",
+            scores_prompt=bool(request.echo) and request.logprobs is not None,
         )
 
     def _sequences(
@@ -125,6 +129,7 @@ class Generator:
         logprobs: int | None,
         fresh: bool,
         param: str,
+        scores_prompt: bool = False,
     ) -> list[Sequence]:
         count = request.n or 1
         if count > MAX_CHOICES:
@@ -146,6 +151,8 @@ class Generator:
                 tokenizer=self.tokenizer,
                 stops=stops,
                 fresh=fresh,
+                priority=request.priority or 0,
+                scores_prompt=scores_prompt,
             )
             for prompt in prompts
             for choice in range(count)
@@ -156,10 +163,30 @@ class Generator:
             "temperature": request.temperature,
             "top_p": request.top_p,
             "top_k": None if request.top_k is None else max(0, request.top_k),
+            "min_p": request.min_p,
             "seed": request.seed,
             "logprobs": logprobs,
         }
-        return replace(self.defaults, **{name: value for name, value in given.items() if value is not None})
+        biases = {
+            "logit_bias": self._logit_bias(request.logit_bias),
+            "presence_penalty": request.presence_penalty,
+            "frequency_penalty": request.frequency_penalty,
+            "repetition_penalty": request.repetition_penalty,
+        }
+        return replace(self.defaults, **_given(given), biases=replace(self.defaults.biases, **_given(biases)))
+
+    def _logit_bias(self, given: dict[str, float] | None) -> dict[int, float] | None:
+        if not given:
+            return None
+        wrong = next((token for token in given if not token.isascii() or not token.isdigit()), None)
+        wrong = wrong or next((token for token in given if int(token) >= self.tokenizer.size), None)
+        if wrong is not None:
+            raise InvalidRequest(
+                f"`logit_bias`: {wrong[:40]!r} is no token id of this model; they go from 0 to "
+                f"{self.tokenizer.size - 1}",
+                param="logit_bias",
+            )
+        return {int(token): bias for token, bias in given.items()}
 
     def _check_fit(self, prompt_tokens: int, max_tokens: int, param: str) -> None:
         if prompt_tokens < 1:
@@ -219,6 +246,11 @@ def _blocks(shape: ModelShape, dtype: torch.dtype, context: int, config: EngineC
     return blocks
 
 
+def _given(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that a request has."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
 def _stops(stop: str | list[str] | None) -> tuple[str, ...]:
     stops = (stop,) if isinstance(stop, str) else tuple(stop or ())
     if len(stops) > MAX_STOPS:
@@ -249,4 +281,6 @@ def _defaults(generation_config: dict[str, Any]) -> Sampling:
         temperature=0.0 if greedy else number("temperature", 1.0),
         top_p=number("top_p", 1.0),
         top_k=int(number("top_k", 0)),
+        min_p=number("min_p", 0.0),
+        biases=Biases(repetition_penalty=number("repetition_penalty", 1.0)),
     )

@@ -3,12 +3,13 @@
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from parkway.engine.embedder import Embedder
 from parkway.engine.engine import Engine
+from parkway.engine.latency import Latencies
 
 
 class Metrics(Collector):
@@ -33,12 +34,24 @@ class Metrics(Collector):
             yield self._counter("prompt_tokens", "Tokens of those texts.", source.tokens)
         else:
             yield self._gauge("running", "Answers in the making.", source.running)
+            yield self._gauge("batch", "Answers that took part in the latest pass.", source.batch)
+            yield self._gauge("cache_use", "Share of the cache that running answers hold, 0 to 1.", source.cache_use)
+            yield self._counter("cached_tokens", "Tokens of prompts that the cache had already.", source.cached_tokens)
+            yield self._counter("evictions", "Blocks of the cache given up for others.", source.evictions)
+            yield self._counter("preemptions", "Answers sent back to wait for want of room.", source.preemptions)
+            yield self._histogram("first_token_seconds", "From the queue to the first token.", source.first_token)
+            yield self._histogram("next_token_seconds", "From one token to the next.", source.next_token)
             yield self._counter("prompt_tokens", "Tokens of prompts that were read.", source.prompt_tokens)
             yield self._counter("completion_tokens", "Tokens that were chosen.", source.completion_tokens)
 
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"parkway_engine_{name}", text, labels=("model",))
         family.add_metric((self._model,), value)
+        return family
+
+    def _histogram(self, name: str, text: str, latencies: Latencies) -> Metric:
+        family = HistogramMetricFamily(f"parkway_engine_{name}", text, labels=("model",))
+        family.add_metric((self._model,), latencies.buckets(), latencies.sum_s)
         return family
 
     def _counter(self, name: str, text: str, value: float) -> Metric:

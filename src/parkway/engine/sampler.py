@@ -1,10 +1,12 @@
 """Choosing the next token of every sequence in a step, all at once."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+from parkway.engine.bias import Bias, Biases
 
 # Sorting a vocabulary of 150,000 costs far more than finding its best few; most nuclei fit into this many.
 _CANDIDATES = 1024
@@ -18,6 +20,8 @@ class Sampling:
         temperature: 0 takes the likeliest token always.
         top_p: choose among the fewest tokens that together have this probability; 1 is all.
         top_k: choose among this many likeliest tokens; 0 is all.
+        min_p: leave out tokens whose probability is less than this share of the likeliest one's.
+            Source: arXiv:2407.01082.
         seed: makes the choice repeatable; None draws a fresh one.
         logprobs: how many likeliest tokens to report beside the chosen one; None reports nothing.
     """
@@ -25,8 +29,10 @@ class Sampling:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    min_p: float = 0.0
     seed: int | None = None
     logprobs: int | None = None
+    biases: Biases = field(default_factory=Biases)
 
     def generator(self) -> torch.Generator:
         """The source of randomness of one sequence; no other sequence draws from it."""
@@ -40,10 +46,27 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """How a sequence chooses, and its own randomness."""
+    """How a sequence chooses, its own randomness, and what changes its scores."""
 
     sampling: Sampling
     generator: torch.Generator
+    bias: Bias | None = None
+
+    @classmethod
+    def of(cls, sampling: Sampling, prompt: Sequence[int]) -> "Choice":
+        """The choice of a sequence behind `prompt`."""
+        return cls(sampling, sampling.generator(), sampling.biases.start(prompt))
+
+
+def biased(logits: Tensor, choices: Sequence[Choice]) -> Tensor:
+    """The scores by which to choose: `logits` themselves, float32 [n, vocabulary], where nobody changes any."""
+    if all(choice.bias is None for choice in choices):
+        return logits
+    scores = logits.clone()
+    for row, choice in zip(scores, choices, strict=True):
+        if choice.bias is not None:
+            choice.bias.apply(row)
+    return scores
 
 
 def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
@@ -61,6 +84,9 @@ def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
     # Each row's best is moved to 0 first: dividing by a tiny temperature then cannot overflow to NaN.
     scores = logits[rows] - logits[rows].amax(dim=-1, keepdim=True)
     scores = scores / temperature.clamp_min(1e-5)
+    if any(choice.sampling.min_p for choice in chosen):
+        least = torch.tensor([choice.sampling.min_p for choice in chosen])[:, None].log()
+        scores = scores.masked_fill(scores < least, float("-inf"))
     uniform = torch.cat([torch.rand(1, generator=choice.generator) for choice in chosen])[:, None]
     narrow = [place for place, choice in enumerate(chosen) if _is_narrow(choice.sampling)]
     wide = [place for place in range(len(chosen)) if place not in set(narrow)]

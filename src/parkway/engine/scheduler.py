@@ -242,7 +242,7 @@ class Scheduler:
     def _next_key(self, sequence: Sequence) -> bytes | None:
         """The key of the next block to compute, if it will be whole and is not the end of all tokens."""
         index, rest = divmod(sequence.computed, BLOCK_TOKENS)
-        if rest or sequence.computed + BLOCK_TOKENS >= len(sequence.tokens):
+        if rest or sequence.scoring or sequence.computed + BLOCK_TOKENS >= len(sequence.tokens):
             return None
         return sequence.key(index)
 

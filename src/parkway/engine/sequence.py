@@ -52,10 +52,14 @@ class Sequence:
         computed: how many of `tokens` have their keys and values in the cache.
         priority: the lower, the more urgent.
         client: on whose account it runs, for fairness; empty where that is not known.
+        arrived_at: when it was queued, in seconds of `time.monotonic`.
+        told_at: when its latest token was chosen; None before the first.
         blocks: the blocks of the cache, in order, while the sequence runs.
         cached_tokens: of the prompt, found in the cache instead of computed.
         arrival: its place in the order of arrival.
         passed: how many that came later began before it.
+        scores_prompt: report the log probabilities of the prompt too.
+        scored: those, of all its tokens but the first, as far as they are computed.
         returned: it had begun and was sent back to wait, for want of room.
         cancelled: nobody waits for the answer any more. Set by the server's thread, read by the engine's.
     """
@@ -69,12 +73,16 @@ class Sequence:
     fresh: bool = True
     priority: int = 0
     client: str = ""
+    arrived_at: float = 0.0
+    told_at: float | None = None
     computed: int = 0
     blocks: list[int] = field(default_factory=list[int])
     cached_tokens: int = 0
     arrival: int = 0
     passed: int = 0
     returned: bool = False
+    scores_prompt: bool = False
+    scored: list[ChosenToken] = field(default_factory=list[ChosenToken])
     cancelled: bool = False
     choice: Choice = field(init=False)
     prompt_tokens: int = field(init=False)
@@ -86,7 +94,7 @@ class Sequence:
     _unreleased: deque[tuple[int, int, ChosenToken]] = field(default_factory=deque, init=False)
 
     def __post_init__(self) -> None:
-        self.choice = Choice(self.sampling, self.sampling.generator())
+        self.choice = Choice.of(self.sampling, self.tokens)
         self.prompt_tokens = len(self.tokens)
         self._detokenizer = Detokenizer(self.tokenizer, fresh=self.fresh)
         self._matcher = StopMatcher(self.stops)
@@ -105,6 +113,15 @@ class Sequence:
     def completion_tokens(self) -> int:
         return len(self.tokens) - self.prompt_tokens
 
+    @property
+    def scoring(self) -> bool:
+        """Every token of the prompt has to be run: what was computed before would leave its scores out."""
+        return self.scores_prompt and len(self.scored) < self.prompt_tokens - 1
+
+    def end_with_prompt(self) -> Piece:
+        """The end of an answer that is to have no tokens."""
+        return Piece(ending="length")
+
     def span(self, count: int) -> Span:
         """The next `count` tokens, for attention."""
         return Span(self.blocks, self.computed, count)
@@ -120,6 +137,8 @@ class Sequence:
     def accept(self, chosen: ChosenToken) -> Piece:
         """Append the chosen token; returns the text that is now certain, and the ending if this was the last."""
         self.tokens.append(chosen.token_id)
+        if self.choice.bias is not None:
+            self.choice.bias.chosen(chosen.token_id)
         if chosen.token_id in self.tokenizer.eos_ids:
             return self._release(self._matcher.finish(), "stop")
         text = self._detokenizer.feed(chosen.token_id)

@@ -52,7 +52,7 @@ TOKEN_VARIABLE = "PARKWAY_ENGINE_TOKEN"  # noqa: S105 - the name of a variable, 
 _SMALL_MATRIX = 1 << 19
 """Elements. Measured with 2 threads: at 384 x 1024 no gain even on an idle machine, at 512 x 1536 half the time."""
 
-_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings")
+_PATHS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/rerank")
 
 
 def run(config: EngineConfig) -> None:

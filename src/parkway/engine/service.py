@@ -15,6 +15,7 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.embeddings import Embedding, EmbeddingList, EmbeddingRequest
 from parkway.core.errors import InvalidRequest, ModelNotFound, ParkwayError, UnsupportedField, nearest
 from parkway.core.prompts import prompts_of
+from parkway.core.rerank import RerankDocument, RerankList, RerankRequest, RerankResult
 from parkway.core.usage import Usage
 from parkway.engine.answer import Answer, usage_of
 from parkway.engine.call import Call
@@ -96,6 +97,7 @@ class TextService:
             logprobs=request.logprobs,
             usage_asked=_usage_asked(request.stream, request.stream_options),
             tokenizer=self._generator.tokenizer,
+            prompts=sequences if request.echo else (),
         )
         await self._answer(call, answer, sequences, prompts=len(prompts), stream=bool(request.stream))
 
@@ -103,6 +105,8 @@ class TextService:
         self, call: Call, answer: Answer, sequences: list[Sequence], *, prompts: int, stream: bool
     ) -> None:
         """Generate and send, event by event or whole."""
+        for sequence in sequences:
+            sequence.client = call.client
         pieces: list[list[Piece]] = [[] for _ in sequences]
         # The stream begins with the first piece: what fails before it can still be answered with a status of its own.
         opening = answer.opening()
@@ -136,13 +140,13 @@ class TextService:
 
 
 class EmbeddingService:
-    """Serves embeddings."""
+    """Serves embeddings, and ranks documents by them."""
 
     def __init__(self, embedder: Embedder, name: str) -> None:
         self._embedder = embedder
         self._name = name
         self.metrics = Metrics(embedder, name)
-        self.operations: Mapping[str, Operate] = {"/v1/embeddings": self.embeddings}
+        self.operations: Mapping[str, Operate] = {"/v1/embeddings": self.embeddings, "/v1/rerank": self.rerank}
 
     async def embeddings(self, call: Call) -> None:
         request = wire.decode(call.body, EmbeddingRequest)
@@ -159,6 +163,28 @@ class EmbeddingService:
         # Thousands of numbers a text: writing them down takes long enough to hold up everybody's streams.
         await call.encoded(await asyncio.to_thread(self._write, vectors, usage, as_base64=as_base64))
 
+    async def rerank(self, call: Call) -> None:
+        request = wire.decode(call.body, RerankRequest)
+        _check_model(request.model, self._name)
+        refuse_unsupported(request, wire.fields_of(call.body))
+        texts, longest = request.texts(), request.max_tokens_per_doc
+        query = await asyncio.to_thread(self._embedder.tokenise_query, request.query)
+        documents = await asyncio.to_thread(self._embedder.tokenise_documents, texts, longest)
+        scores = await self._embedder.rank(query, documents)
+        # The sort is stable, reversed too: documents with equal scores stay in the order of the request.
+        best = sorted(range(len(scores)), key=scores.__getitem__, reverse=True)[: request.top_n]
+        results = [
+            RerankResult(
+                index=index,
+                relevance_score=scores[index],
+                document=RerankDocument(text=texts[index]) if request.return_documents else None,
+            )
+            for index in best
+        ]
+        usage = Usage.of(len(query) + sum(map(len, documents)))
+        answer = RerankList(id=f"rerank-{call.request_id}", model=self._name, results=results, usage=usage)
+        await call.encoded(await asyncio.to_thread(wire.encode, answer))
+
     def _write(self, vectors: list[torch.Tensor], usage: Usage, *, as_base64: bool) -> bytes:
         data = [
             Embedding(index=index, embedding=_base64(vector) if as_base64 else vector.tolist())
@@ -170,7 +196,7 @@ class EmbeddingService:
         await self._embedder.embed(self._embedder.tokenise(["warm"]))
 
     def abort(self, error: ParkwayError) -> None:
-        """Nothing: the texts at hand take less time than telling their clients otherwise would."""
+        self._embedder.abort(error)
 
     async def close(self) -> None:
         await self._embedder.close()

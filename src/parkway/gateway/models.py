@@ -1,4 +1,4 @@
-"""The routes that models are asked through: chat, completions, embeddings."""
+"""The routes that models are asked through: chat, completions, embeddings, rerank."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from parkway.core.chat import ChatChunk, ChatCompletion, ChatRequest
 from parkway.core.completions import Completion, CompletionRequest
 from parkway.core.embeddings import EmbeddingList, EmbeddingRequest
 from parkway.core.models import Model, ModelList
+from parkway.core.rerank import RerankList, RerankRequest
 from parkway.feedback.scores import Feedback, FeedbackRequest
 from parkway.gateway.own import Deleted, Health
 
@@ -71,6 +72,10 @@ OPERATIONS = (
     Operation(
         method="post", path="/v1/embeddings", summary="Embed texts", body=EmbeddingRequest,
         answer=EmbeddingList, failures=_MODEL_FAILURES,
+    ),
+    Operation(
+        method="post", path="/v1/rerank", summary="Sort documents by how well they fit a query", body=RerankRequest,
+        answer=RerankList, failures=_MODEL_FAILURES,
     ),
     Operation(method="get", path="/v1/models", summary="List the models", answer=ModelList),
     Operation(method="get", path="/v1/models/{model}", summary="Show a model", answer=Model, failures=(404,)),

@@ -7,6 +7,7 @@ from collections.abc import Sized
 from parkway.core.chat import ChatRequest
 from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import InvalidRequest, UnsupportedField
+from parkway.core.rerank import RerankRequest
 from parkway.core.wire import decode
 from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.exchange import Exchange, Request
@@ -36,6 +37,9 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
     """
     if isinstance(request, EmbeddingRequest):
         _at_most("input", request.input, bounds.max_inputs, "bounds.max_inputs")
+        return
+    if isinstance(request, RerankRequest):
+        _at_most("documents", request.documents, bounds.max_documents, "bounds.max_documents")
         return
     if request.n is not None and request.n > bounds.max_choices:
         raise InvalidRequest(

@@ -15,4 +15,6 @@ class Bounds(Section):
     max_stop_strings: PositiveInt = 16
     max_inputs: PositiveInt = 2048
     """The most texts in one embeddings request, as at OpenAI."""
+    max_documents: PositiveInt = 1000
+    """The most documents in one rerank request."""
     max_answer_bytes: PositiveInt = 64 * 1024 * 1024

@@ -12,10 +12,11 @@ from parkway.core.chat import ChatRequest, Message
 from parkway.core.completions import CompletionRequest
 from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
+from parkway.core.rerank import RerankRequest
 from parkway.policy.keys import Caller
 from parkway.router.router import Reply
 
-Request = ChatRequest | CompletionRequest | EmbeddingRequest
+Request = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 Headers = list[tuple[bytes, bytes]]
 
 
@@ -25,6 +26,7 @@ class Surface(StrEnum):
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
+    RERANK = "rerank"
 
     @property
     def path(self) -> str:
@@ -40,6 +42,7 @@ _REQUEST_TYPES: dict[Surface, type[Request]] = {
     Surface.CHAT: ChatRequest,
     Surface.COMPLETIONS: CompletionRequest,
     Surface.EMBEDDINGS: EmbeddingRequest,
+    Surface.RERANK: RerankRequest,
 }
 
 
@@ -97,7 +100,7 @@ class Exchange:
 
     @property
     def stream(self) -> bool:
-        return not isinstance(self.request, EmbeddingRequest | None) and bool(self.request.stream)
+        return isinstance(self.request, ChatRequest | CompletionRequest) and bool(self.request.stream)
 
     @property
     def conversation_id(self) -> str | None:

@@ -34,6 +34,7 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
             request_id=exchange.request_id,
             deadline=exchange.deadline,
             traceparent=exchange.traceparent,
+            client=exchange.known_caller.key_id,
         )
         exchange.reply = reply = await parts.router.open(call)
         if reply.status < 400:

@@ -18,6 +18,7 @@ class Call:
         body: A JSON object; its `model` is `model`.
         deadline: When the whole answer must have arrived, in seconds of `time.monotonic`.
         traceparent: The W3C trace context to hand on.
+        client: On whose account the call is. Parkway's own engines are told, for fairness; nobody else is.
     """
 
     model: str
@@ -26,6 +27,7 @@ class Call:
     request_id: str
     deadline: float
     traceparent: str | None = None
+    client: str | None = None
 
     def body_for(self, upstream_model: str) -> bytes:
         """The body as an endpoint that calls the model `upstream_model` expects it; other fields keep their bytes.

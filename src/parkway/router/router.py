@@ -150,6 +150,8 @@ class Router:
         headers["x-request-id"] = call.request_id
         if call.traceparent is not None:
             headers["traceparent"] = call.traceparent
+        if call.client is not None and candidate.endpoint.source == "local":
+            headers["x-parkway-client"] = call.client
         try:
             return await session.request(
                 "POST",
