@@ -14,7 +14,11 @@ from parkway.core.errors import ParkwayError
 COMMANDS: Mapping[str, str] = {
     "up": "Start Parkway: gateway, worker and an engine for each local model.",
     "chat": "Talk to a model, once or back and forth.",
-    "models": "List the models and where each is served.",
+    "pull": "Get a model from Hugging Face.",
+    "list": "List the models on this machine.",
+    "show": "Show what is known of a local model.",
+    "rm": "Delete a pulled model.",
+    "models": "List the models of Parkway and where each is served.",
     "stats": "Show latency, throughput, errors and scores of each model.",
     "key": "Create, list, show and revoke API keys.",
     "train": "Train a built-in model.",

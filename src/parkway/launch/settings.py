@@ -20,6 +20,7 @@ from parkway.pipeline.bounds import Bounds
 from parkway.policy.limits import LimitsConfig
 from parkway.router.config import RouterConfig
 from parkway.store.config import StoreConfig
+from parkway.store.models import pulled_directory
 
 FILE_NAME = "parkway.yaml"
 BUILT_IN = ("park-mini", "park-embed")
@@ -33,7 +34,7 @@ class EndpointConfig(Section):
     """One place that serves a model: a directory on this machine, or the URL of an OpenAI-compatible server.
 
     Attributes:
-        path: A model directory, or the name of a built-in model. Parkway runs an engine for it.
+        path: A model directory, or the name of a built-in or a pulled model. Parkway runs an engine for it.
         url: What an OpenAI client takes as its base URL. Without a path in it, `/v1` is added.
         model: The name under which the server at `url` knows the model; by default the name that clients use.
         api_key_env: The environment variable that holds the key for `url`.
@@ -175,7 +176,7 @@ class Settings(Section):
         def anchor(place: EndpointConfig) -> dict[str, Any]:
             if place.path is None or place.path in BUILT_IN:
                 return {}
-            return {"path": str(folder / Path(place.path).expanduser())}
+            return {"path": str(pulled_directory(place.path) or folder / Path(place.path).expanduser())}
 
         models = {
             name: model.model_copy(
