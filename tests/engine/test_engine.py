@@ -338,14 +338,6 @@ def test_values_out_of_range_are_refused_by_name(generator: Generator, fields: d
     assert caught.value.param == param
 
 
-def test_tool_messages_are_refused_rather_than_dropped(generator: Generator) -> None:
-    with pytest.raises(UnsupportedField):
-        generator.chat(ChatRequest(model="m", messages=[Message(role="tool", content="42", tool_call_id="1")]))
-    calls = [Message(role="assistant", tool_calls=[{"id": "1"}])]
-    with pytest.raises(UnsupportedField):
-        generator.chat(ChatRequest(model="m", messages=calls))
-
-
 def test_token_ids_that_do_not_exist_are_refused(generator: Generator) -> None:
     with pytest.raises(InvalidRequest, match="999 is no token id"):
         generator.completion(CompletionRequest(model="m"), [[1, 999]])

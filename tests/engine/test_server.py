@@ -4,6 +4,7 @@ import asyncio
 import base64
 import json
 import os
+import re
 import signal
 import struct
 import sys
@@ -175,7 +176,8 @@ async def test_the_callers_request_id_is_taken_over_if_it_is_sane(http: aiohttp.
         ({"model": "tinny", "messages": HELLO}, 404, "model_not_found", "model"),
         ({"messages": HELLO, "model": "tiny", "temperature": 9}, 400, "invalid_request", "temperature"),
         ({"messages": HELLO, "model": "tiny", "temperatur": 1}, 400, "invalid_request", "temperatur"),
-        ({"messages": HELLO, "model": "tiny", "tools": [{}]}, 400, "unsupported_field", "tools"),
+        ({"messages": HELLO, "model": "tiny", "tools": [{}]}, 400, "invalid_request", "tools.0"),
+        ({"messages": HELLO, "model": "tiny", "knowledge": ["x"]}, 400, "unsupported_field", "knowledge"),
         ({"messages": HELLO, "model": "tiny", "max_tokens": 5000}, 400, "context_length_exceeded", "messages"),
         ({"messages": HELLO, "model": "tiny", "stream_options": {}}, 400, "invalid_request", "stream_options"),
         ({"messages": HELLO, "model": "tiny", "n": 99}, 400, "invalid_request", "n"),
@@ -605,3 +607,149 @@ async def test_the_scheduler_is_measured(client: openai.AsyncOpenAI, http: aioht
     assert await metric(http, "next_token_seconds_count") == 9
     assert await metric(http, "preemptions_total") == await metric(http, "evictions_total") == 0
     assert await metric(http, "cache_use") == 0
+
+
+@pytest.fixture
+async def roomy(tmp_path: Path) -> AsyncIterator[openai.AsyncOpenAI]:
+    """A model whose context has room for tools, at one token a byte."""
+    config = {"model_type": "llama", "max_position_embeddings": 4096}
+    async with (
+        running(write_directory(tmp_path / "tiny", config)) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        yield client
+
+
+PLACE = {
+    "type": "object",
+    "properties": {"city": {"enum": ["Rome", "Oslo"]}, "days": {"type": "integer", "minimum": 1, "maximum": 7}},
+    "required": ["city", "days"],
+    "additionalProperties": False,
+}
+WEATHER: Any = {"type": "function", "function": {"name": "weather", "description": "Looks.", "parameters": PLACE}}
+CLOCK: Any = {"type": "function", "function": {"name": "clock"}}
+
+
+async def test_an_answer_follows_its_schema(client: openai.AsyncOpenAI) -> None:
+    form: Any = {"type": "json_schema", "json_schema": {"name": "place", "schema": PLACE, "strict": True}}
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "response_format": form, "max_tokens": 100}
+    answers = await asyncio.gather(*(client.chat.completions.create(**asked, seed=seed) for seed in range(6)))
+    for answer in answers:
+        assert answer.choices[0].finish_reason == "stop"
+        place = json.loads(answer.choices[0].message.content or "")
+        assert place["city"] in ("Rome", "Oslo")
+        assert 1 <= place["days"] <= 7
+    stream = await client.chat.completions.create(**asked, seed=3, stream=True)
+    text = "".join([chunk.choices[0].delta.content or "" async for chunk in stream if chunk.choices])
+    assert text == answers[3].choices[0].message.content
+
+
+@pytest.mark.parametrize(
+    ("outputs", "expected"),
+    [
+        ({"regex": "[ab]{3}-[0-9]{2}"}, r"[ab]{3}-[0-9]{2}"),
+        ({"choice": ["yes", "no"]}, "yes|no"),
+        ({"grammar": 'start: "x" /[0-9]/ "y"'}, "x[0-9]y"),
+        ({"json": {"type": "boolean"}}, "true|false"),
+    ],
+)
+async def test_other_forms_of_an_answer(client: openai.AsyncOpenAI, outputs: dict[str, Any], expected: str) -> None:
+    extra = {"structured_outputs": outputs}
+    chat = await client.chat.completions.create(model="tiny", messages=HELLO, max_tokens=50, extra_body=extra)  # pyright: ignore
+    plain = await client.completions.create(model="tiny", prompt="x", max_tokens=50, extra_body=extra)
+    assert re.fullmatch(expected, chat.choices[0].message.content or "")
+    assert re.fullmatch(expected, plain.choices[0].text)
+
+
+async def test_json_that_is_cut_off_says_so(client: openai.AsyncOpenAI) -> None:
+    answer = await client.chat.completions.create(
+        model="tiny",
+        messages=HELLO,
+        response_format={"type": "json_object"},
+        max_tokens=1,  # pyright: ignore
+    )
+    assert answer.choices[0].finish_reason == "length"
+
+
+@pytest.mark.parametrize(
+    ("fields", "param"),
+    [
+        ({"response_format": {"type": "xml"}}, "response_format"),
+        ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {"type": "string"}}}}},
+            "response_format",
+        ),
+        ({"structured_outputs": {}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+        ({"structured_outputs": {"regex": "("}}, "structured_outputs"),
+        ({"tools": [CLOCK], "structured_outputs": {"regex": "a"}}, "structured_outputs"),
+        (
+            {"tools": [{"type": "function", "function": {"name": "f", "parameters": {"type": "objekt"}}}]},
+            "tools.0.function.parameters",
+        ),
+    ],
+)
+async def test_forms_that_cannot_be_enforced_are_refused(
+    http: aiohttp.ClientSession, fields: dict[str, Any], param: str
+) -> None:
+    async with http.post("/v1/chat/completions", json={"model": "tiny", "messages": HELLO, **fields}) as response:
+        assert response.status == 400
+        error = (await response.json())["error"]
+    assert error["param"] == param
+    assert error["message"]
+
+
+@pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "weather"}}])
+async def test_a_call_that_must_be_made_is_made_and_valid(roomy: openai.AsyncOpenAI, choice: Any) -> None:
+    asked: dict[str, Any] = {
+        "model": "tiny",
+        "messages": HELLO,
+        "tools": [WEATHER, CLOCK],
+        "tool_choice": choice,
+        "parallel_tool_calls": False,
+        "max_tokens": 240,
+    }
+    for seed in range(4):
+        whole = (await roomy.chat.completions.create(**asked, seed=seed)).choices[0]
+        assert whole.finish_reason == "tool_calls"
+        assert whole.message.content is None
+        [call] = whole.message.tool_calls or []
+        assert call.type == "function"
+        assert call.function.name in ("weather", "clock") if choice == "required" else "weather"
+        if call.function.name == "weather":
+            assert json.loads(call.function.arguments)["city"] in ("Rome", "Oslo")
+
+        name, arguments, reasons = "", "", []
+        stream = await roomy.chat.completions.create(**asked, seed=seed, stream=True)
+        async for chunk in stream:
+            delta = chunk.choices[0].delta
+            assert not delta.content
+            for part in delta.tool_calls or []:
+                assert part.index == 0
+                name += (part.function and part.function.name) or ""
+                arguments += (part.function and part.function.arguments) or ""
+            reasons.append(chunk.choices[0].finish_reason)
+        assert (name, arguments) == (call.function.name, call.function.arguments)
+        assert reasons[-1] == "tool_calls"
+        assert not any(reasons[:-1])
+
+
+async def test_a_call_that_is_cut_off_is_not_reported_as_one(roomy: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "tools": [WEATHER], "tool_choice": "required"}
+    answer = (await roomy.chat.completions.create(**asked, max_tokens=30)).choices[0]
+    assert answer.finish_reason == "length"
+    assert not answer.message.tool_calls
+    stream = await roomy.chat.completions.create(**asked, max_tokens=30, stream=True)
+    assert [chunk.choices[0].finish_reason async for chunk in stream][-1] == "length"
+
+
+async def test_a_conversation_with_calls_goes_on(roomy: openai.AsyncOpenAI) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
+    messages: Any = [
+        *HELLO,
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "noon"},
+    ]
+    answer = await roomy.chat.completions.create(model="tiny", messages=messages, tools=[CLOCK], max_tokens=5)
+    assert answer.choices[0].finish_reason == "length"

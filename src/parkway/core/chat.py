@@ -64,11 +64,20 @@ class StreamOptions(msgspec.Struct, kw_only=True, omit_defaults=True):
     include_obfuscation: bool = False
 
 
+class StructuredOutputs(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """The form of an answer beyond OpenAI's `response_format`, as vLLM has it; exactly one of the fields is given."""
+
+    json: dict[str, Any] | bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
+
+
 class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A chat request.
 
     Beside OpenAI's fields: `conversation` and `knowledge`, which are Parkway's own, and `top_k`, `min_p`,
-    `repetition_penalty` and `priority` (the lower, the more urgent), as other engines have them.
+    `repetition_penalty`, `structured_outputs` and `priority` (the lower, the more urgent), as other engines have them.
     """
 
     model: str
@@ -92,8 +101,10 @@ class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     min_p: Probability | None = None
     priority: Priority | None = None
     response_format: dict[str, Any] | None = None
+    structured_outputs: StructuredOutputs | None = None
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     user: str | None = None
     conversation: str | None = None
     knowledge: list[str] | None = None
@@ -175,14 +186,11 @@ class ChatChunk(msgspec.Struct, kw_only=True):
 # Fields that change nothing in the tokens of an answer: accepted and not needed.
 HARMLESS = frozenset({
     "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key", "prompt_cache_retention",
-    "parallel_tool_calls", "user",
+    "user",
 })  # fmt: skip
 
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     # field -> values under which it does nothing, and which are therefore accepted
-    "response_format": (None, {"type": "text"}),
-    "tools": (None, []),
-    "tool_choice": (None, "none", "auto"),
     "knowledge": (None, []),
     "conversation": (None,),
     "best_of": (None, 1),

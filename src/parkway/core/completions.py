@@ -16,6 +16,7 @@ from parkway.core.chat import (
     RepetitionPenalty,
     Seed,
     StreamOptions,
+    StructuredOutputs,
     Temperature,
 )
 from parkway.core.prompts import Prompts
@@ -46,6 +47,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     repetition_penalty: RepetitionPenalty | None = None
     min_p: Probability | None = None
     priority: Priority | None = None
+    structured_outputs: StructuredOutputs | None = None
     user: str | None = None
 
 

@@ -1,7 +1,8 @@
 """Answers of /v1/chat/completions."""
 
 from collections.abc import Sequence as Items
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from msgspec import UNSET
 
@@ -13,6 +14,7 @@ from parkway.core.chat import (
     ChoiceLogprobs,
     ChunkChoice,
     Delta,
+    FinishReason,
     TokenLogprob,
     TopLogprob,
 )
@@ -20,6 +22,8 @@ from parkway.core.usage import Usage
 from parkway.engine.answer import chosen_of, text_of, token_bytes
 from parkway.engine.sequence import ChosenToken, Piece
 from parkway.engine.tokenizer import Tokenizer
+from parkway.engine.tool_parser import CallDelta, ToolParser
+from parkway.engine.tools import CallFormat
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,7 @@ class ChatAnswer:
         choices: how many there will be.
         logprobs: the client asked for log probabilities.
         usage_asked: streamed chunks have a `usage`, null in all but the last.
+        form: how calls of tools are written; None where none can be among the answer.
     """
 
     id: str
@@ -40,6 +45,8 @@ class ChatAnswer:
     logprobs: bool
     usage_asked: bool
     tokenizer: Tokenizer
+    form: CallFormat | None = None
+    _parsers: dict[int, ToolParser] = field(default_factory=dict[int, ToolParser])
 
     def opening(self) -> list[ChatChunk]:
         return [
@@ -50,9 +57,14 @@ class ChatAnswer:
     def event(self, index: int, piece: Piece) -> ChatChunk | None:
         if not (piece.text or piece.chosen or piece.last):
             return None
-        delta = Delta(content=piece.text) if piece.text or piece.chosen else Delta()
         logprobs = self._logprobs(piece.chosen) if piece.chosen else None
-        return self._chunk([ChunkChoice(index=index, delta=delta, finish_reason=piece.ending, logprobs=logprobs)])
+        parts, reason = self._read(index, [piece])
+        text = "".join(part for part in parts if isinstance(part, str))
+        calls = [_streamed(part) for part in parts if isinstance(part, CallDelta)]
+        if not (text or calls or logprobs or reason):
+            return None
+        delta = Delta(content=text if text or (logprobs and not calls) else None, tool_calls=calls or None)
+        return self._chunk([ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs)])
 
     def closing(self, usage: Usage) -> ChatChunk:
         return self._chunk([], usage)
@@ -63,16 +75,33 @@ class ChatAnswer:
             created=self.created,
             model=self.model,
             usage=usage,
-            choices=[
-                Choice(
-                    index=index,
-                    message=AnswerMessage(content=text_of(each)),
-                    finish_reason=each[-1].ending,
-                    logprobs=self._logprobs(chosen_of(each)) if self.logprobs else None,
-                )
-                for index, each in enumerate(pieces)
-            ],
+            choices=[self._choice(index, each) for index, each in enumerate(pieces)],
         )
+
+    def _choice(self, index: int, pieces: Items[Piece]) -> Choice:
+        parts, reason = self._read(index, pieces)
+        text = "".join(part for part in parts if isinstance(part, str))
+        # One that was cut off has been announced to a stream's client; here there is no need to.
+        count = self._parsers[index].calls if index in self._parsers else 0
+        calls = [_whole(parts, call) for call in range(count)]
+        return Choice(
+            index=index,
+            message=AnswerMessage(content=None if calls and not text else text, tool_calls=calls or UNSET),
+            finish_reason=reason,
+            logprobs=self._logprobs(chosen_of(pieces)) if self.logprobs else None,
+        )
+
+    def _read(self, index: int, pieces: Items[Piece]) -> tuple[list[str | CallDelta], FinishReason | None]:
+        """The text and the calls in `pieces`, and why the answer ended if it did."""
+        text, ending = text_of(pieces), pieces[-1].ending
+        if self.form is None:
+            return [text], ending
+        parser = self._parsers.setdefault(index, ToolParser(self.form))
+        parts = parser.feed(text)
+        if ending is None:
+            return parts, None
+        parts.append(parser.finish())
+        return parts, "tool_calls" if ending == "stop" and parser.calls and not parser.open else ending
 
     def _chunk(self, choices: list[ChunkChoice], usage: Usage | None = None) -> ChatChunk:
         return ChatChunk(
@@ -100,3 +129,21 @@ class ChatAnswer:
                 for token_id, logprob in chosen.likeliest
             ],
         )
+
+
+def _streamed(part: CallDelta) -> dict[str, Any]:
+    """A part of a call in a chunk: who is called stands in the first part alone."""
+    if part.name is None:
+        return {"index": part.index, "function": {"arguments": part.arguments}}
+    return {
+        "index": part.index,
+        "id": part.id,
+        "type": "function",
+        "function": {"name": part.name, "arguments": part.arguments},
+    }
+
+
+def _whole(parts: Items[str | CallDelta], index: int) -> dict[str, Any]:
+    own = [part for part in parts if isinstance(part, CallDelta) and part.index == index]
+    arguments = "".join(part.arguments for part in own)
+    return {"id": own[0].id, "type": "function", "function": {"name": own[0].name, "arguments": arguments}}

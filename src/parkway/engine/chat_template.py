@@ -21,6 +21,7 @@ from jinja2.visitor import NodeTransformer
 
 from parkway.core.errors import InvalidRequest, ModelFilesError
 from parkway.engine.directory import ModelDirectory
+from parkway.engine.tools import HERMES, LLAMA, CallFormat
 
 TIME_LIMIT_S = 2.0
 SIZE_LIMIT = 8 << 20  # characters, of the result and of any string on the way to it
@@ -41,6 +42,7 @@ class ChatTemplate:
     """
 
     def __init__(self, source: str, named_tokens: Mapping[str, str]) -> None:
+        self._source = source
         self._named_tokens = dict(named_tokens)
         try:
             self._template = _Sandbox().from_string(source)
@@ -61,7 +63,20 @@ class ChatTemplate:
             given = {item.get("name"): item.get("template") for item in given}.get("default")
         return cls(given, named_tokens) if isinstance(given, str) else None
 
-    def render(self, messages: Sequence[Mapping[str, Any]], *, time_limit_s: float = TIME_LIMIT_S) -> str:
+    @property
+    def call_format(self) -> CallFormat | None:
+        """How the model writes calls of tools; None where the template knows no tools."""
+        if HERMES.begin in self._source:
+            return HERMES
+        return LLAMA if "tools" in self._source and '"parameters"' in self._source else None
+
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        time_limit_s: float = TIME_LIMIT_S,
+    ) -> str:
         """The prompt for `messages`, up to where the answer begins.
 
         Raises:
@@ -71,7 +86,7 @@ class ChatTemplate:
             **self._named_tokens,
             "messages": messages,
             "add_generation_prompt": True,
-            "tools": None,
+            "tools": tools,
             "documents": None,
             _TICK: partial(_tick, time.monotonic() + time_limit_s, time_limit_s),
         }

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence as Items
+from concurrent.futures import Future
 
 import torch
 from torch import Tensor
@@ -65,6 +66,11 @@ class Engine:
         """Blocks that were taken from what might have been found again."""
         return self._scheduler.pool.evictions
 
+    @property
+    def vocab_size(self) -> int:
+        """The width of the model's scores."""
+        return self._decoder.shape.vocab_size
+
     def add(self, sequences: Items[Sequence]) -> None:
         """Queue the sequences of one request; raises as `Scheduler.add` does."""
         now = time.monotonic()
@@ -85,17 +91,27 @@ class Engine:
         self.batch = len(shares)
         if not shares:
             return outputs
+        guided = [share.sequence for share in shares if share.completes and share.sequence.guide is not None]
+        allowed = self._begin_masks(guided)
         logits, completed = self._run(shares)
         choices = [sequence.choice for sequence in completed]
-        tokens = sample(biased(logits, choices), choices)
+        scores = biased(logits, choices)
+        if allowed is not None:
+            scores = scores.masked_fill(_hidden(allowed.result(), guided, completed), float("-inf"))
+        tokens = sample(scores, choices)
         sound = torch.isfinite(logits.amax(dim=-1)).tolist()
-        for sequence, token, scores, is_sound in zip(completed, tokens, logits, sound, strict=True):
-            piece = self._settle(sequence, token, scores) if is_sound else self._reject(sequence)
+        for sequence, token, raw, is_sound in zip(completed, tokens, logits, sound, strict=True):
+            piece = self._settle(sequence, token, raw) if is_sound else self._reject(sequence)
             if piece.last:
                 self._scheduler.remove(sequence)
             outputs.append((sequence, piece))
         self.steps += 1
         return outputs
+
+    def _begin_masks(self, guided: list[Sequence]) -> "Future[Tensor] | None":
+        """Find out which tokens may come next where not every one may, while the model runs."""
+        guides = [sequence.guide for sequence in guided if sequence.guide is not None]
+        return guides[0].masks.begin(guides) if guides else None
 
     def abort(self, error: ParkwayError) -> Outputs:
         """End everything that waits or runs with `error`."""
@@ -140,6 +156,8 @@ class Engine:
         """Append the chosen token to its sequence."""
         if sequence.max_tokens == 0:
             return sequence.end_with_prompt()
+        if sequence.guide is not None and sequence.guide.error is not None:
+            return Piece(error=sequence.guide.error)
         self.completion_tokens += 1
         self._clock(sequence)
         count = sequence.sampling.logprobs
@@ -159,3 +177,11 @@ class Engine:
         """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""
         self._cache.wipe(self._scheduler.spoil(sequence))
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
+
+
+def _hidden(allowed: Tensor, guided: list[Sequence], completed: list[Sequence]) -> Tensor:
+    """The tokens that must not come next: bool [completed, vocabulary], of `allowed` [guided, vocabulary]."""
+    hidden = torch.zeros(len(completed), allowed.shape[1], dtype=torch.bool)
+    rows = {sequence: row for row, sequence in enumerate(completed)}
+    hidden[[rows[sequence] for sequence in guided]] = ~allowed
+    return hidden

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
 
-from parkway.core.chat import ChatRequest, Message
+from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
-from parkway.engine import machine
+from parkway.engine import machine, tools
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, KVCache
@@ -18,11 +19,15 @@ from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
+from parkway.engine.grammar import GrammarCompiler
+from parkway.engine.guide import Guide
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
 from parkway.engine.shape import ModelShape
+from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
+from parkway.engine.tools import HERMES, CallFormat, ToolUse
 from parkway.engine.weights import choose_dtype, load_decoder
 
 MAX_CHOICES = 8
@@ -91,15 +96,22 @@ class Generator:
                 "this model has no chat template; use /v1/completions, or add chat_template.jinja to its directory",
                 param="messages",
             )
-        messages = [self._message(message) for message in request.messages]
-        prompt = self.tokenizer.encode(self.template.render(messages), special=False)
+        use = ToolUse.of(request)
+        structure = self._structure(request, use)
+        prompt = self.tokenizer.encode(self._render(self.template, request, use), special=False)
         limit = request.answer_limit
         room = min(self.answer_tokens, max(1, self.context - len(prompt)))
         logprobs = (request.top_logprobs or 0) if request.logprobs else None
         if request.top_logprobs is not None and not request.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
         return self._sequences(
-            [prompt], request, max_tokens=limit or room, logprobs=logprobs, fresh=True, param="messages"
+            [prompt],
+            request,
+            max_tokens=limit or room,
+            logprobs=logprobs,
+            fresh=True,
+            param="messages",
+            structure=structure,
         )
 
     def completion(self, request: CompletionRequest, prompts: Items[str | list[int]]) -> list[Sequence]:
@@ -117,6 +129,7 @@ class Generator:
             logprobs=request.logprobs,
             fresh=False,
             param="prompt",
+            structure=self._structure(request, None),
             scores_prompt=bool(request.echo) and request.logprobs is not None,
         )
 
@@ -129,6 +142,7 @@ class Generator:
         logprobs: int | None,
         fresh: bool,
         param: str,
+        structure: Structure | None = None,
         scores_prompt: bool = False,
     ) -> list[Sequence]:
         count = request.n or 1
@@ -153,6 +167,8 @@ class Generator:
                 fresh=fresh,
                 priority=request.priority or 0,
                 scores_prompt=scores_prompt,
+                guide=self._guide(structure),
+                check=structure.check if structure is not None else None,
             )
             for prompt in prompts
             for choice in range(count)
@@ -208,18 +224,31 @@ class Generator:
             )
         return token_ids
 
-    def _message(self, message: Message) -> dict[str, str]:
-        """What the template sees, with no special token in its text: only the template may write those."""
-        if message.tool_calls or message.role in ("tool", "function"):
-            raise UnsupportedField(
-                "tool calls in `messages` are not supported by this model's engine yet", param="messages"
-            )
-        # Templates know the older name of the role that OpenAI now calls developer.
-        role = "system" if message.role == "developer" else message.role
-        seen = {"role": role, "content": message.text()}
-        if message.name is not None:
-            seen["name"] = message.name
-        return {key: self.tokenizer.break_special(text) for key, text in seen.items()}
+    @cached_property
+    def _compiler(self) -> GrammarCompiler:
+        """Made when first needed: it takes a while for a large vocabulary, and most requests need none."""
+        return GrammarCompiler(self.tokenizer, self.engine.vocab_size)
+
+    def _structure(self, request: ChatRequest | CompletionRequest, use: ToolUse | None) -> Structure | None:
+        if use is None and request.structured_outputs is None and getattr(request, "response_format", None) is None:
+            return None
+        return structure_of(request, self._compiler, use, self.call_format)
+
+    def _guide(self, structure: Structure | None) -> Guide | None:
+        return None if structure is None else self._compiler.compile(structure.spec).start()
+
+    @property
+    def call_format(self) -> CallFormat:
+        """How the model writes calls of tools, or is told to where its template knows none."""
+        known = self.template.call_format if self.template is not None else None
+        return known or HERMES
+
+    def _render(self, template: ChatTemplate, request: ChatRequest, use: ToolUse | None) -> str:
+        """The prompt, with no special token in anybody's text: only the template may write those."""
+        messages = [tools.for_template(message, self.tokenizer.break_special) for message in request.messages]
+        if template.call_format is not None:
+            return template.render(messages, use.for_template() if use is not None else None)
+        return template.render(tools.without_tools(messages, use))
 
     def warm_up(self) -> Sequence:
         """A short answer for nobody, so that the first client does not pay for first-time set-up."""

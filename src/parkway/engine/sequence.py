@@ -1,6 +1,7 @@
 """One answer in the making: its tokens, its text, and why it ended."""
 
 from collections import deque
+from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,6 +11,7 @@ from parkway.engine.attention import Span
 from parkway.engine.blocks import key_of
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.detokenizer import Detokenizer
+from parkway.engine.guide import Guide
 from parkway.engine.sampler import Choice, Sampling
 from parkway.engine.stop import StopMatcher
 from parkway.engine.tokenizer import Tokenizer
@@ -60,6 +62,8 @@ class Sequence:
         passed: how many that came later began before it.
         scores_prompt: report the log probabilities of the prompt too.
         scored: those, of all its tokens but the first, as far as they are computed.
+        guide: what the answer has to follow; None where any text will do.
+        check: tells why a finished answer is not what was asked for.
         returned: it had begun and was sent back to wait, for want of room.
         cancelled: nobody waits for the answer any more. Set by the server's thread, read by the engine's.
     """
@@ -82,6 +86,8 @@ class Sequence:
     passed: int = 0
     returned: bool = False
     scores_prompt: bool = False
+    guide: Guide | None = None
+    check: Callable[[str], str | None] | None = None
     scored: list[ChosenToken] = field(default_factory=list[ChosenToken])
     cancelled: bool = False
     choice: Choice = field(init=False)
@@ -139,6 +145,10 @@ class Sequence:
         self.tokens.append(chosen.token_id)
         if self.choice.bias is not None:
             self.choice.bias.chosen(chosen.token_id)
+        if self.guide is not None:
+            self.guide.accept(chosen.token_id)
+            if self.guide.error is not None:
+                return Piece(error=self.guide.error)
         if chosen.token_id in self.tokenizer.eos_ids:
             return self._release(self._matcher.finish(), "stop")
         text = self._detokenizer.feed(chosen.token_id)
@@ -148,6 +158,8 @@ class Sequence:
         text = self._matcher.feed(text)
         if self._matcher.matched is not None:
             return self._release(text, "stop", cut=True)
+        if self.guide is not None and self.guide.finished:
+            return self._release(text + self._matcher.finish(), "stop")
         if self.completion_tokens >= self.max_tokens:
             return self._release(text + self._matcher.finish(), "length")
         return self._release(text, None)

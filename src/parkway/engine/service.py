@@ -13,7 +13,7 @@ from parkway.core import wire
 from parkway.core.chat import ChatRequest, StreamOptions, refuse_unsupported
 from parkway.core.completions import CompletionRequest
 from parkway.core.embeddings import Embedding, EmbeddingList, EmbeddingRequest
-from parkway.core.errors import InvalidRequest, ModelNotFound, ParkwayError, UnsupportedField, nearest
+from parkway.core.errors import InternalError, InvalidRequest, ModelNotFound, ParkwayError, UnsupportedField, nearest
 from parkway.core.prompts import prompts_of
 from parkway.core.rerank import RerankDocument, RerankList, RerankRequest, RerankResult
 from parkway.core.usage import Usage
@@ -26,6 +26,7 @@ from parkway.engine.generator import Generator
 from parkway.engine.loop import EngineLoop
 from parkway.engine.metrics import Metrics
 from parkway.engine.sequence import Piece, Sequence
+from parkway.engine.tools import ToolUse
 
 Operate = Callable[[Call], Awaitable[None]]
 
@@ -79,6 +80,7 @@ class TextService:
             logprobs=bool(request.logprobs),
             usage_asked=_usage_asked(request.stream, request.stream_options),
             tokenizer=self._generator.tokenizer,
+            form=self._generator.call_format if ToolUse.of(request) is not None else None,
         )
         await self._answer(call, answer, sequences, prompts=1, stream=bool(request.stream))
 
@@ -108,10 +110,12 @@ class TextService:
         for sequence in sequences:
             sequence.client = call.client
         pieces: list[list[Piece]] = [[] for _ in sequences]
+        checks = _Checks(sequences)
         # The stream begins with the first piece: what fails before it can still be answered with a status of its own.
         opening = answer.opening()
         async with self._loop.submit(sequences) as generation:
             async for batch in generation.batches():
+                await checks.read(batch)
                 if not stream:
                     for index, piece in batch:
                         pieces[index].append(piece)
@@ -200,6 +204,33 @@ class EmbeddingService:
 
     async def close(self) -> None:
         await self._embedder.close()
+
+
+class _Checks:
+    """Sees that answers that have to follow a form do, before their end is sent."""
+
+    def __init__(self, sequences: list[Sequence]) -> None:
+        self._sequences = sequences
+        self._texts = ["" for _ in sequences]
+
+    async def read(self, batch: list[tuple[int, Piece]]) -> None:
+        """Take in what was written.
+
+        Raises:
+            InternalError: an answer has ended and is not what was asked for.
+        """
+        for index, piece in batch:
+            check = self._sequences[index].check
+            if check is None:
+                continue
+            self._texts[index] += piece.text
+            guide = self._sequences[index].guide
+            # One that was cut off, by its length or by a stop string of the client's, is not whole and need not be.
+            if piece.ending != "stop" or (guide is not None and not guide.may_end):
+                continue
+            reason = await asyncio.to_thread(check, self._texts[index])
+            if reason is not None:
+                raise InternalError(f"the model's answer is not what was asked for: {reason}")
 
 
 def _check_model(asked: str, name: str) -> None:

@@ -17,6 +17,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 SEAM = "\ufdd0"
 """Splits a text for `encode`: nothing on one side joins with the other into one token. A Unicode noncharacter."""
 
+MARKS = frozenset({"<tool_call>", "</tool_call>"})
+"""Special tokens of some tokenizers that are part of an answer's text all the same: readers look for them."""
+
 _BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
@@ -42,7 +45,7 @@ class Tokenizer:
         added: dict[int, Any] = self._fast.get_added_tokens_decoder()
         self._added = {token_id: token.content for token_id, token in added.items()}
         self.special = {token.content: token_id for token_id, token in added.items() if token.special}
-        self._special_ids = frozenset(self.special.values())
+        self.hidden = frozenset(token_id for text, token_id in self.special.items() if text not in MARKS)
         self._byte_level, self.strip_start = _decoding(layout.get("decoder"), str(path))
         self._bytes_of = lru_cache(maxsize=1 << 16)(self._to_bytes)
         self.named = _named_tokens(directory.tokenizer_config)
@@ -76,7 +79,7 @@ class Tokenizer:
 
     def bytes_of(self, token_id: int) -> bytes:
         """What the token adds to a text: UTF-8, perhaps part of a character; empty for special tokens."""
-        return b"" if token_id in self._special_ids else self._bytes_of(token_id)
+        return b"" if token_id in self.hidden else self._bytes_of(token_id)
 
     def text_of(self, token_id: int) -> str:
         """The token as people read it in a list of log probabilities, special tokens included."""

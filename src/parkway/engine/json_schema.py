@@ -1,0 +1,319 @@
+"""JSON Schema as constrained decoding can enforce it: what would be ignored is refused, the rest is made exact.
+
+A grammar engine that skips a keyword lets answers through that are not valid. So every keyword that a schema reaches
+is either enforced, or known to be a pure annotation, or refused by name.
+"""
+
+import copy
+import math
+import re
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+from urllib.parse import unquote
+
+from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator, FormatChecker
+from jsonschema.exceptions import SchemaError
+
+from parkway.core.errors import InvalidRequest, UnsupportedField
+from parkway.engine.exclusion import Exclusion
+from parkway.engine.json_check import JsonCheck
+from parkway.engine.pattern import portable
+
+# The grammar engine recurses through a schema and through everything that it refers to, on a stack of fixed size.
+MAX_NESTING = 64
+MAX_DEPTH = 256
+MAX_PROPERTIES = 2_000
+
+# A model that hesitates writes spaces; a bound sends it on.
+_WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
+# Without \u every character has one spelling, so no property can be repeated under another one.
+_ESCAPES = 'nrbtf\\"'
+_UNWRITABLE = re.compile(r"[\x00-\x07\x0b\x0e-\x1f\ud800-\udfff]")
+
+_DIALECTS = {
+    "https://json-schema.org/draft/2020-12/schema": Draft202012Validator,
+    "https://json-schema.org/draft/2019-09/schema": Draft201909Validator,
+    "http://json-schema.org/draft-07/schema": Draft7Validator,
+}
+_LATEST = next(iter(_DIALECTS))
+
+_ENFORCED = frozenset({
+    "type", "enum", "const", "anyOf", "oneOf", "allOf", "$ref",
+    "minLength", "maxLength", "pattern", "format",
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
+    "minItems", "maxItems", "items",
+    "properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties",
+})  # fmt: skip
+_ANNOTATIONS = frozenset({
+    "title", "description", "default", "example", "examples", "$comment", "deprecated", "readOnly", "writeOnly",
+    "$schema", "$defs", "definitions", "$anchor",
+    "discriminator",  # OpenAPI: a hint, validation is the same without it
+})  # fmt: skip
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+
+_YEAR = "[1-9][0-9]{3}"
+_LEAP_YEAR = "(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)"
+_LONG_MONTH = "(?:0[13578]|1[02])-(?:0[1-9]|[12][0-9]|3[01])"
+_SHORT_MONTH = "(?:0[469]|11)-(?:0[1-9]|[12][0-9]|30)|02-(?:0[1-9]|1[0-9]|2[0-8])"
+_DATE = f"(?:{_YEAR}-(?:{_LONG_MONTH}|{_SHORT_MONTH})|{_LEAP_YEAR}-02-29)"
+_TIME = r"(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]+)?(?:Z|[+-](?:[01][0-9]|2[0-3]):[0-5][0-9])"
+
+# The engine's own expressions allow 29 February in any year, and leap seconds, which few parsers read.
+_FORMATS = {
+    "date": f"^{_DATE}$",
+    "time": f"^{_TIME}$",
+    "date-time": f"^{_DATE}T{_TIME}$",
+    **dict.fromkeys(("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")),
+}
+
+
+class JsonSchema:
+    """A schema that can be enforced.
+
+    Fields:
+        enforced: the same schema, as the grammar engine is given it.
+        check: tells what is wrong with an answer.
+
+    Raises:
+        InvalidRequest: it is malformed, too large or cannot be satisfied by the look of it.
+        UnsupportedField: it uses what cannot be enforced; the message has its JSON pointer.
+    """
+
+    def __init__(self, schema: Any) -> None:
+        if isinstance(schema, bool):
+            if not schema:
+                raise InvalidRequest("the schema false allows no answer")
+            schema = {}
+        if not isinstance(schema, dict):
+            raise InvalidRequest(f"the schema is {type(schema).__name__}; expected an object")
+        _check_nesting(schema)
+        dialect = _dialect(schema)
+        try:
+            dialect.check_schema(schema, format_checker=FormatChecker(formats=()))
+        except SchemaError as error:
+            raise InvalidRequest(
+                f"{_pointer(error.absolute_path)}: not a JSON Schema: {error.message[:300]}"
+            ) from error
+        except RecursionError as error:
+            raise InvalidRequest("the schema is nested too deeply") from error
+        document = {key: value for key, value in copy.deepcopy(schema).items() if key != "$id"}
+        survey = _Survey(document)
+        survey.visit(document, "#", 0)
+        survey.check_multiples()
+        self.enforced = _enforceable(document, survey.reached)
+        self.check = JsonCheck(document, dialect)
+
+
+class _Survey:
+    """Visits every subschema that the root reaches, refuses what cannot be enforced, and rewrites patterns in place."""
+
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self._older = document.get("$schema", _LATEST).rstrip("#") != _LATEST
+        self._keywords = _ENFORCED | ({"additionalItems"} if self._older else {"prefixItems"})
+        self._seen: set[int] = set()
+        self._multiples: set[Fraction] = set()
+        self.reached: list[tuple[str, dict[str, Any]]] = []
+
+    def visit(self, node: Any, pointer: str, depth: int) -> None:
+        if isinstance(node, bool) or id(node) in self._seen:
+            return
+        if not isinstance(node, dict):
+            raise InvalidRequest(f"{pointer}: {type(node).__name__} where a schema is expected")
+        if depth > MAX_DEPTH:
+            raise InvalidRequest(f"{pointer}: more than {MAX_DEPTH} schemas inside or behind one another")
+        self._seen.add(id(node))
+        self.reached.append((pointer, node))
+        self._check_keywords(node, pointer)
+        self._check_values(node, pointer)
+        self._check_strings(node, pointer)
+        for key, child in _subschemas(node):
+            self.visit(child, f"{pointer}/{key}", depth + 1)
+        if "$ref" in node:
+            target = node["$ref"]
+            self.visit(resolve(self._document, target, f"{pointer}/$ref"), target, depth + 1)
+
+    def check_multiples(self) -> None:
+        """The grammar engine combines several `multipleOf` into one in 32 bits."""
+        if not self._multiples:
+            return
+        scale = math.lcm(*(step.denominator for step in self._multiples))
+        if math.lcm(*(int(step * scale) for step in self._multiples)) >= 1 << 32:
+            raise UnsupportedField('"multipleOf": the values have no common multiple below 2**32; use fewer or rounder')
+
+    def _check_keywords(self, node: dict[str, Any], pointer: str) -> None:
+        for key, value in node.items():
+            where = f"{pointer}/{_escaped(key)}"
+            if key == "$schema" and node is not self._document:
+                raise UnsupportedField(f"{where}: only the root may name a dialect")
+            known = key in self._keywords or key in _ANNOTATIONS or key.startswith("x-")
+            if known or (key == "uniqueItems" and value is False):
+                continue
+            raise UnsupportedField(
+                f'{where}: "{key[:50]}" cannot be enforced while an answer is made; remove it, or say the same by '
+                "other keywords"
+            )
+
+    def _check_values(self, node: dict[str, Any], pointer: str) -> None:
+        """Numbers that a double holds, strings that JSON writes without \\u."""
+        for key in _BOUNDS:
+            if key in node:
+                _check_value(node[key], f"{pointer}/{key}")
+        for key in ("const", "enum", "required"):
+            if key in node:
+                _check_value(node[key], f"{pointer}/{key}")
+        properties = node.get("properties", {})
+        if len(properties) > MAX_PROPERTIES:
+            raise InvalidRequest(f"{pointer}/properties: {len(properties)} properties; {MAX_PROPERTIES} are the most")
+        _check_value(list(properties), f"{pointer}/properties")
+        if "multipleOf" in node:
+            self._multiples.add(Fraction(str(node["multipleOf"])))
+
+    def _check_strings(self, node: dict[str, Any], pointer: str) -> None:
+        if "format" in node and node["format"] not in _FORMATS:
+            raise UnsupportedField(
+                f'{pointer}/format: "{str(node["format"])[:50]}" cannot be enforced; known are {", ".join(_FORMATS)}'
+            )
+        if "pattern" in node:
+            node["pattern"] = _portable(node["pattern"], f"{pointer}/pattern")
+        if "patternProperties" in node:
+            schemas = node["patternProperties"]
+            patterns = [_portable(name, f"{pointer}/patternProperties/{_escaped(name)}") for name in schemas]
+            if len(set(patterns)) < len(patterns):
+                raise UnsupportedField(f"{pointer}/patternProperties: two patterns mean the same; write them as one")
+            node["patternProperties"] = dict(zip(patterns, schemas.values(), strict=True))
+
+
+def resolve(document: dict[str, Any], reference: str, pointer: str = "$ref") -> Any:
+    """What `reference` points to inside `document`.
+
+    Raises:
+        UnsupportedField: it points out of the document.
+        InvalidRequest: it points to nothing.
+    """
+    if reference == "#":
+        return document
+    if not reference.startswith("#/"):
+        raise UnsupportedField(f'{pointer}: "{reference[:200]}" is not supported; refer inside the schema, by "#/..."')
+    node: Any = document
+    for part in reference[2:].split("/"):
+        key = unquote(part).replace("~1", "/").replace("~0", "~")
+        try:
+            node = node[int(key)] if isinstance(node, list) else node[key]
+        except (KeyError, IndexError, ValueError, TypeError) as error:
+            raise InvalidRequest(f'{pointer}: "{reference[:200]}" points to nothing') from error
+    return node
+
+
+def _subschemas(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas directly inside, with their places."""
+    for key in ("properties", "patternProperties"):
+        for name, child in node.get(key, {}).items():
+            yield f"{key}/{_escaped(name)}", child
+    for key in ("allOf", "anyOf", "oneOf", "prefixItems", "items", "additionalItems", "additionalProperties"):
+        if isinstance(node.get(key), list):
+            for place, child in enumerate(node[key]):
+                yield f"{key}/{place}", child
+        elif key in node:
+            yield key, node[key]
+
+
+def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    """A copy for the grammar engine: its options, formats as exact patterns, `oneOf` as `anyOf` where proven equal."""
+    enforced, nodes = copy.deepcopy((document, reached))
+    exclusion = Exclusion(lambda reference: resolve(enforced, reference))
+    for pointer, node in nodes:
+        if "oneOf" in node and not exclusion.exclusive(node["oneOf"]):
+            raise UnsupportedField(
+                f"{pointer}/oneOf: it is not evident that no value satisfies two of these schemas; "
+                'use "anyOf", or require in each a property that is another "const"'
+            )
+    for _, node in nodes:
+        node.pop("uniqueItems", None)  # false, which says nothing
+        _move_one_of(node)
+        _move_format(node)
+    for key in [key for key in enforced if key.startswith("x-")]:
+        del enforced[key]
+    enforced["x-guidance"] = {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
+    return enforced
+
+
+def _move_one_of(node: dict[str, Any]) -> None:
+    if "oneOf" not in node:
+        return
+    if "anyOf" in node:
+        node["allOf"] = [*node.get("allOf", []), {"anyOf": node.pop("oneOf")}]
+        return
+    items = [("anyOf" if key == "oneOf" else key, value) for key, value in node.items()]
+    node.clear()
+    node.update(items)  # the order of keywords is the order of properties in the answer
+
+
+def _move_format(node: dict[str, Any]) -> None:
+    pattern = _FORMATS.get(node.get("format", ""))
+    if pattern is None:
+        return
+    del node["format"]
+    if "pattern" in node:
+        node["allOf"] = [*node.get("allOf", []), {"pattern": pattern}]
+    else:
+        node["pattern"] = pattern
+
+
+def _dialect(schema: dict[str, Any]) -> Any:
+    name = schema.get("$schema", _LATEST)
+    dialect = _DIALECTS.get(name.rstrip("#")) if isinstance(name, str) else None
+    if dialect is None:
+        raise UnsupportedField(f"#/$schema: {str(name)[:100]} is not supported; known are {', '.join(_DIALECTS)}")
+    return dialect
+
+
+def _check_nesting(schema: Any) -> None:
+    """Without recursion: whatever comes after may recurse."""
+    level, depth = [schema], 0
+    while level:
+        if depth > MAX_NESTING:
+            raise InvalidRequest(f"the schema is nested more than {MAX_NESTING} levels deep")
+        level = [
+            child
+            for node in level
+            if isinstance(node, dict | list)
+            for child in (node.values() if isinstance(node, dict) else node)
+        ]
+        depth += 1
+
+
+def _check_value(value: Any, pointer: str) -> None:
+    if isinstance(value, dict):
+        _check_value(list(value), pointer)
+        _check_value(list(value.values()), pointer)
+    elif isinstance(value, list):
+        for item in value:
+            _check_value(item, pointer)
+    elif isinstance(value, str) and (found := _UNWRITABLE.search(value)):
+        raise UnsupportedField(f"{pointer}: the character U+{ord(found.group()):04X} cannot be written in an answer")
+    elif isinstance(value, int | float) and not _is_exact(value):
+        raise UnsupportedField(f"{pointer}: {str(value)[:40]} is not exact as a 64-bit float; use a smaller number")
+
+
+def _is_exact(number: float) -> bool:
+    try:
+        return math.isfinite(number) and float(number) == number
+    except OverflowError:  # an integer beyond every float
+        return False
+
+
+def _portable(pattern: str, pointer: str) -> str:
+    try:
+        return portable(pattern)
+    except ValueError as error:
+        raise UnsupportedField(f'{pointer}: "{pattern[:200]}": {error}') from error
+
+
+def _escaped(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _pointer(path: Any) -> str:
+    return "/".join(["#", *(_escaped(str(part)) for part in path)])

@@ -1,0 +1,416 @@
+"""JSON schemas: what is enforced holds for every answer, what is not enforced is refused, and nothing in between."""
+
+import json
+import random
+import re
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from jsonschema.validators import validator_for
+
+from parkway.core.errors import InvalidRequest, UnsupportedField
+from parkway.engine.directory import ModelDirectory
+from parkway.engine.grammar import MAX_BYTES, GrammarSpec
+from parkway.engine.json_schema import MAX_DEPTH, MAX_NESTING, MAX_PROPERTIES, JsonSchema
+from parkway.engine.tokenizer import Tokenizer
+from tests.engine.tiny import CONFIGS, write_directory
+from tests.engine.walk import Walker
+
+SCHEMAS = Path(__file__).with_name("schemas")
+FILES = sorted(SCHEMAS.glob("*.json"))
+SUITE: dict[str, list[dict[str, Any]]] = json.loads((SCHEMAS / "suite" / "draft2020-12.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def walker(tmp_path_factory: pytest.TempPathFactory) -> Walker:
+    path = tmp_path_factory.mktemp("grammar") / "model"
+    return Walker(Tokenizer(ModelDirectory(write_directory(path, CONFIGS["qwen2-grouped-tied"], eos="<|end|>"))), 320)
+
+
+def check_walks(walker: Walker, schema: Any, seeds: range) -> int:
+    """Every finished random answer is valid, by our check and by jsonschema as it is; returns how many finished."""
+    grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+    dialect = validator_for(schema, default=Draft202012Validator)
+    validator = dialect(schema, format_checker=dialect.FORMAT_CHECKER)
+    finished = 0
+    for seed in seeds:
+        walk = walker.walk(grammar, seed)
+        if not walk.finished:
+            continue
+        finished += 1
+        assert grammar.check(walk.text) is None, walk.text
+        errors = [error.message for error in validator.iter_errors(json.loads(walk.text)) if not is_rounding(error)]
+        assert not errors, walk.text
+    return finished
+
+
+def is_rounding(error: Any) -> bool:
+    """jsonschema divides floats: to it 0.07 is no multiple of 0.01."""
+    return error.validator == "multipleOf" and isinstance(error.validator_value, float)
+
+
+def compiles(walker: Walker, schema: Any) -> bool:
+    try:
+        walker.compiler.compile(GrammarSpec.json_schema(schema))
+    except InvalidRequest:
+        return False
+    return True
+
+
+# Schemas of the world.
+
+
+@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
+def test_real_schemas(walker: Walker, file: Path):
+    assert check_walks(walker, json.loads(file.read_text()), range(4)) >= (0 if file.stem == "corner-strings" else 3)
+
+
+def test_several_hundred_generated_schemas(walker: Walker):
+    finished = sum(check_walks(walker, generate(random.Random(seed)), range(1)) for seed in range(300))
+    assert finished > 280
+
+
+def generate(rng: random.Random, depth: int = 0) -> dict[str, Any]:
+    """A schema as people write them, of keywords that are enforced."""
+    leaves = [generate_string, generate_number, generate_enum, lambda _rng: {"type": rng.choice(["boolean", "null"])}]
+    if depth > 3 or rng.random() < 0.25 * depth:
+        return rng.choice(leaves)(rng)
+    kind = rng.randrange(5)
+    if kind == 0:
+        low = rng.randrange(3)
+        return {"type": "array", "items": generate(rng, depth + 1), "minItems": low, "maxItems": low + rng.randrange(3)}
+    if kind == 1:
+        return {"anyOf": [generate(rng, depth + 1) for _ in range(rng.randint(1, 3))], "description": "one of these"}
+    if kind == 2:
+        options = [generate_object(rng, depth) for _ in range(rng.randint(2, 3))]
+        for number, option in enumerate(options):
+            option["properties"] = {"kind": {"const": f"kind-{number}"}, **option["properties"]}
+            option["required"] = ["kind", *option["required"]]
+        return {"oneOf": options}
+    return generate_object(rng, depth)
+
+
+def generate_object(rng: random.Random, depth: int) -> dict[str, Any]:
+    names = rng.sample(
+        ["id", "name", "größe", "items", "a b", "x-y", "created_at", "Type", "$value"], rng.randint(1, 4)
+    )
+    schema: dict[str, Any] = {
+        "type": "object",
+        "properties": {name: generate(rng, depth + 1) for name in names},
+        "required": [name for name in names if rng.random() < 0.6],
+    }
+    if rng.random() < 0.7:
+        schema["additionalProperties"] = rng.choice([False, {"type": "integer"}])
+    return schema
+
+
+def generate_string(rng: random.Random) -> dict[str, Any]:
+    low = rng.randrange(4)
+    return rng.choice([
+        {"type": "string"},
+        {"type": "string", "minLength": low, "maxLength": low + rng.randrange(5)},
+        {"type": "string", "format": rng.choice(["date", "time", "date-time", "ipv4", "uuid", "duration"])},
+        {"type": "string", "pattern": rng.choice(["^[a-z]{2,4}$", r"^\d+(\.\d+)?$", "^(a|b)+c?$", "x", "^[^ ]+ ?x$"])},
+    ])  # fmt: skip
+
+
+def generate_number(rng: random.Random) -> dict[str, Any]:
+    low = rng.randint(-50, 50)
+    schema: dict[str, Any] = {"type": rng.choice(["integer", "number"])}
+    bounds = {"minimum": low, "exclusiveMinimum": low, "maximum": low + 40, "exclusiveMaximum": low + 41.5}
+    schema |= {key: bounds[key] for key in rng.sample(sorted(bounds), rng.randrange(3))}
+    if rng.random() < 0.3:
+        schema["multipleOf"] = rng.choice([2, 5, 0.5, 0.25])
+    return schema
+
+
+def generate_enum(rng: random.Random) -> dict[str, Any]:
+    return {"enum": rng.sample(["a", "b", "ü", "two words", 'say "x"', 1, 2.5, -3, True, None, [1], {"k": 1}], 3)}
+
+
+# The official suite.
+
+# Valid values that a guide does not let through, and why that is right.
+OTHER_ORDER = {  # properties come in the order of the schema
+    '{"foo": "baz", "bar": 2}', '{"foo": "quux", "bar": 2, "baz": null}', '{"baz": "bax", "foo": "bar"}',
+}  # fmt: skip
+OTHER_SPELLING = {"0.0", "[0.0]", "1.0", "[1.0]", "-2.0", "9007199254740992.0"}  # whole numbers have no fraction
+ENFORCED_FORMATS = 10  # the suite has format as an annotation, one invalid value for each that we enforce
+
+
+def cases() -> Iterator[tuple[str, dict[str, Any]]]:
+    for group, members in SUITE.items():
+        for case in members:
+            yield f"{group}: {case['description']}", case
+
+
+def test_suite_every_schema_is_refused_or_enforced(walker: Walker):
+    """Refused with a reason; or every random answer is valid, every valid value passes and no invalid one does."""
+    accepted, refused = 0, Counter[str]()
+    missed: list[str] = []
+    for name, case in cases():
+        schema = case["schema"]
+        try:
+            grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+        except InvalidRequest:
+            refused[name.split(":")[0]] += 1
+            continue
+        accepted += 1
+        check_walks(walker, schema, range(3))
+        for test in case["tests"]:
+            text = json.dumps(test["data"], ensure_ascii=False)
+            follows = walker.follows(grammar, text)
+            if follows:
+                assert test["valid"], (name, text)
+                assert grammar.check(text) is None, (name, text)
+            elif test["valid"]:
+                missed.append(f"{name.split(':')[0]} {text}")
+    assert accepted >= 140
+    formats = [text for text in missed if text.startswith("format ")]
+    assert len(formats) == ENFORCED_FORMATS
+    others = {text.split(" ", 1)[1] for text in missed if text not in formats}
+    assert others == OTHER_ORDER | OTHER_SPELLING
+    for group in ("anchor", "not", "if-then-else", "uniqueItems", "unevaluatedItems", "dependentRequired"):
+        assert refused[group] > 0
+
+
+def test_suite_what_we_refuse_is_not_what_people_use(walker: Walker):
+    """Groups of the suite that have to be understood nearly as a whole."""
+    for group in ("properties", "required", "items", "prefixItems", "enum", "const", "type", "anyOf", "minimum"):
+        members = SUITE[group]
+        understood = sum(compiles(walker, case["schema"]) for case in members)
+        assert understood >= len(members) - 1, group
+
+
+# Keywords.
+
+REFUSED: dict[str, Any] = {
+    "not": {"type": "null"},
+    "if": {"type": "object"},
+    "then": {},
+    "else": {},
+    "contains": {"type": "integer"},
+    "minContains": 1,
+    "maxContains": 2,
+    "uniqueItems": True,
+    "dependentRequired": {"a": ["b"]},
+    "dependentSchemas": {"a": {}},
+    "dependencies": {"a": ["b"]},
+    "propertyNames": {"maxLength": 3},
+    "unevaluatedProperties": False,
+    "unevaluatedItems": False,
+    "additionalItems": False,
+    "$dynamicRef": "#node",
+    "$dynamicAnchor": "node",
+    "$recursiveRef": "#",
+    "$vocabulary": {},
+    "contentEncoding": "base64",
+    "contentMediaType": "application/json",
+    "contentSchema": {},
+    "nullable": True,
+    "divisibleBy": 2,
+    "minlength": 3,
+    "$id": "http://example.com/inner",
+}
+
+
+@pytest.mark.parametrize(("keyword", "value"), REFUSED.items(), ids=list(REFUSED))
+def test_keywords_that_are_not_enforced_are_refused_by_name(walker: Walker, keyword: str, value: Any):
+    schema = {"type": "object", "properties": {"a/b": {"items": {"type": "array", keyword: value}}}}
+    with pytest.raises(UnsupportedField, match=re.escape(f"#/properties/a~1b/items/{keyword}")):
+        walker.compiler.compile(GrammarSpec.json_schema(schema))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda inner: {"$defs": {"x": inner}, "$ref": "#/$defs/x"},
+        lambda inner: {"anyOf": [{"type": "null"}, {"allOf": [inner]}]},
+        lambda inner: {"type": "object", "patternProperties": {"^a": inner}},
+        lambda inner: {"type": "object", "additionalProperties": inner},
+        lambda inner: {"type": "array", "prefixItems": [{}, inner]},
+        lambda inner: {"oneOf": [{"type": "null"}, {"type": "array", "items": inner}]},
+        lambda inner: {"components": {}, "x-types": {"deep": [inner]}, "$ref": "#/x-types/deep/0"},
+    ],
+)
+def test_keywords_are_found_wherever_they_are_reached(walker: Walker, place: Any):
+    with pytest.raises(UnsupportedField):
+        walker.compiler.compile(GrammarSpec.json_schema(place({"type": "array", "uniqueItems": True})))
+
+
+def test_what_is_not_reached_may_be_anything(walker: Walker):
+    schema = {"$defs": {"unused": {"not": {}}}, "default": {"not": 1}, "type": "integer", "x-form": {"if": 1}}
+    assert check_walks(walker, schema, range(2)) == 2
+
+
+def test_annotations_are_allowed(walker: Walker):
+    schema = {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "$id": "https://example.com/root",
+        "$comment": "c",
+        "title": "t",
+        "description": "d",
+        "type": "string",
+        "enum": ["a"],
+        "default": "a",
+        "examples": ["a"],
+        "example": "a",
+        "deprecated": True,
+        "readOnly": True,
+        "writeOnly": False,
+        "uniqueItems": False,
+        "x-order": 1,
+    }
+    assert check_walks(walker, schema, range(1)) == 1
+
+
+@pytest.mark.parametrize("settings", [{"lenient": True}, {"whitespace_pattern": "[a]*"}, {"coerce_one_of": True}])
+def test_a_schema_cannot_configure_the_grammar_engine(walker: Walker, settings: dict[str, Any]):
+    assert JsonSchema({"x-guidance": settings}).enforced["x-guidance"] == JsonSchema({}).enforced["x-guidance"]
+    with pytest.raises(UnsupportedField):
+        walker.compiler.compile(GrammarSpec.json_schema({"x-guidance": settings, "not": {}}))
+
+
+@pytest.mark.parametrize(
+    ("schema", "reason"),
+    [
+        ({"type": "strin"}, "#/type"),
+        ({"properties": {"a": {"minLength": -1}}}, "#/properties/a/minLength"),
+        ({"properties": {"a": 1}}, "#/properties/a"),
+        ({"required": "a"}, "#/required"),
+        ({"pattern": "("}, "#/pattern"),
+        ({"pattern": r"\p{L}"}, "#/pattern"),
+        ({"pattern": "(?i)a"}, "#/pattern"),
+        ({"patternProperties": {"(?!a)": {}}}, "#/patternProperties/(?!a)"),
+        ({"patternProperties": {"[0-9]": {}, r"\d": {}}}, "two patterns"),
+        ({"format": "regex"}, "#/format"),
+        ({"type": "integer", "format": "int32"}, "#/format"),
+        ({"$ref": "#/$defs/none"}, "points to nothing"),
+        ({"$ref": "http://127.0.0.1:9/x"}, "refer inside"),
+        ({"$ref": "file:///etc/passwd"}, "refer inside"),
+        ({"$ref": "#anchor", "$defs": {"a": {"$anchor": "anchor"}}}, "refer inside"),
+        ({"properties": {"a": {"$ref": "#/properties"}}}, "#/properties"),
+        ({"$schema": "http://json-schema.org/draft-04/schema#"}, "#/$schema"),
+        ({"items": {"$schema": "https://json-schema.org/draft/2020-12/schema"}}, "#/items/$schema"),
+        ({"const": 9007199254740993}, "#/const"),
+        ({"enum": ["a", {"b": ["\u0001"]}]}, "#/enum"),
+        ({"maximum": 10**400}, "#/maximum"),
+        ({"type": "integer", "maximum": 2**63 - 1}, "#/maximum"),
+        ({"properties": {"\u0000": {}}}, "#/properties"),
+        ({"allOf": [{"multipleOf": 999_983}, {"multipleOf": 999_979}]}, "multipleOf"),
+        ({"properties": {str(number): {} for number in range(MAX_PROPERTIES + 1)}}, "are the most"),
+        ({"type": "array", "oneOf": [{"minItems": 1}, {"maxItems": 3}]}, "#/oneOf"),
+        ({"items": {"oneOf": [{}, {}]}}, "#/items/oneOf"),
+        ({"enum": []}, "not usable"),
+        ({"type": "string", "minLength": 3, "maxLength": 2}, "not usable"),
+        ({"type": "object", "required": ["a"], "properties": {"a": False}}, "not usable"),
+        ({"description": "x" * MAX_BYTES}, "bytes"),
+    ],
+)
+def test_refused_with_its_place(walker: Walker, schema: dict[str, Any], reason: str):
+    with pytest.raises(InvalidRequest, match=re.escape(reason)):
+        walker.compiler.compile(GrammarSpec.json_schema(schema))
+
+
+def test_schemas_that_would_overflow_a_stack_are_refused(walker: Walker):
+    nested: dict[str, Any] = {"type": "integer"}
+    for _ in range(MAX_NESTING):
+        nested = {"items": nested}
+    chain = {f"a{number}": {"items": {"$ref": f"#/$defs/a{number + 1}"}} for number in range(MAX_DEPTH)}
+    chained = {"$defs": {**chain, f"a{MAX_DEPTH}": {"type": "null"}}, "$ref": "#/$defs/a0"}
+    for schema in (nested, chained):
+        with pytest.raises(InvalidRequest, match=r"deep|behind"):
+            walker.compiler.compile(GrammarSpec.json_schema(schema))
+
+
+def test_what_is_just_within_the_limits_compiles(walker: Walker):
+    nested: dict[str, Any] = {"type": "integer"}
+    for _ in range((MAX_NESTING - 2) // 2):
+        nested = {"type": "object", "properties": {"p": nested}, "required": ["p"], "additionalProperties": False}
+    assert check_walks(walker, nested, range(1)) == 1
+    chain = {f"a{number}": {"$ref": f"#/$defs/a{number + 1}"} for number in range(MAX_DEPTH - 2)}
+    assert compiles(walker, {"$defs": {**chain, f"a{MAX_DEPTH - 2}": {"type": "null"}}, "$ref": "#/$defs/a0"})
+
+
+# Where the grammar engine alone would let something through.
+
+
+def test_a_property_cannot_be_repeated_under_another_spelling(walker: Walker):
+    schema = {"type": "object", "properties": {"a": {"type": "integer"}}, "additionalProperties": {"type": "string"}}
+    grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+    assert walker.follows(grammar, '{"a": 1, "b": "x"}')
+    assert not walker.follows(grammar, '{"a": 1, "\\u0061": "x"}')
+    assert not walker.follows(grammar, '{"a": 1, "a": "x"}')
+
+
+def test_dates_exist(walker: Walker):
+    grammar = walker.compiler.compile(GrammarSpec.json_schema({"type": "string", "format": "date"}))
+    for day in ("2024-02-29", "2000-02-29", "2023-02-28", "2023-12-31"):
+        assert walker.follows(grammar, f'"{day}"')
+    for day in ("2023-02-29", "1900-02-29", "2023-04-31", "0000-01-01", "2023-13-01"):
+        assert not walker.follows(grammar, f'"{day}"')
+        assert grammar.check(f'"{day}"') is not None or day == "0000-01-01"
+
+
+def test_a_format_beside_a_pattern_holds_both(walker: Walker):
+    schema = {"type": "string", "format": "date", "pattern": "^2024-"}
+    assert check_walks(walker, schema, range(4)) == 4
+
+
+def test_white_space_is_bounded(walker: Walker):
+    grammar = walker.compiler.compile(GrammarSpec.json_schema({"type": "array"}))
+    assert walker.follows(grammar, "[" + " " * 64 + "]")
+    assert not walker.follows(grammar, "[" + " " * 65 + "]")
+
+
+def test_properties_come_in_the_order_of_the_schema(walker: Walker):
+    schema = {"properties": {"z": {"const": 1}, "a": {"const": 2}}, "required": ["a", "z"], "type": "object"}
+    grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+    assert walker.follows(grammar, '{"z": 1, "a": 2}')
+    assert not walker.follows(grammar, '{"a": 2, "z": 1}')
+
+
+# The last word.
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "not JSON"),
+        ('{"a": 1', "not JSON"),
+        ('{"a": NaN}', "NaN"),
+        ('{"a": ' + "9" * 5000 + "}", "not JSON"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": "x"}', "$.a"),
+        ('{"a": 0.3}', "multiple"),
+        ('{"a": 1e400}', "multiple"),
+        ('{"a": 1, "b2": 3}', "$.b2"),
+        ('{"a": 1, "c": 1}', "'c' is not allowed"),
+        ('{"b1": "xyz"}', "does not match"),
+    ],
+)
+def test_check_says_what_is_wrong(text: str, reason: str):
+    schema = {
+        "type": "object",
+        "properties": {"a": {"type": "number", "multipleOf": 0.5}},
+        "patternProperties": {r"^b\d$": {"type": "string", "pattern": "^x?$"}},
+        "additionalProperties": False,
+    }
+    found = JsonSchema(schema).check(text)
+    assert found is not None
+    assert reason in found
+
+
+@pytest.mark.parametrize("text", ['{"a": 0.07}', '{"a": 1.1}', '{"a": 123456.78}', '{"a": -3}'])
+def test_multiples_are_exact(text: str):
+    assert JsonSchema({"properties": {"a": {"multipleOf": 0.01}}}).check(text) is None
+
+
+def test_check_takes_linear_time_for_patterns_that_backtrack():
+    check = JsonSchema({"anyOf": [{"type": "string", "pattern": "^(a+)+$"}, {"type": "array"}]}).check
+    assert check('"' + "a" * 2_000 + '!"') is not None
+    assert check('"' + "a" * 2_000 + '"') is None
