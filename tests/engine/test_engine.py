@@ -19,6 +19,7 @@ from parkway.engine.generator import Generator
 from parkway.engine.sampler import Sampling
 from parkway.engine.sequence import Piece, Sequence
 from parkway.engine.shape import ModelShape
+from parkway.engine.speculation import Lookup
 from tests.engine.tiny import CONFIGS, SIZES, byte_fallback_tokenizer, reference, state_of, write_directory
 
 QWEN3 = CONFIGS["qwen3-grouped-yarn"]
@@ -43,6 +44,7 @@ def new(generator: Generator, prompt: list[int], max_tokens: int, **sampling: An
         sampling=Sampling(**{"temperature": 0.0, **sampling}),
         deadline=time.monotonic() + 60,
         tokenizer=generator.tokenizer,
+        lookup=Lookup(),
     )
 
 
@@ -119,6 +121,30 @@ def test_shared_beginnings_and_want_of_room_change_no_token(name: str, tmp_path:
     for sequence in sequences:
         assert sequence.completion_tokens == sequence.max_tokens
         assert is_greedy(model, sequence)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_guessing_changes_how_many_steps_it_takes_and_no_token(tmp_path: Path, temperature: float) -> None:
+    """A model that repeats itself: with the weights of its layers at nothing, a token decides the next one."""
+    model = reference(QWEN3)
+    tensors = state_of(model)
+    for name in tensors:
+        if name.endswith(("o_proj.weight", "down_proj.weight")):
+            tensors[name] = torch.zeros_like(tensors[name])
+    path = write_directory(tmp_path, QWEN3, tensors=tensors)
+    found: list[tuple[list[list[int]], int]] = []
+    for guess_tokens in (0, 16):
+        generator = load(path, guess_tokens=guess_tokens, max_sequences=3)
+        sequences = [
+            new(generator, [seed, 5, 9], 100, temperature=temperature, top_k=2, seed=seed) for seed in range(5)
+        ]
+        finish(generator, *sequences)
+        assert all(sequence.computed == 0 and not sequence.blocks for sequence in sequences)
+        found.append(([sequence.tokens for sequence in sequences], generator.engine.steps))
+        assert (generator.engine.right_tokens > 0) == bool(guess_tokens)
+    (plain, plain_steps), (guessed, guessed_steps) = found
+    assert guessed == plain
+    assert guessed_steps < plain_steps * (0.5 if temperature == 0 else 1)
 
 
 def _bytes_of_blocks(config: dict[str, Any], blocks: int) -> int:

@@ -21,6 +21,8 @@ class EngineConfig(Section):
         cache_bytes: for keys and values; by default a quarter of the memory that this process may use.
         step_tokens: the most tokens in one step. More reads prompts faster, fewer keep running answers smoother.
         queue_limit: the most answers that wait to be begun.
+        guess_tokens: a step guesses at further tokens, from what was written before, up to so many tokens in the step;
+            0 guesses never. Guessing changes how fast answers come, not what they are.
         max_answer_tokens: length of a chat answer for which the client sets no limit.
         request_timeout_s: a request that takes longer is given up.
         drain_s: how long running requests may go on after SIGTERM.
@@ -38,6 +40,7 @@ class EngineConfig(Section):
     cache_bytes: int | None = Field(default=None, ge=1)
     step_tokens: int = Field(default=256, ge=1)
     queue_limit: int = Field(default=256, ge=1)
+    guess_tokens: int = Field(default=16, ge=0)
     max_answer_tokens: int = Field(default=2048, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
+from itertools import accumulate
 
 import torch
 from torch import Tensor
@@ -33,6 +34,8 @@ class Engine:
         self.steps = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
+        self.guessed_tokens = 0
+        self.right_tokens = 0  # of those, chosen
         self.batch = 0  # sequences that took part in the latest step
         self.first_token = Latencies(FIRST_TOKEN_S)  # from the queue to the first token
         self.next_token = Latencies(NEXT_TOKEN_S)  # from one token to the next
@@ -87,59 +90,96 @@ class Engine:
         """Advance every sequence by a token, or by a part of its prompt; returns what became certain."""
         lost = self._scheduler.drop_lost(time.monotonic())
         outputs: Outputs = [(sequence, Piece(error=error)) for sequence, error in lost]
-        shares = self._scheduler.schedule()
+        shares = sorted(self._scheduler.schedule(), key=lambda share: PagedAttention.order(share.span))
         self.batch = len(shares)
         if not shares:
             return outputs
-        guided = [share.sequence for share in shares if share.completes and share.sequence.guide is not None]
-        allowed = self._begin_masks(guided)
-        logits, completed = self._run(shares)
-        choices = [sequence.choice for sequence in completed]
-        scores = biased(logits, choices)
-        if allowed is not None:
-            scores = scores.masked_fill(_hidden(allowed.result(), guided, completed), float("-inf"))
-        tokens = sample(scores, choices)
-        sound = torch.isfinite(logits.amax(dim=-1)).tolist()
-        for sequence, token, raw, is_sound in zip(completed, tokens, logits, sound, strict=True):
-            piece = self._settle(sequence, token, raw) if is_sound else self._reject(sequence)
-            if piece.last:
-                self._scheduler.remove(sequence)
-            outputs.append((sequence, piece))
+        guided = [share.sequence for share in shares if share.completes and share.sequence.guide]
+        allowed = _begin_masks(guided) if guided else None  # on another thread, while the model runs
+        logits, completing = self._run(shares)
+        outputs += self._choose(completing, logits, allowed)
         self.steps += 1
         return outputs
-
-    def _begin_masks(self, guided: list[Sequence]) -> "Future[Tensor] | None":
-        """Find out which tokens may come next where not every one may, while the model runs."""
-        guides = [sequence.guide for sequence in guided if sequence.guide is not None]
-        return guides[0].masks.begin(guides) if guides else None
 
     def abort(self, error: ParkwayError) -> Outputs:
         """End everything that waits or runs with `error`."""
         return [(sequence, Piece(error=error)) for sequence in self._scheduler.remove_all()]
 
-    def _run(self, shares: list[Share]) -> tuple[Tensor, list[Sequence]]:
-        """One pass of the model; returns float32 logits for the sequences that now choose a token."""
-        shares.sort(key=lambda share: PagedAttention.order(share.sequence.span(share.count)))
-        attention = PagedAttention(self._cache, [share.sequence.span(share.count) for share in shares], self._dtype)
-        token_ids: list[int] = []
-        last_places: list[int] = []
-        completed: list[Sequence] = []
-        for share in shares:
-            sequence = share.sequence
-            token_ids += sequence.tokens[sequence.computed : sequence.computed + share.count]
-            if share.completes:
-                last_places.append(len(token_ids) - 1)
-                completed.append(sequence)
+    def _run(self, shares: list[Share]) -> tuple[Tensor, list[Share]]:
+        """One pass of the model.
+
+        Returns:
+            The shares whose sequences now choose, and float32 logits [rows, vocabulary] for them in turn: a row for the
+            next token, and one behind each guess.
+        """
+        attention = PagedAttention(self._cache, [share.span for share in shares], self._dtype)
+        token_ids = [token for share in shares for token in share.tokens]
         hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention)
-        token = 0
+        rows: list[int] = []
+        completing: list[Share] = []
+        end = 0
         for share in shares:
+            start, end = end, end + len(share.tokens)
             if share.sequence.scoring:
-                self._score_prompt(share, hidden[token : token + share.count])
-            token += share.count
-            if not share.sequence.decoding:
+                self._score_prompt(share, hidden[start:end])
+            if not share.sequence.completion_tokens:
                 self.prompt_tokens += share.count
-            self._scheduler.advance(share)
-        return self._decoder.logits(hidden[last_places]).float(), completed
+            if share.completes:
+                rows += range(start + share.count - 1, end)
+                completing.append(share)
+            else:
+                self._scheduler.advance(share)
+        return self._decoder.logits(hidden[rows]).float(), completing
+
+    def _choose(self, shares: list[Share], logits: Tensor, allowed: "Future[Tensor] | None") -> Outputs:
+        """Let every sequence choose; one whose choice was guessed goes on to choose behind the guess.
+
+        A choice never depends on a guess: guesses only decide whether the scores behind them are of use.
+        """
+        outputs: Outputs = []
+        sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+        firsts = [0, *accumulate(1 + len(share.guesses) for share in shares)]
+        going = list(zip(shares, firsts, strict=False))
+        right = 0
+        while going:
+            rows = [first + right for _, first in going]
+            sequences = [share.sequence for share, _ in going]
+            masked = self._masked(logits[rows], sequences, allowed)
+            allowed = None
+            on: list[tuple[Share, int]] = []
+            for (share, first), row, token in zip(going, rows, masked, strict=True):
+                sequence = share.sequence
+                piece = self._settle(sequence, token, logits[row]) if sound[row] else self._reject(sequence)
+                outputs.append((sequence, piece))
+                if not piece.last and right < len(share.guesses) and token == share.guesses[right]:
+                    on.append((share, first))
+                else:
+                    self._end_share(share, right, piece)
+            going = on
+            right += 1
+        return outputs
+
+    def _masked(self, logits: Tensor, sequences: list[Sequence], allowed: "Future[Tensor] | None") -> list[int]:
+        """The tokens that sequences choose by `logits` [n, vocabulary], biased and masked."""
+        choices = [sequence.choice for sequence in sequences]
+        scores = biased(logits, choices)
+        guided = [place for place, sequence in enumerate(sequences) if sequence.guide is not None]
+        if guided:
+            found = allowed.result() if allowed is not None else _allowed([sequences[place] for place in guided])
+            hidden = torch.zeros_like(scores, dtype=torch.bool)
+            hidden[guided] = ~found
+            scores = scores.masked_fill(hidden, float("-inf"))
+        return sample(scores, choices)
+
+    def _end_share(self, share: Share, right: int, piece: Piece) -> None:
+        self._scheduler.advance(share, right)
+        self.guessed_tokens += len(share.guesses)
+        self.right_tokens += right
+        sequence = share.sequence
+        if sequence.lookup is not None:
+            sequence.lookup.told(len(share.guesses), right, len(sequence.tokens))
+        if piece.last:
+            self._scheduler.remove(sequence)
 
     def _score_prompt(self, share: Share, hidden: Tensor) -> None:
         """Note how likely each token of a prompt was behind those before it: `hidden` [count, hidden_size]."""
@@ -179,9 +219,11 @@ class Engine:
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
 
 
-def _hidden(allowed: Tensor, guided: list[Sequence], completed: list[Sequence]) -> Tensor:
-    """The tokens that must not come next: bool [completed, vocabulary], of `allowed` [guided, vocabulary]."""
-    hidden = torch.zeros(len(completed), allowed.shape[1], dtype=torch.bool)
-    rows = {sequence: row for row, sequence in enumerate(completed)}
-    hidden[[rows[sequence] for sequence in guided]] = ~allowed
-    return hidden
+def _allowed(sequences: Items[Sequence]) -> Tensor:
+    """Which tokens may come next: bool [n, vocabulary], for sequences that all have a guide."""
+    return _begin_masks(sequences).result()
+
+
+def _begin_masks(sequences: Items[Sequence]) -> "Future[Tensor]":
+    guides = [sequence.guide for sequence in sequences if sequence.guide is not None]
+    return guides[0].masks.begin(guides)

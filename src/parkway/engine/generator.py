@@ -25,6 +25,7 @@ from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
 from parkway.engine.shape import ModelShape
+from parkway.engine.speculation import Lookup
 from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.tools import HERMES, CallFormat, ToolUse
@@ -77,6 +78,7 @@ class Generator:
             max_sequences=config.max_sequences,
             step_tokens=config.step_tokens,
             queue_limit=config.queue_limit,
+            guess_tokens=config.guess_tokens,
         )
         engine = Engine(decoder, cache, scheduler)
         recommended = directory.generation_config
@@ -167,6 +169,7 @@ class Generator:
                 fresh=fresh,
                 priority=request.priority or 0,
                 scores_prompt=scores_prompt,
+                lookup=Lookup() if self.config.guess_tokens else None,
                 guide=self._guide(structure),
                 check=structure.check if structure is not None else None,
             )

@@ -39,6 +39,10 @@ class Metrics(Collector):
             yield self._counter("cached_tokens", "Tokens of prompts that the cache had already.", source.cached_tokens)
             yield self._counter("evictions", "Blocks of the cache given up for others.", source.evictions)
             yield self._counter("preemptions", "Answers sent back to wait for want of room.", source.preemptions)
+            yield self._counter(
+                "guessed_tokens", "Tokens that were guessed from what was written.", source.guessed_tokens
+            )
+            yield self._counter("right_tokens", "Guessed tokens that were chosen.", source.right_tokens)
             yield self._histogram("first_token_seconds", "From the queue to the first token.", source.first_token)
             yield self._histogram("next_token_seconds", "From one token to the next.", source.next_token)
             yield self._counter("prompt_tokens", "Tokens of prompts that were read.", source.prompt_tokens)

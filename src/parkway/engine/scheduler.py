@@ -5,6 +5,7 @@ from collections.abc import Sequence as Items
 from dataclasses import dataclass
 
 from parkway.core.errors import DeadlineExceeded, InvalidRequest, Overloaded, ParkwayError
+from parkway.engine.attention import Span
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.fairness import TokenCounters
@@ -16,15 +17,27 @@ PATIENCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """One sequence's part of a step: its next `count` tokens."""
+    """One sequence's part of a step: its next `count` tokens, and `guesses` at those that follow them."""
 
     sequence: Sequence
     count: int
+    guesses: Items[int] = ()
 
     @property
     def completes(self) -> bool:
         """After this step the sequence's next token can be chosen."""
         return self.count == self.sequence.pending
+
+    @property
+    def span(self) -> Span:
+        """All its tokens, for attention."""
+        return Span(self.sequence.blocks, self.sequence.computed, self.count + len(self.guesses))
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens to run."""
+        computed = self.sequence.computed
+        return [*self.sequence.tokens[computed : computed + self.count], *self.guesses]
 
 
 class Scheduler:
@@ -48,15 +61,19 @@ class Scheduler:
         max_sequences: the most that run at once.
         step_tokens: tokens in one step; more only where so many decode that a quarter is not left for prompts.
         queue_limit: the most sequences that wait; further ones are refused.
+        guess_tokens: guesses are made as long as they and the sequences that decode are not more than this.
     """
 
-    def __init__(self, pool: BlockPool, *, max_sequences: int, step_tokens: int, queue_limit: int) -> None:
+    def __init__(
+        self, pool: BlockPool, *, max_sequences: int, step_tokens: int, queue_limit: int, guess_tokens: int = 0
+    ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
         self._step_tokens = step_tokens
         # However many decode: otherwise a full house could keep a prompt from ever being read.
         self._least_for_prompts = max(1, step_tokens // 4)
         self._queue_limit = queue_limit
+        self._guess_tokens = guess_tokens
         self._inbox: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []  # in the order of arrival
         self._running: list[Sequence] = []  # the most urgent first, then in the order of arrival
@@ -118,17 +135,22 @@ class Scheduler:
         if self.preemptions == preemptions:
             self._begin()
             shares = [share for share in shares if share.sequence.blocks and share.completes]
+            shares = self._with_guesses(shares)
         budget = max(self._step_tokens - len(shares), self._least_for_prompts)
         return shares + self._prompts(budget)
 
-    def advance(self, share: Share) -> None:
-        """A share of the step has been computed: its keys and values are in the cache."""
+    def advance(self, share: Share, right: int = 0) -> None:
+        """A share of the step has been computed: its keys and values are in the cache.
+
+        Args:
+            right: how many of its guesses are tokens of the sequence now; the others' keys and values do not count.
+        """
         sequence = share.sequence
-        if sequence.decoding:
-            self._counters.charge(sequence.client, answer=share.count)
+        if sequence.completion_tokens:
+            self._counters.charge(sequence.client, answer=share.count + right)
         else:
             self._counters.charge(sequence.client, prompt=share.count)
-        before, sequence.computed = sequence.computed, sequence.computed + share.count
+        before, sequence.computed = sequence.computed, sequence.computed + share.count + right
         for index in range(before // BLOCK_TOKENS, sequence.computed // BLOCK_TOKENS):
             self._pool.name(sequence.blocks[index], sequence.key(index))
 
@@ -179,6 +201,25 @@ class Scheduler:
                 return False
         sequence.blocks += found
         return True
+
+    def _with_guesses(self, shares: list[Share]) -> list[Share]:
+        """Let those who decode guess on, as far as the pass of the model stays a small one and blocks are free."""
+        left = self._guess_tokens - len(shares)
+        found: list[Share] = []
+        for share in shares:
+            guesses = share.sequence.guess(left) if left > 0 else []
+            guesses = guesses[: self._room_for(share.sequence, len(guesses))]
+            left -= len(guesses)
+            found.append(Share(share.sequence, share.count, guesses))
+        return found
+
+    def _room_for(self, sequence: Sequence, guesses: int) -> int:
+        """How many guesses fit into the sequence's blocks, and one more block that nobody else needs."""
+        room = len(sequence.blocks) * BLOCK_TOKENS - len(sequence.tokens)
+        if room < guesses and self._pool.available > len(self._running):
+            sequence.blocks += self._pool.take(1) or []
+            room += BLOCK_TOKENS
+        return min(room, guesses)
 
     def _begin(self) -> None:
         """Let those who wait begin, as long as there is room, or somebody less urgent to make it."""

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parkway.core.errors import ParkwayError
-from parkway.engine.attention import Span
 from parkway.engine.blocks import key_of
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.detokenizer import Detokenizer
 from parkway.engine.guide import Guide
 from parkway.engine.sampler import Choice, Sampling
+from parkway.engine.speculation import Lookup
 from parkway.engine.stop import StopMatcher
 from parkway.engine.tokenizer import Tokenizer
 
@@ -64,6 +64,7 @@ class Sequence:
         scored: those, of all its tokens but the first, as far as they are computed.
         guide: what the answer has to follow; None where any text will do.
         check: tells why a finished answer is not what was asked for.
+        lookup: guesses how the answer goes on; None where nobody is to guess.
         returned: it had begun and was sent back to wait, for want of room.
         cancelled: nobody waits for the answer any more. Set by the server's thread, read by the engine's.
     """
@@ -86,6 +87,7 @@ class Sequence:
     passed: int = 0
     returned: bool = False
     scores_prompt: bool = False
+    lookup: Lookup | None = None
     guide: Guide | None = None
     check: Callable[[str], str | None] | None = None
     scored: list[ChosenToken] = field(default_factory=list[ChosenToken])
@@ -128,9 +130,14 @@ class Sequence:
         """The end of an answer that is to have no tokens."""
         return Piece(ending="length")
 
-    def span(self, count: int) -> Span:
-        """The next `count` tokens, for attention."""
-        return Span(self.blocks, self.computed, count)
+    def guess(self, most: int) -> list[int]:
+        """What may follow, at most `most` tokens and no more than the answer may have after the next one."""
+        most = min(most, self.max_tokens - self.completion_tokens - 1)
+        if self.guide is not None:
+            forced = self.guide.forced()
+            if forced:
+                return forced[: max(most, 0)]
+        return self.lookup.guess(self.tokens, most) if self.lookup is not None else []
 
     def key(self, index: int) -> bytes:
         """The key of the whole block `index` of its tokens."""
