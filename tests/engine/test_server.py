@@ -20,7 +20,8 @@ import pytest
 from parkway.engine.config import EngineConfig
 from parkway.engine.server import TOKEN_VARIABLE, serve
 from parkway.engine.service import TextService
-from tests.engine.tiny import CONFIGS, SPECIAL, write_directory
+from tests.engine.test_adapters import write_adapter
+from tests.engine.tiny import CONFIGS, SPECIAL, reference, state_of, write_directory
 
 HELLO = [{"role": "user", "content": "hello"}]
 
@@ -753,3 +754,39 @@ async def test_a_conversation_with_calls_goes_on(roomy: openai.AsyncOpenAI) -> N
     ]
     answer = await roomy.chat.completions.create(model="tiny", messages=messages, tools=[CLOCK], max_tokens=5)
     assert answer.choices[0].finish_reason == "length"
+
+
+async def test_adapters_are_loaded_asked_and_unloaded(
+    http: aiohttp.ClientSession, client: openai.AsyncOpenAI, tmp_path: Path
+) -> None:
+    tensors = state_of(reference(CONFIGS["qwen3-grouped-yarn"]))
+    write_adapter(tmp_path / "style", tensors, 1)
+
+    async def change(what: str, **body: str) -> int:
+        async with http.post(f"/v1/{what}_lora_adapter", json=body) as response:
+            return response.status
+
+    async def ask(model: str) -> str:
+        answer = await client.completions.create(model=model, prompt="hello", max_tokens=10, temperature=0)
+        assert answer.model == model
+        return answer.choices[0].text
+
+    assert await change("load", lora_name="style", lora_path=str(tmp_path / "style")) == 200
+    assert await change("load", lora_name="style", lora_path=str(tmp_path / "style")) == 409
+    assert await change("load", lora_name="other", lora_path=str(tmp_path / "nowhere")) >= 400
+    assert await change("load", lora_name="other") == 400
+    assert [model.id async for model in client.models.list()] == ["tiny", "tiny:style"]
+    assert await ask("tiny:style") != await ask("tiny")
+    assert await change("unload", lora_name="style") == 200
+    assert await change("unload", lora_name="style") == 404
+    with pytest.raises(openai.NotFoundError):
+        await ask("tiny:style")
+
+
+async def test_an_engine_starts_with_its_adapters(directory: Path, tmp_path: Path) -> None:
+    write_adapter(tmp_path / "style", state_of(reference(CONFIGS["qwen3-grouped-yarn"])), 1)
+    async with (
+        running(directory, adapters=[f"style={tmp_path / 'style'}"]) as url,
+        openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0) as client,
+    ):
+        assert [model.id async for model in client.models.list()] == ["tiny", "tiny:style"]

@@ -18,6 +18,9 @@ from parkway.launch.process_log import log_to_stderr
 @click.command("engine")
 @click.option("--model", required=True, help="A model directory, or a built-in model: park-mini, park-embed.")
 @click.option("--name", help="What clients call the model.  [default: the name of the directory]")
+@click.option(
+    "--adapter", "adapters", multiple=True, metavar="NAME=DIR", help="A LoRA adapter; clients call it MODEL:NAME."
+)
 @click.option("--host", help="The address to listen on.  [default: 127.0.0.1]")
 @click.option("--port", type=click.IntRange(0, 65535), help="The port; 0 takes any free one.  [default: 8100]")
 @click.option("--dtype", type=click.Choice(["auto", "bfloat16", "float32"]), help="What it computes in.")
@@ -34,6 +37,7 @@ def command(lifeline: int | None, assignments: Sequence[str], **given: Any) -> N
     Examples:
       parkway engine --model park-mini
       parkway engine --model ./models/Qwen3-0.6B --port 9001 --dtype float32
+      parkway engine --model ./models/Qwen3-0.6B --adapter legal=./adapters/legal
       parkway engine --model ./models/Qwen3-0.6B --set max_sequences=64 --set cache_bytes=8000000000
     """
     if lifeline is not None:

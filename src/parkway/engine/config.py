@@ -1,8 +1,9 @@
 """How an engine is configured."""
 
+from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from parkway.core.configuration import Section
 
@@ -13,6 +14,7 @@ class EngineConfig(Section):
     Fields:
         model: a model directory, or the name of a built-in model (`park-mini`, `park-embed`).
         name: what clients call the model; by default the name of the directory.
+        adapters: LoRA adapters to load, each as `NAME=DIRECTORY`; clients call them `MODEL:NAME`.
         port: 0 takes any free port.
         dtype: the type that it computes in; `auto` is bfloat16 where the processor multiplies it natively.
         threads: for tensor work; by default one a core that this process may use, and a single one for small models.
@@ -31,6 +33,7 @@ class EngineConfig(Section):
 
     model: str = "park-mini"
     name: str | None = None
+    adapters: tuple[str, ...] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, le=65535)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -45,3 +48,17 @@ class EngineConfig(Section):
     request_timeout_s: float = Field(default=600.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
     max_body_bytes: int = Field(default=4 << 20, ge=1024)
+
+    def named_adapters(self) -> list[tuple[str, Path]]:
+        """The adapters as pairs of a name and a directory."""
+        pairs = (each.partition("=") for each in self.adapters)
+        return [(name, Path(place).expanduser()) for name, _, place in pairs]
+
+    @field_validator("adapters")
+    @classmethod
+    def _are_pairs(cls, adapters: tuple[str, ...]) -> tuple[str, ...]:
+        for each in adapters:
+            name, _, place = each.partition("=")
+            if not name or not place:
+                raise ValueError(f"{each!r} is no adapter; expected NAME=DIRECTORY")
+        return adapters

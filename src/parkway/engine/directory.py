@@ -44,12 +44,19 @@ class ModelDirectory:
     def read_json(self, name: str, *, required: bool = True) -> dict[str, Any]:
         """The object in the file `name`; empty where it is absent and not `required`."""
         path = self.path / name
-        if not required and not path.is_file():
-            return {}
-        try:
-            value = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
-            raise ModelFilesError(f"{path}: cannot be read as JSON: {error}") from error
-        if not isinstance(value, dict):
-            raise ModelFilesError(f"{path}: holds {type(value).__name__}; expected a JSON object")
-        return value
+        return read_json(path) if required or path.is_file() else {}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a file.
+
+    Raises:
+        ModelFilesError: it cannot be read, or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelFilesError(f"{path}: cannot be read as JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ModelFilesError(f"{path}: holds {type(value).__name__}; expected a JSON object")
+    return value

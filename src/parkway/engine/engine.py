@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from parkway.core.errors import InternalError, ParkwayError
+from parkway.engine.adapters import Deltas
 from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
@@ -114,7 +115,7 @@ class Engine:
         """
         attention = PagedAttention(self._cache, [share.span for share in shares], self._dtype)
         token_ids = [token for share in shares for token in share.tokens]
-        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention)
+        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention, _deltas(shares))
         rows: list[int] = []
         completing: list[Share] = []
         end = 0
@@ -217,6 +218,12 @@ class Engine:
         """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""
         self._cache.wipe(self._scheduler.spoil(sequence))
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
+
+
+def _deltas(shares: list[Share]) -> Deltas | None:
+    if all(share.sequence.adapter is None for share in shares):
+        return None
+    return Deltas(share.sequence.adapter for share in shares for _ in share.tokens)
 
 
 def _allowed(sequences: Items[Sequence]) -> Tensor:

@@ -12,6 +12,7 @@ from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
 from parkway.engine import machine, tools
+from parkway.engine.adapters import Adapters
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, KVCache
@@ -53,6 +54,7 @@ class Generator:
     context: int
     defaults: Sampling
     answer_tokens: int
+    adapters: Adapters
     config: EngineConfig
 
     @classmethod
@@ -83,7 +85,10 @@ class Generator:
         engine = Engine(decoder, cache, scheduler)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
-        return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, config)
+        adapters = Adapters(decoder)
+        for name, place in config.named_adapters():
+            adapters.load(name, place)
+        return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, adapters, config)
 
     def chat(self, request: ChatRequest) -> list[Sequence]:
         """The sequences of a chat request. Renders and tokenises: not for the event loop.

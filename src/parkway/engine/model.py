@@ -32,6 +32,14 @@ class Attention(Protocol):
         ...
 
 
+class Changes(Protocol):
+    """What is added to the outputs of linear layers, such as that of adapters."""
+
+    def add(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        """Change `y`, what `module` made of `x`, in place: [tokens, in] and [tokens, out]."""
+        ...
+
+
 class SelfAttention(nn.Module):
     """Projections around an `Attention`."""
 
@@ -47,15 +55,15 @@ class SelfAttention(nn.Module):
         self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
         self.k_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
-        q = self.q_proj(x).unflatten(-1, (-1, self.head_dim))
-        k = self.k_proj(x).unflatten(-1, (-1, self.head_dim))
-        v = self.v_proj(x).unflatten(-1, (-1, self.head_dim))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
+        q = _project(self.q_proj, x, changes).unflatten(-1, (-1, self.head_dim))
+        k = _project(self.k_proj, x, changes).unflatten(-1, (-1, self.head_dim))
+        v = _project(self.v_proj, x, changes).unflatten(-1, (-1, self.head_dim))
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         cos, sin = cos.to(q.dtype), sin.to(q.dtype)
         mixed = attention(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
-        return self.o_proj(mixed.flatten(-2))
+        return _project(self.o_proj, mixed.flatten(-2), changes)
 
 
 class MLP(nn.Module):
@@ -67,8 +75,16 @@ class MLP(nn.Module):
         self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+    def forward(self, x: Tensor, changes: Changes | None) -> Tensor:
+        gate, up = _project(self.gate_proj, x, changes), _project(self.up_proj, x, changes)
+        return _project(self.down_proj, F.silu(gate) * up, changes)
+
+
+def _project(linear: nn.Module, x: Tensor, changes: Changes | None) -> Tensor:
+    y = linear(x)
+    if changes is not None:
+        changes.add(linear, x, y)
+    return y
 
 
 class Layer(nn.Module):
@@ -81,9 +97,9 @@ class Layer(nn.Module):
         self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attention)
-        return x + self.mlp(self.post_attention_layernorm(x))
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attention, changes)
+        return x + self.mlp(self.post_attention_layernorm(x), changes)
 
 
 class Trunk(nn.Module):
@@ -108,13 +124,16 @@ class Decoder(nn.Module):
         # Not a buffer: `to(bfloat16)` would round the angles, and far positions would lose their place.
         self.frequencies = inverse_frequencies(shape.rope, shape.head_dim)
 
-    def forward(self, token_ids: Tensor, positions: Tensor, attention: Attention) -> Tensor:
+    def forward(
+        self, token_ids: Tensor, positions: Tensor, attention: Attention, changes: Changes | None = None
+    ) -> Tensor:
         """Hidden states after the final norm.
 
         Args:
             token_ids: int64 [tokens].
             positions: int64 [tokens]; each token's place within its own sequence, from 0.
             attention: knows which tokens belong together.
+            changes: added to what linear layers make of the tokens; None changes nothing.
 
         Returns:
             [tokens, hidden_size].
@@ -123,7 +142,7 @@ class Decoder(nn.Module):
         cos, sin = rotation(positions, frequencies, self.shape.rope.attention_factor)
         x = self.model.embed_tokens(token_ids)
         for layer in self.model.layers:
-            x = layer(x, cos, sin, attention)
+            x = layer(x, cos, sin, attention, changes)
         return self.model.norm(x)
 
     def logits(self, hidden: Tensor) -> Tensor:

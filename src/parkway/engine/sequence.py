@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from parkway.core.errors import ParkwayError
+from parkway.engine.adapters import Adapter
 from parkway.engine.blocks import key_of
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.detokenizer import Detokenizer
@@ -52,6 +53,7 @@ class Sequence:
         max_tokens: the answer ends after this many.
         deadline: when the answer is given up, in seconds of `time.monotonic`.
         computed: how many of `tokens` have their keys and values in the cache.
+        adapter: changes the model for this sequence; None leaves it as it is.
         priority: the lower, the more urgent.
         client: on whose account it runs, for fairness; empty where that is not known.
         arrived_at: when it was queued, in seconds of `time.monotonic`.
@@ -76,6 +78,7 @@ class Sequence:
     tokenizer: Tokenizer
     stops: tuple[str, ...] = ()
     fresh: bool = True
+    adapter: Adapter | None = None
     priority: int = 0
     client: str = ""
     arrived_at: float = 0.0
@@ -143,7 +146,7 @@ class Sequence:
         """The key of the whole block `index` of its tokens."""
         while len(self._keys) <= index:
             first = len(self._keys) * BLOCK_TOKENS
-            previous = self._keys[-1] if self._keys else b""
+            previous = self._keys[-1] if self._keys else self.adapter.key if self.adapter else b""
             self._keys.append(key_of(previous, self.tokens[first : first + BLOCK_TOKENS]))
         return self._keys[index]
 

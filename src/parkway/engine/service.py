@@ -5,8 +5,10 @@ import base64
 import struct
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Protocol
 
+import msgspec
 import torch
 
 from parkway.core import wire
@@ -17,6 +19,7 @@ from parkway.core.errors import InternalError, InvalidRequest, ModelNotFound, Pa
 from parkway.core.prompts import prompts_of
 from parkway.core.rerank import RerankDocument, RerankList, RerankRequest, RerankResult
 from parkway.core.usage import Usage
+from parkway.engine.adapters import Adapter
 from parkway.engine.answer import Answer, usage_of
 from parkway.engine.call import Call
 from parkway.engine.chat_answer import ChatAnswer
@@ -44,6 +47,10 @@ class Service(Protocol):
         """What it can do: path -> how it answers a call."""
         ...
 
+    def models(self) -> list[str]:
+        """The names that requests may give, its own first."""
+        ...
+
     async def warm_up(self) -> None:
         """Pay for first-time set-up before the first client does."""
         ...
@@ -57,6 +64,13 @@ class Service(Protocol):
         ...
 
 
+class _AdapterRequest(msgspec.Struct, kw_only=True):
+    """As vLLM names it; `lora_path` is a directory on the engine's machine."""
+
+    lora_name: str
+    lora_path: str | None = None
+
+
 class TextService:
     """Serves chat and completions. Create it on the event loop's thread."""
 
@@ -65,28 +79,36 @@ class TextService:
         self._name = name
         self._loop = EngineLoop(generator.engine)
         self.metrics = Metrics(generator.engine, name)
-        self.operations: Mapping[str, Operate] = {"/v1/chat/completions": self.chat, "/v1/completions": self.completion}
+        self.operations: Mapping[str, Operate] = {
+            "/v1/chat/completions": self.chat,
+            "/v1/completions": self.completion,
+            "/v1/load_lora_adapter": self.load_adapter,
+            "/v1/unload_lora_adapter": self.unload_adapter,
+        }
+
+    def models(self) -> list[str]:
+        return [self._name, *(f"{self._name}:{adapter}" for adapter in self._generator.adapters)]
 
     async def chat(self, call: Call) -> None:
         request = wire.decode(call.body, ChatRequest)
-        _check_model(request.model, self._name)
+        adapter = self._adapter(request.model)
         refuse_unsupported(request, wire.fields_of(call.body))
         sequences = await asyncio.to_thread(self._generator.chat, request)
         answer = ChatAnswer(
             id=f"chatcmpl-{call.request_id}",
             created=int(time.time()),
-            model=self._name,
+            model=request.model,
             choices=len(sequences),
             logprobs=bool(request.logprobs),
             usage_asked=_usage_asked(request.stream, request.stream_options),
             tokenizer=self._generator.tokenizer,
             form=self._generator.call_format if ToolUse.of(request) is not None else None,
         )
-        await self._answer(call, answer, sequences, prompts=1, stream=bool(request.stream))
+        await self._answer(call, answer, sequences, adapter, prompts=1, stream=bool(request.stream))
 
     async def completion(self, call: Call) -> None:
         request = wire.decode(call.body, CompletionRequest)
-        _check_model(request.model, self._name)
+        adapter = self._adapter(request.model)
         refuse_unsupported(request, wire.fields_of(call.body))
         if request.prompt is None:
             raise InvalidRequest("`prompt` is missing; it is required", param="prompt")
@@ -95,20 +117,28 @@ class TextService:
         answer = CompletionAnswer(
             id=f"cmpl-{call.request_id}",
             created=int(time.time()),
-            model=self._name,
+            model=request.model,
             logprobs=request.logprobs,
             usage_asked=_usage_asked(request.stream, request.stream_options),
             tokenizer=self._generator.tokenizer,
             prompts=sequences if request.echo else (),
         )
-        await self._answer(call, answer, sequences, prompts=len(prompts), stream=bool(request.stream))
+        await self._answer(call, answer, sequences, adapter, prompts=len(prompts), stream=bool(request.stream))
 
     async def _answer(
-        self, call: Call, answer: Answer, sequences: list[Sequence], *, prompts: int, stream: bool
+        self,
+        call: Call,
+        answer: Answer,
+        sequences: list[Sequence],
+        adapter: Adapter | None,
+        *,
+        prompts: int,
+        stream: bool,
     ) -> None:
         """Generate and send, event by event or whole."""
         for sequence in sequences:
             sequence.client = call.client
+            sequence.adapter = adapter
         pieces: list[list[Piece]] = [[] for _ in sequences]
         checks = _Checks(sequences)
         # The stream begins with the first piece: what fails before it can still be answered with a status of its own.
@@ -131,6 +161,25 @@ class TextService:
             await call.events([answer.closing(usage)])
         await call.end()
 
+    async def load_adapter(self, call: Call) -> None:
+        asked = wire.decode(call.body, _AdapterRequest)
+        if asked.lora_path is None:
+            raise InvalidRequest("`lora_path` is missing; give the adapter's directory", param="lora_path")
+        await asyncio.to_thread(self._generator.adapters.load, asked.lora_name, Path(asked.lora_path))
+        await call.json({"id": f"{self._name}:{asked.lora_name}", "object": "model", "loaded": True})
+
+    async def unload_adapter(self, call: Call) -> None:
+        asked = wire.decode(call.body, _AdapterRequest)
+        self._generator.adapters.unload(asked.lora_name)
+        await call.json({"id": f"{self._name}:{asked.lora_name}", "object": "model", "loaded": False})
+
+    def _adapter(self, model: str) -> Adapter | None:
+        """The adapter that a request's `model` names, as `MODEL:ADAPTER`."""
+        if model.startswith(f"{self._name}:"):
+            return self._generator.adapters.get(model.removeprefix(f"{self._name}:"))
+        _check_model(model, self._name)
+        return None
+
     async def warm_up(self) -> None:
         async with self._loop.submit([self._generator.warm_up()]) as generation:
             async for _ in generation.batches():
@@ -151,6 +200,9 @@ class EmbeddingService:
         self._name = name
         self.metrics = Metrics(embedder, name)
         self.operations: Mapping[str, Operate] = {"/v1/embeddings": self.embeddings, "/v1/rerank": self.rerank}
+
+    def models(self) -> list[str]:
+        return [self._name]
 
     async def embeddings(self, call: Call) -> None:
         request = wire.decode(call.body, EmbeddingRequest)
