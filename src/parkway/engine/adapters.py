@@ -74,12 +74,17 @@ class Deltas:
 
 
 class Adapters:
-    """The adapters of one model; may be asked and changed from any thread."""
+    """The adapters of one model; may be asked and changed from any thread.
 
-    def __init__(self, decoder: Decoder) -> None:
+    Args:
+        divided: the model is shared between processes; then it can have none.
+    """
+
+    def __init__(self, decoder: Decoder, *, divided: bool = False) -> None:
         self._modules = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
         self._modules.pop("lm_head", None)
         self._dtype = next(decoder.parameters()).dtype
+        self._divided = divided
         self._loaded: dict[str, Adapter] = {}
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
@@ -107,6 +112,8 @@ class Adapters:
         """
         if not _NAME.fullmatch(name):
             raise InvalidRequest(f"{name[:80]!r} cannot be an adapter's name; 1 to 64 letters, digits, `.`, `_`, `-`")
+        if self._divided:
+            raise InvalidRequest("a model with tensor_parallel above 1 can have no adapters")
         self._check_free(name)
         changes = self._read(directory.expanduser())
         with self._lock:

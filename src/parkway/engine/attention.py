@@ -45,6 +45,7 @@ class PagedAttention:
 
     def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
         self._cache = cache
+        self.spans = spans
         self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         self._places = torch.cat([_places(span) for span in spans])
         self._blocks = [*_blocks(spans, dtype)]

@@ -17,7 +17,9 @@ class EngineConfig(Section):
         adapters: LoRA adapters to load, each as `NAME=DIRECTORY`; clients call them `MODEL:NAME`.
         port: 0 takes any free port.
         dtype: the type that it computes in; `auto` is bfloat16 where the processor multiplies it natively.
-        threads: for tensor work; by default one a core that this process may use, and a single one for small models.
+        tensor_parallel: how many processes share the model, each with a part of every matrix.
+        threads: for tensor work, in each of these processes; by default one a core that this process may use, and a
+            single one for small models.
         max_context_tokens: prompt and answer together; the model's own limit, if that is lower.
         max_sequences: the most answers that are made at once.
         cache_bytes: for keys and values; by default a quarter of the memory that this process may use.
@@ -37,6 +39,7 @@ class EngineConfig(Section):
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, le=65535)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    tensor_parallel: int = Field(default=1, ge=1, le=64)
     threads: int | None = Field(default=None, ge=1)
     max_context_tokens: int = Field(default=8192, ge=8)
     max_sequences: int = Field(default=32, ge=1, le=512)

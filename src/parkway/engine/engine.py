@@ -14,6 +14,7 @@ from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
 from parkway.engine.model import Decoder
+from parkway.engine.parallel import Leader
 from parkway.engine.sampler import biased, sample, top_logprobs
 from parkway.engine.scheduler import Scheduler, Share
 from parkway.engine.sequence import ChosenToken, Piece, Sequence
@@ -27,7 +28,7 @@ class Engine:
     `add` and `cancel` may be called from one other thread than the one that steps.
     """
 
-    def __init__(self, decoder: Decoder, cache: KVCache, scheduler: Scheduler) -> None:
+    def __init__(self, decoder: Decoder | Leader, cache: KVCache, scheduler: Scheduler) -> None:
         self._decoder = decoder
         self._cache = cache
         self._scheduler = scheduler

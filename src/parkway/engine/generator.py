@@ -22,6 +22,7 @@ from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
 from parkway.engine.guide import Guide
+from parkway.engine.parallel import Group, Leader, LedCache, divide
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
@@ -58,8 +59,11 @@ class Generator:
     config: EngineConfig
 
     @classmethod
-    def load(cls, directory: ModelDirectory, config: EngineConfig) -> "Generator":
+    def load(cls, directory: ModelDirectory, config: EngineConfig, group: Group | None = None) -> "Generator":
         """Read the model's files.
+
+        Args:
+            group: the processes that share the model, of which this one leads; None where it is alone.
 
         Raises:
             ModelFilesError: they are missing, damaged or unsupported, or the cache does not fit.
@@ -67,14 +71,19 @@ class Generator:
         tokenizer = Tokenizer(directory)
         template = ChatTemplate.of(directory, tokenizer.named)
         dtype = choose_dtype(config.dtype)
-        decoder = load_decoder(directory, dtype)
+        decoder = load_decoder(directory, dtype, group)
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "
                 f"vocab_size is {decoder.shape.vocab_size}"
             )
         context = min(decoder.shape.context, config.max_context_tokens)
-        cache = KVCache(decoder.shape, dtype, blocks=_blocks(decoder.shape, dtype, context, config))
+        blocks = _blocks(decoder.shape, dtype, context, config)
+        cache = KVCache(decoder.shape, dtype, blocks=blocks)
+        if group is not None:
+            cache = LedCache(decoder.shape, dtype, blocks=blocks, group=group)
+            divide(decoder, group)
+            group.tell([blocks])
         scheduler = Scheduler(
             BlockPool(cache.blocks),
             max_sequences=config.max_sequences,
@@ -82,10 +91,10 @@ class Generator:
             queue_limit=config.queue_limit,
             guess_tokens=config.guess_tokens,
         )
-        engine = Engine(decoder, cache, scheduler)
+        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
-        adapters = Adapters(decoder)
+        adapters = Adapters(decoder, divided=group is not None)
         for name, place in config.named_adapters():
             adapters.load(name, place)
         return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, adapters, config)

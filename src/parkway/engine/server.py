@@ -8,7 +8,7 @@ import signal
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ from parkway.engine.call import Call, Operation, request_id_of
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.embedder import Embedder
+from parkway.engine.follower import leading
 from parkway.engine.generator import Generator
 from parkway.engine.service import EmbeddingService, Service, TextService
 
@@ -77,9 +78,9 @@ async def serve(config: EngineConfig, announce: Callable[[str], None]) -> None:
     Args:
         announce: called with the server's URL once it is ready.
     """
-    with _listen(config.host, config.port) as listener:
+    with ExitStack() as stack, _listen(config.host, config.port) as listener:
         name = _name_of(config)
-        service = load_service(config, name)
+        service = load_service(config, name, stack)
         await service.warm_up()
         app = create_app(service, config, name, token=os.environ.get(TOKEN_VARIABLE))
         server = _Server(_uvicorn_config(app, config), lambda: announce(_url(listener)))
@@ -95,13 +96,19 @@ def _name_of(config: EngineConfig) -> str:
     return config.name or Path(config.model).expanduser().resolve().name
 
 
-def load_service(config: EngineConfig, name: str) -> Service:
-    """The model of `config`, loaded; raises `ModelFilesError` where that fails."""
+def load_service(config: EngineConfig, name: str, stack: ExitStack) -> Service:
+    """The model of `config`, loaded; raises `ModelFilesError` where that fails.
+
+    Args:
+        stack: ends the other processes of a divided model.
+    """
     directory = ModelDirectory(builtin.resolve(config.model))
-    torch.set_num_threads(config.threads or _threads_for(directory.config))
+    threads = config.threads or max(1, _threads_for(directory.config) // config.tensor_parallel)
+    torch.set_num_threads(threads)
     if directory.kind == "encoder":
         return EmbeddingService(Embedder(directory, config), name)
-    return TextService(Generator.load(directory, config), name)
+    group = stack.enter_context(leading(directory.path, config, threads)) if config.tensor_parallel > 1 else None
+    return TextService(Generator.load(directory, config, group), name)
 
 
 def _threads_for(config: dict[str, Any]) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,8 +30,24 @@ def choose_dtype(name: str) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def load_decoder(directory: ModelDirectory, dtype: torch.dtype) -> Decoder:
-    """The decoder in `directory`, ready to run.
+class Division(Protocol):
+    """How a model is divided between processes."""
+
+    def check(self, shape: ModelShape) -> None:
+        """Raise ModelFilesError where it cannot be."""
+        ...
+
+    def part(self, shape: ModelShape) -> ModelShape:
+        """The sizes of this process's part."""
+        ...
+
+    def slice(self, name: str, tensor: Tensor) -> Tensor:
+        """This process's part of a whole parameter."""
+        ...
+
+
+def load_decoder(directory: ModelDirectory, dtype: torch.dtype, division: Division | None = None) -> Decoder:
+    """The decoder in `directory`, ready to run; with a `division`, this process's part of it.
 
     Raises:
         ModelFilesError: the files are missing, damaged, pickled, or do not fit config.json; the message names
@@ -40,7 +56,14 @@ def load_decoder(directory: ModelDirectory, dtype: torch.dtype) -> Decoder:
     shape = ModelShape.from_config(directory.config)
     # Some checkpoints carry what others leave out: a copy of the tied head, and angles that are computed anyway.
     needless = ("rotary_emb.inv_freq", "lm_head.weight") if shape.tied_embeddings else ("rotary_emb.inv_freq",)
-    return load_module(directory.path, lambda: Decoder(shape), dtype, needless=needless)
+    if division is None:
+        return load_module(directory.path, lambda: Decoder(shape), dtype, needless=needless)
+    division.check(shape)
+    part = _unfilled(lambda: Decoder(division.part(shape)))
+    whole = _unfilled(lambda: Decoder(shape))
+    tensors = _tensors(directory.path, whole, dtype, needless, division.slice)
+    part.load_state_dict(tensors, assign=True)
+    return part.eval().requires_grad_(False)
 
 
 def load_module(path: Path, build: Callable[[], M], dtype: torch.dtype, *, needless: tuple[str, ...]) -> M:
@@ -52,16 +75,32 @@ def load_module(path: Path, build: Callable[[], M], dtype: torch.dtype, *, needl
         dtype: the type that the weights are converted to.
         needless: ends of tensor names that the files may hold and the module does not have.
     """
+    module = _unfilled(build)
+    module.load_state_dict(_tensors(path, module, dtype, needless, _whole), assign=True)
+    return module.eval().requires_grad_(False)
+
+
+def _unfilled(build: Callable[[], M]) -> M:
     with torch.device("meta"), _Unfilled():
-        module = build()
+        return build()
+
+
+def _whole(name: str, tensor: Tensor) -> Tensor:  # noqa: ARG001 - as a division has it
+    return tensor
+
+
+def _tensors(
+    path: Path, module: nn.Module, dtype: torch.dtype, needless: tuple[str, ...], take: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
+    """What `take` makes of every parameter of `module`, from the files in `path`."""
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
     places = {name: file for name, file in _places(path).items() if not name.endswith(needless)}
     _compare_names(path, wanted, places)
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
-        tensors |= _read(file, [name for name in wanted if places[name] == file], wanted, dtype)
-    module.load_state_dict(tensors, assign=True)
-    return module.eval().requires_grad_(False)
+        found = _read(file, [name for name in wanted if places[name] == file], wanted, dtype)
+        tensors |= {name: take(name, tensor) for name, tensor in found.items()}
+    return tensors
 
 
 class _Unfilled(TorchFunctionMode):
