@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 import torch
-import torch.distributed as dist
+from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - as its documentation imports it
 
 from parkway.core.tasks import start_thread
 from parkway.engine.cache import KVCache
@@ -46,7 +46,7 @@ def leading(directory: Path, config: EngineConfig, threads: int) -> Iterator[Gro
     # Loopback: the processes are on one machine.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     size = config.tensor_parallel
-    store = dist.TCPStore(_HOST, 0, size, is_master=True, wait_for_workers=False)
+    store = TCPStore(_HOST, 0, size, is_master=True, wait_for_workers=False)
     followers: list[subprocess.Popen[bytes]] = []
     ending = threading.Event()
     try:
@@ -91,7 +91,7 @@ def main() -> None:
     orders = msgspec.json.decode(sys.stdin.buffer.readline(), type=Orders)
     threading.Thread(target=_end_with_input, daemon=True).start()
     torch.set_num_threads(orders.threads)
-    store = dist.TCPStore(_HOST, orders.port, orders.size, is_master=False)
+    store = TCPStore(_HOST, orders.port, orders.size, is_master=False)
     group = Group(orders.rank, orders.size, store)
     dtype = choose_dtype(orders.dtype)
     decoder = load_decoder(ModelDirectory(Path(orders.directory)), dtype, group)

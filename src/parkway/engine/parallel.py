@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage] - as its documentation imports it
 
 from parkway.core.errors import ModelFilesError
 from parkway.engine.attention import PagedAttention, Span
@@ -46,7 +47,7 @@ class Group:
         size: how many there are.
     """
 
-    def __init__(self, rank: int, size: int, store: dist.Store) -> None:
+    def __init__(self, rank: int, size: int, store: Store) -> None:
         self.rank = rank
         self.size = size
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=_WAIT)
@@ -114,8 +115,8 @@ class Summed(nn.Linear):
         self.weight, self.bias = linear.weight, linear.bias
         self._group = group
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self._group.sum(super().forward(x))
+    def forward(self, input: Tensor) -> Tensor:
+        return self._group.sum(super().forward(input))
 
 
 def divide(decoder: Decoder, group: Group) -> None:
