@@ -7,12 +7,13 @@ import itertools
 import math
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -27,6 +28,9 @@ MAX_ADAPTERS = 64
 
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
+Linear = Callable[[Tensor, Tensor], Tensor]
+"""[n, in] and [out, in] -> [n, out]."""
+
 _PICKLED = "adapter_model.bin"
 
 
@@ -56,9 +60,11 @@ class Deltas:
 
     Args:
         adapters: of each token; None where it has none.
+        linear: how matrices are multiplied.
     """
 
-    def __init__(self, adapters: Iterable[Adapter | None]) -> None:
+    def __init__(self, adapters: Iterable[Adapter | None], linear: Linear = F.linear) -> None:
+        self._linear = linear
         places: dict[Adapter, list[int]] = {}
         for place, adapter in enumerate(adapters):
             if adapter is not None:
@@ -70,7 +76,7 @@ class Deltas:
         for adapter, tokens in self._places:
             change = adapter.changes.get(module)
             if change is not None:
-                y.index_add_(0, tokens, x[tokens] @ change.down.T @ change.up.T)
+                y.index_add_(0, tokens, self._linear(self._linear(x[tokens], change.down), change.up))
 
 
 class Adapters:

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from parkway.core.configuration import Section
 
@@ -27,6 +27,8 @@ class EngineConfig(Section):
         queue_limit: the most answers that wait to be begun.
         guess_tokens: a step guesses at further tokens, from what was written before, up to so many tokens in the step;
             0 guesses never. Guessing changes how fast answers come, not what they are.
+        deterministic: the same request with a seed, or temperature 0, gets the same answer to the last bit, whatever
+            else is in the batch. Slower; `bench/determinism.py` prints by how much.
         max_answer_tokens: length of a chat answer for which the client sets no limit.
         request_timeout_s: a request that takes longer is given up.
         drain_s: how long running requests may go on after SIGTERM.
@@ -47,6 +49,7 @@ class EngineConfig(Section):
     step_tokens: int = Field(default=256, ge=1)
     queue_limit: int = Field(default=256, ge=1)
     guess_tokens: int = Field(default=16, ge=0)
+    deterministic: bool = False
     max_answer_tokens: int = Field(default=2048, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)
@@ -56,6 +59,12 @@ class EngineConfig(Section):
         """The adapters as pairs of a name and a directory."""
         pairs = (each.partition("=") for each in self.adapters)
         return [(name, Path(place).expanduser()) for name, _, place in pairs]
+
+    @model_validator(mode="after")
+    def _alone(self) -> "EngineConfig":
+        if self.deterministic and self.tensor_parallel > 1:
+            raise ValueError("`deterministic` does not go together with `tensor_parallel` above 1")
+        return self
 
     @field_validator("adapters")
     @classmethod

@@ -28,10 +28,17 @@ class Engine:
     `add` and `cancel` may be called from one other thread than the one that steps.
     """
 
-    def __init__(self, decoder: Decoder | Leader, cache: KVCache, scheduler: Scheduler) -> None:
+    def __init__(
+        self,
+        decoder: Decoder | Leader,
+        cache: KVCache,
+        scheduler: Scheduler,
+        attention: type[PagedAttention] = PagedAttention,
+    ) -> None:
         self._decoder = decoder
         self._cache = cache
         self._scheduler = scheduler
+        self._attention = attention
         self._dtype = next(decoder.parameters()).dtype
         self.steps = 0
         self.prompt_tokens = 0
@@ -114,9 +121,9 @@ class Engine:
             The shares whose sequences now choose, and float32 logits [rows, vocabulary] for them in turn: a row for the
             next token, and one behind each guess.
         """
-        attention = PagedAttention(self._cache, [share.span for share in shares], self._dtype)
+        attention = self._attention(self._cache, [share.span for share in shares], self._dtype)
         token_ids = [token for share in shares for token in share.tokens]
-        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention, _deltas(shares))
+        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention, self._deltas(shares))
         rows: list[int] = []
         completing: list[Share] = []
         end = 0
@@ -132,6 +139,13 @@ class Engine:
             else:
                 self._scheduler.advance(share)
         return self._decoder.logits(hidden[rows]).float(), completing
+
+    def _deltas(self, shares: list[Share]) -> Deltas | None:
+        """What adapters change in this step; None where nobody uses one."""
+        if isinstance(self._decoder, Leader) or all(share.sequence.adapter is None for share in shares):
+            return None
+        adapters = (share.sequence.adapter for share in shares for _ in share.tokens)
+        return Deltas(adapters, self._decoder.linear)
 
     def _choose(self, shares: list[Share], logits: Tensor, allowed: "Future[Tensor] | None") -> Outputs:
         """Let every sequence choose; one whose choice was guessed goes on to choose behind the guess.
@@ -219,12 +233,6 @@ class Engine:
         """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""
         self._cache.wipe(self._scheduler.spoil(sequence))
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
-
-
-def _deltas(shares: list[Share]) -> Deltas | None:
-    if all(share.sequence.adapter is None for share in shares):
-        return None
-    return Deltas(share.sequence.adapter for share in shares for _ in share.tokens)
 
 
 def _allowed(sequences: Items[Sequence]) -> Tensor:

@@ -13,11 +13,13 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
 from parkway.engine import machine, tools
 from parkway.engine.adapters import Adapters
+from parkway.engine.attention import PagedAttention
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, KVCache
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
+from parkway.engine.determinism import TiledAttention, make_deterministic
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
@@ -91,7 +93,11 @@ class Generator:
             queue_limit=config.queue_limit,
             guess_tokens=config.guess_tokens,
         )
-        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler)
+        attention = PagedAttention
+        if config.deterministic:
+            make_deterministic(decoder)
+            attention = TiledAttention
+        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler, attention)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
         adapters = Adapters(decoder, divided=group is not None)

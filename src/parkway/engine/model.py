@@ -123,6 +123,7 @@ class Decoder(nn.Module):
         self.lm_head = None if shape.tied_embeddings else nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         # Not a buffer: `to(bfloat16)` would round the angles, and far positions would lose their place.
         self.frequencies = inverse_frequencies(shape.rope, shape.head_dim)
+        self.linear = F.linear  # how the head is multiplied
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, attention: Attention, changes: Changes | None = None
@@ -148,4 +149,4 @@ class Decoder(nn.Module):
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [n, hidden_size] -> [n, vocab_size]."""
         head = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return F.linear(hidden, head)
+        return self.linear(hidden, head)

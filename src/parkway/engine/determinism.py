@@ -1,0 +1,88 @@
+"""The same numbers for the same request, whatever else is in the batch.
+
+Kernels choose how to add up by the size of what they are given, so a token's scores would depend on how many others
+are computed with it. Here every token goes through pieces of one fixed size, whose rows do not touch one another: the
+same piece for a prompt that is read at once, in parts, or again, and for an answer that grows token by token.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from parkway.engine.attention import PagedAttention, Span
+from parkway.engine.cache import BLOCK_TOKENS, KVCache
+from parkway.engine.model import Decoder
+
+TILE = 16  # rows that a matrix is multiplied with at once
+
+
+def tiled_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """`F.linear` in tiles of `TILE` rows: [n, in] -> [n, out]."""
+    count = input.shape[0]
+    padded = F.pad(input, (0, 0, 0, -count % TILE))
+    return torch.cat([F.linear(tile, weight, bias) for tile in padded.split(TILE)])[:count]
+
+
+class _TiledLinear(nn.Linear):
+    """A linear layer in tiles; shares its parameters with the one that it takes the place of."""
+
+    def __init__(self, linear: nn.Linear) -> None:
+        nn.Module.__init__(self)
+        self.in_features, self.out_features = linear.in_features, linear.out_features
+        self.weight, self.bias = linear.weight, linear.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        return tiled_linear(input, self.weight, self.bias)
+
+
+def make_deterministic(decoder: Decoder) -> None:
+    """Let every matrix of `decoder` be multiplied in tiles."""
+    for module in list(decoder.modules()):
+        for name, child in list(module.named_children()):
+            if type(child) is nn.Linear:
+                setattr(module, name, _TiledLinear(child))
+    decoder.linear = tiled_linear
+
+
+class TiledAttention(PagedAttention):
+    """Attention in pieces of one block of queries against all blocks up to it.
+
+    A token has its place in the piece by its position, alone or beside others, so a piece has the same shape however
+    many of its tokens are new.
+    """
+
+    def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
+        super().__init__(cache, spans, dtype)
+        self._pieces: list[tuple[Tensor, Tensor, Tensor, int]] = []  # tokens, their rows, the table, its blocks
+        first = 0
+        for span in spans:
+            for block in range(span.start // BLOCK_TOKENS, -(-span.end // BLOCK_TOKENS)):
+                start = max(span.start, block * BLOCK_TOKENS)
+                end = min(span.end, (block + 1) * BLOCK_TOKENS)
+                tokens = torch.arange(start, end) - span.start + first
+                rows = torch.arange(start, end) - block * BLOCK_TOKENS
+                self._pieces.append((tokens, rows, torch.tensor([span.table[: block + 1]]), block))
+            first += span.count
+        self._masks = {block: _mask(block, dtype) for *_, block in self._pieces}
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        self._cache.write(layer, self._places, k, v)
+        out = torch.empty_like(q)
+        for tokens, rows, table, block in self._pieces:
+            keys, values = (part.transpose(1, 2) for part in self._cache.gather(layer, table))
+            queries = q.new_zeros(BLOCK_TOKENS, *q.shape[1:])
+            queries[rows] = q[tokens]
+            mixed = F.scaled_dot_product_attention(
+                queries.transpose(0, 1)[None], keys, values, attn_mask=self._masks[block], enable_gqa=True
+            )
+            out[tokens] = mixed[0].transpose(0, 1)[rows]
+        return out
+
+
+def _mask(block: int, dtype: torch.dtype) -> Tensor:
+    """What is added to the scores of a piece: nothing up to a query's own place, -inf behind it."""
+    places = torch.arange((block + 1) * BLOCK_TOKENS)
+    hidden = places > torch.arange(BLOCK_TOKENS)[:, None] + block * BLOCK_TOKENS
+    return torch.zeros(hidden.shape, dtype=dtype).masked_fill(hidden, float("-inf"))
