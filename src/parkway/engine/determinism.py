@@ -5,7 +5,8 @@ are computed with it. Here every token goes through pieces of one fixed size, wh
 same piece for a prompt that is read at once, in parts, or again, and for an answer that grows token by token.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -18,32 +19,38 @@ from parkway.engine.model import Decoder
 TILE = 16  # rows that a matrix is multiplied with at once
 
 
-def tiled_linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """`F.linear` in tiles of `TILE` rows: [n, in] -> [n, out]."""
-    count = input.shape[0]
-    padded = F.pad(input, (0, 0, 0, -count % TILE))
-    return torch.cat([F.linear(tile, weight, bias) for tile in padded.split(TILE)])[:count]
+def in_tiles(multiply: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """What `multiply` makes of `x`, `TILE` rows at a time: [n, in] -> [n, out]."""
+    count = x.shape[0]
+    padded = F.pad(x, (0, 0, 0, -count % TILE))
+    return torch.cat([multiply(tile) for tile in padded.split(TILE)])[:count]
 
 
-class _TiledLinear(nn.Linear):
-    """A linear layer in tiles; shares its parameters with the one that it takes the place of."""
+def tiled_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`F.linear` in tiles."""
+    return in_tiles(lambda tile: F.linear(tile, weight), x)
 
-    def __init__(self, linear: nn.Linear) -> None:
+
+class _Tiled(nn.Linear):
+    """A linear layer that is given tiles."""
+
+    def __init__(self, inner: nn.Linear) -> None:
         nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = inner.in_features, inner.out_features
+        self.inner = inner
 
     def forward(self, input: Tensor) -> Tensor:
-        return tiled_linear(input, self.weight, self.bias)
+        return in_tiles(self.inner, input)
 
 
 def make_deterministic(decoder: Decoder) -> None:
     """Let every matrix of `decoder` be multiplied in tiles."""
-    for module in list(decoder.modules()):
-        for name, child in list(module.named_children()):
-            if type(child) is nn.Linear:
-                setattr(module, name, _TiledLinear(child))
-    decoder.linear = tiled_linear
+    for layer in decoder.model.layers:
+        for block in layer.children():
+            for name, child in list(block.named_children()):
+                if isinstance(child, nn.Linear):
+                    setattr(block, name, _Tiled(child))
+    decoder.head = partial(in_tiles, decoder.head)
 
 
 class TiledAttention(PagedAttention):

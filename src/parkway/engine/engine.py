@@ -6,12 +6,14 @@ from concurrent.futures import Future
 from itertools import accumulate
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from parkway.core.errors import InternalError, ParkwayError
 from parkway.engine.adapters import Deltas
 from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
+from parkway.engine.determinism import TiledAttention, tiled_linear
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
 from parkway.engine.model import Decoder
 from parkway.engine.parallel import Leader
@@ -145,7 +147,7 @@ class Engine:
         if isinstance(self._decoder, Leader) or all(share.sequence.adapter is None for share in shares):
             return None
         adapters = (share.sequence.adapter for share in shares for _ in share.tokens)
-        return Deltas(adapters, self._decoder.linear)
+        return Deltas(adapters, tiled_linear if issubclass(self._attention, TiledAttention) else F.linear)
 
     def _choose(self, shares: list[Share], logits: Tensor, allowed: "Future[Tensor] | None") -> Outputs:
         """Let every sequence choose; one whose choice was guessed goes on to choose behind the guess.

@@ -20,6 +20,7 @@ from parkway.core.tasks import start_thread
 from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
+from parkway.engine.linear import pack
 from parkway.engine.parallel import Group, divide, follow
 from parkway.engine.weights import choose_dtype, load_decoder
 
@@ -95,6 +96,7 @@ def main() -> None:
     group = Group(orders.rank, orders.size, store)
     dtype = choose_dtype(orders.dtype)
     decoder = load_decoder(ModelDirectory(Path(orders.directory)), dtype, group)
+    pack(decoder)
     divide(decoder, group)
     [blocks] = group.hear()
     follow(decoder, KVCache(decoder.shape, dtype, blocks=blocks), group)

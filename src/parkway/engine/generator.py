@@ -24,6 +24,7 @@ from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
 from parkway.engine.guide import Guide
+from parkway.engine.linear import pack
 from parkway.engine.parallel import Group, Leader, LedCache, divide
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
@@ -74,6 +75,7 @@ class Generator:
         template = ChatTemplate.of(directory, tokenizer.named)
         dtype = choose_dtype(config.dtype)
         decoder = load_decoder(directory, dtype, group)
+        pack(decoder)
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "

@@ -5,6 +5,7 @@ Sequences are not a dimension here: the tokens of every sequence in a step stand
 trains without one. Parameters carry Hugging Face's names.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch.nn.functional as F
@@ -123,7 +124,7 @@ class Decoder(nn.Module):
         self.lm_head = None if shape.tied_embeddings else nn.Linear(shape.hidden_size, shape.vocab_size, bias=False)
         # Not a buffer: `to(bfloat16)` would round the angles, and far positions would lose their place.
         self.frequencies = inverse_frequencies(shape.rope, shape.head_dim)
-        self.linear = F.linear  # how the head is multiplied
+        self.head: Callable[[Tensor], Tensor] = self._plain_head
 
     def forward(
         self, token_ids: Tensor, positions: Tensor, attention: Attention, changes: Changes | None = None
@@ -148,5 +149,7 @@ class Decoder(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [n, hidden_size] -> [n, vocab_size]."""
-        head = self.model.embed_tokens.weight if self.lm_head is None else self.lm_head.weight
-        return self.linear(hidden, head)
+        return self.head(hidden)
+
+    def _plain_head(self, hidden: Tensor) -> Tensor:
+        return F.linear(hidden, self.model.embed_tokens.weight) if self.lm_head is None else self.lm_head(hidden)

@@ -106,25 +106,24 @@ class Group:
             raise Broken(f"a process of the model is gone: {error}") from error
 
 
-class Summed(nn.Linear):
+class Summed(nn.Module):
     """A linear layer whose inputs are divided between processes."""
 
-    def __init__(self, linear: nn.Linear, group: Group) -> None:
-        nn.Module.__init__(self)
-        self.in_features, self.out_features = linear.in_features, linear.out_features
-        self.weight, self.bias = linear.weight, linear.bias
+    def __init__(self, inner: nn.Module, group: Group) -> None:
+        super().__init__()
+        self.inner = inner
         self._group = group
 
-    def forward(self, input: Tensor) -> Tensor:
-        return self._group.sum(super().forward(input))
+    def forward(self, x: Tensor) -> Tensor:
+        return self._group.sum(self.inner(x))
 
 
 def divide(decoder: Decoder, group: Group) -> None:
     """Let a decoder that holds one process's part add its results to the others'."""
     for layer in decoder.model.layers:
         assert isinstance(layer, Layer), "a decoder is made of layers"  # noqa: S101
-        layer.self_attn.o_proj = Summed(layer.self_attn.o_proj, group)
-        layer.mlp.down_proj = Summed(layer.mlp.down_proj, group)
+        layer.self_attn.o_proj = Summed(layer.self_attn.o_proj, group)  # pyright: ignore[reportAttributeAccessIssue]
+        layer.mlp.down_proj = Summed(layer.mlp.down_proj, group)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 class Leader(nn.Module):
