@@ -114,7 +114,7 @@ def test_every_key_is_told_with_its_default(section: str) -> None:
 
 
 def test_the_keys_of_the_engine_that_it_takes_from_models_are_not_told() -> None:
-    assert not {"model", "name", "host", "port"} & set(tables()["engine"])
+    assert not {"model", "name", "host", "port", "adapters"} & set(tables()["engine"])
     assert {"dtype", "threads"} <= set(tables()["engine"])
 
 

@@ -125,7 +125,7 @@ def _runs_before(start: Path | None) -> list[dict[str, Any]]:
     if start is None or not (start / RECORD).exists():
         return []
     record = json.loads((start / RECORD).read_text(encoding="utf-8"))
-    kept = ("command", "minutes", "steps", "tokens", "passes", "hardware")
+    kept = ("command", "minutes", "steps", "tokens", "passes", "hardware", "curve")
     return [*record.get("before", []), {name: record[name] for name in kept}]
 
 
@@ -142,8 +142,18 @@ def write_card(directory: Path, record: Record, samples: Sequence[Sheet] = ()) -
     """Write training.json, loss.png and README.md; `samples` are printed as they came."""
     directory.mkdir(parents=True, exist_ok=True)
     (directory / RECORD).write_text(json.dumps(asdict(record), indent=1) + "\n", encoding="utf-8")
-    draw_curve(directory / "loss.png", record.curve)
+    draw_curve(directory / "loss.png", whole_curve(record))
     (directory / "README.md").write_text(_card(record, samples), encoding="utf-8")
+
+
+def whole_curve(record: Record) -> list[Point]:
+    """The curves of this run and of those before it, behind one another."""
+    points: list[Point] = []
+    behind = 0.0
+    for minutes, curve in (*((run["minutes"], run["curve"]) for run in record.before), (record.minutes, record.curve)):
+        points += [{**point, "minutes": point["minutes"] + behind} for point in curve]
+        behind += minutes
+    return points
 
 
 def draw_curve(path: Path, curve: Sequence[Mapping[str, float]]) -> None:
