@@ -8,8 +8,6 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
-
 from bench.concurrency import LARGE
 from parkway.engine import machine
 from parkway.engine.config import EngineConfig
@@ -48,6 +46,8 @@ def main() -> None:
     arguments.add_argument("--prompt", type=int, default=128)
     arguments.add_argument("--tokens", type=int, default=64)
     options = arguments.parse_args()
+    import torch  # after parkway.engine, which sets how its threads wait
+
     torch.set_num_threads(machine.cores())
     with tempfile.TemporaryDirectory(prefix="parkway-bench-") as name:
         path = write_directory(Path(name) / "random-0.4b", LARGE)

@@ -32,12 +32,12 @@ class Stage:
         self._folder = folder
         self._tasks = tasks
 
-    def start(self, code: str, *, start_timeout_s: float = 600.0) -> Child:
-        return self.run(Program("probe", (sys.executable, "-c", code), start_timeout_s=start_timeout_s))
+    def start(self, code: str, *, start_timeout_s: float = 600.0, once: bool = False) -> Child:
+        return self.run(Program("probe", (sys.executable, "-c", code), start_timeout_s=start_timeout_s), once=once)
 
-    def run(self, program: Program) -> Child:
+    def run(self, program: Program, *, once: bool = False) -> Child:
         log = LogFile(self._folder, f"probe-{len(self._children)}")
-        child = Child(program, log, self.told.append, on_change=self._changed, backoff=QUICK)
+        child = Child(program, log, self.told.append, on_change=self._changed, backoff=QUICK, once=once)
         self._children.append(child)
         self.runs.append(self._tasks.start(child.run(), name="probe"))
         return child
@@ -175,3 +175,22 @@ def _runs(pid: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+async def test_one_that_runs_once_is_given_up_however_it_ends(stage: Stage) -> None:
+    child = stage.start(SERVES, once=True)
+    await asyncio.wait_for(child.settled.wait(), 30)
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGKILL)
+    await _until(lambda: child.state == "given up")
+    assert child.reason == "stopped by signal 9"
+    assert stage.told == ["probe stopped by signal 9"]
+    await asyncio.sleep(0.1)
+    assert stage.ready == ["http://127.0.0.1:1"]
+
+
+async def test_one_that_runs_once_and_crashes_says_why(stage: Stage) -> None:
+    child = stage.start("import sys; sys.exit('the disk is on fire')", once=True)
+    await asyncio.wait_for(child.settled.wait(), 30)
+    assert child.reason == "ended with exit code 1: the disk is on fire"
+    assert stage.downs == 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from parkway.core.errors import StartupError
+from parkway.core.errors import ConfigurationError, StartupError
 from parkway.launch.child import Child
 from parkway.launch.engines import Engines
 from parkway.launch.family import Family
@@ -23,7 +23,9 @@ class Board:
     def __init__(self, folder: Path, models: dict[str, object]) -> None:
         settings = Settings.model_validate({"models": models})
         self._publication = Publication(print)
-        self.engines = Engines(settings, Family(settings, Home.open(folder), {}, print), self._publication, print)
+        self.engines = Engines(
+            settings, Family(settings, Home.open(folder), {}, print), self._publication, "token", print
+        )
 
     def published(self) -> list[Endpoint]:
         found: list[Endpoint] = []
@@ -88,3 +90,26 @@ def test_a_model_elsewhere_is_something_to_serve(tmp_path: Path) -> None:
     board = Board(tmp_path, {"a": "./a", "far": "http://h"})
     board.become(0, "given up")
     board.engines.check_any_left()
+
+
+def test_a_model_on_demand_has_no_engine_at_the_start_and_is_something_to_serve(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"a": "./a", "later": {"path": "./b", "load": "on_demand"}})
+    assert [child.program.name for child in board.engines.children] == ["engine a"]
+    board.become(0, "given up")
+    board.engines.check_any_left()
+
+
+def test_models_that_are_too_large_together_are_refused_with_the_numbers(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"one": "park-embed", "two": "park-embed", "unreadable": "./nowhere"})
+    board.engines.check_fit(800_000_000)
+    with pytest.raises(ConfigurationError, match=r"need 782 MB without their caches, and may use 700 MB") as caught:
+        board.engines.check_fit(700_000_000)
+    assert "`load: on_demand`" in caught.value.message
+    assert "two 391 MB (weights 90.9 MB" in caught.value.message
+
+
+async def test_what_is_shown_of_engines(tmp_path: Path) -> None:
+    board = Board(tmp_path, {"a": "./a", "b": "./b"})
+    board.become(1, "given up").reason = "no config.json"
+    shown = [(state.name, state.state, state.load, state.reason) for state in await board.engines.states()]
+    assert shown == [("a", "loading", "start", None), ("b", "given up", "start", "no config.json")]

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from parkway.launch.probe import Readiness, answers, readiness
+from parkway.launch.probe import Activity, Readiness, activity, answers, readiness
 
 
 @asynccontextmanager
@@ -17,7 +17,7 @@ async def answering(answer: bytes) -> AsyncIterator[int]:
     """A server that answers every request with these bytes; its port."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith((b"GET /readyz ", b"GET /healthz "))
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith((b"GET /readyz ", b"GET /healthz ", b"GET /metrics "))
         writer.write(answer)
         writer.close()
 
@@ -54,3 +54,20 @@ async def test_somebody_who_never_answers() -> None:
 async def test_any_answer_is_a_sign_of_life(answer: bytes, alive: bool) -> None:
     async with answering(answer) as port:
         assert await answers("127.0.0.1", port, timeout_s=30) is alive
+
+
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        (
+            b'parkway_engine_running{model="m"} 2.0\nparkway_engine_waiting{model="m"} 1.0\n'
+            b'parkway_engine_steps_total{model="m"} 1.5e+03\n',
+            Activity(requests=3, steps=1500),
+        ),
+        (b'parkway_engine_waiting{model="m"} 0.0\nparkway_engine_steps_total{model="m"} 7.0\n', Activity(0, 7)),
+        (b"<html>", None),
+    ],
+)
+async def test_what_an_engine_is_doing(page: bytes, expected: Activity | None) -> None:
+    async with answering(b"HTTP/1.1 200 OK\r\n\r\n" + page) as port:
+        assert await activity("127.0.0.1", port, "token", timeout_s=30) == expected

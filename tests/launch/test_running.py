@@ -32,3 +32,12 @@ def test_a_damaged_file_counts_for_nothing(tmp_path: Path) -> None:
     for content in (b"", b"{", b'{"url": 1}', b"[]"):
         home.run_file.write_bytes(content)
         assert running.read(home) is None
+
+
+def test_one_that_ended_unnoticed_by_its_parent_is_not_running(tmp_path: Path) -> None:
+    home = Home.open(tmp_path / "home")
+    process = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and stays to be waited for
+    running.write(home, Running(url="http://h", pid=process.pid))
+    assert running.read(home) is None
+    process.wait()

@@ -24,7 +24,7 @@ def _fault(folder: Path, text: str) -> str:
 
 def test_without_a_file_the_built_in_models_are_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert Settings.find().local_models() == ["park-mini", "park-embed"]
+    assert Settings.find().models_at_start() == ["park-mini", "park-embed"]
 
 
 def test_the_file_in_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +71,7 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
         3,
         "GPU_KEY",
     )
-    assert settings.local_models() == ["chat"]
+    assert settings.models_at_start() == ["chat"]
 
 
 @pytest.mark.parametrize(
@@ -90,6 +90,11 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
             "parkway.yaml:2: models.a: `model` and `api_key_env` belong to a `url`",
         ),
         ("models:\n  a: {url: 'http://h', replicas: 2}", "parkway.yaml:2: models.a: `replicas` belongs to a `path`"),
+        ("models:\n  a: {url: 'http://h', load: on_demand}", "parkway.yaml:2: models.a: `load: on_demand` belongs to"),
+        ("models:\n  a: {path: x, load: on_demand, replicas: 2}", "one `path` and one replica"),
+        ("models:\n  a: {path: x, keep_alive_s: 9}", "`keep_alive_s` belongs to `load: on_demand`"),
+        ("models:\n  a: {path: x, load: later}", "parkway.yaml:2: models.a.load"),
+        ("memory_bytes: 0", "parkway.yaml:1: memory_bytes"),
         ("models:\n  'a b': ./x", "parkway.yaml:2: models.a b"),
         ("models:\n  a: {path: x, weight: 0}", "parkway.yaml:2: models.a.weight"),
         ("models:\n  - a", "parkway.yaml:1: models"),
@@ -102,6 +107,13 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_names_line_and_key(tmp_path: Path, text: str, message: str) -> None:
     assert message in _fault(tmp_path, text)
+
+
+def test_models_on_demand_are_not_among_those_of_the_start(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "models:\n  a: ./a\n  b: {path: ./b, load: on_demand}\n  c: 'http://h'\n")
+    assert settings.models_at_start() == ["a"]
+    assert settings.models_on_demand()["b"].path == str(tmp_path / "b")
+    assert settings.pulled_models
 
 
 def test_all_faults_are_told_at_once(tmp_path: Path) -> None:

@@ -51,6 +51,13 @@ def test_full_endpoints_are_passed_over_then_refused() -> None:
         fleet.pick("m")
 
 
+def test_a_model_sleeps_when_only_what_is_asleep_could_answer() -> None:
+    assert fleet_of(endpoint("e1", state="asleep"), endpoint("e2", state="down")).sleeps("m")
+    assert not fleet_of(endpoint("e1", state="asleep"), endpoint("e2")).sleeps("m")
+    assert not fleet_of(endpoint("e1", state="down")).sleeps("m")
+    assert not fleet_of(endpoint("e1", state="asleep")).sleeps("another")
+
+
 def test_a_suspect_is_the_last_resort() -> None:
     fleet = fleet_of(endpoint("e1"), endpoint("e2"))
     first, second = fleet.candidates()

@@ -41,16 +41,9 @@ def command(message: str | None, model: str | None, conversation: str | None, ur
       parkway chat --conversation backup "And without the leading directory?"
       echo "How do I list open ports?" | parkway chat
     """
-    client = _connect(url)
+    client = connect(url)
     talk = Talk(client, _choose(client, model), conversation or new_id("chat"))
-    if message is None and not sys.stdin.isatty():
-        message = sys.stdin.read().strip()
-        if not message:
-            raise click.UsageError('standard input is empty; give a message: parkway chat "..."')
-    if message is not None:
-        talk.ask(message)
-        return 0
-    talk.back_and_forth()
+    talk.hold(message, "parkway chat")
     return 0
 
 
@@ -61,6 +54,21 @@ class Talk:
         self._client = client
         self._model = model
         self._conversation = conversation
+
+    def hold(self, message: str | None, command: str) -> None:
+        """One message, given or from standard input; on a terminal without one, back and forth.
+
+        Args:
+            command: How the user would type it with a message.
+        """
+        if message is None and not sys.stdin.isatty():
+            message = sys.stdin.read().strip()
+            if not message:
+                raise click.UsageError(f'standard input is empty; give a message: {command} "..."')
+        if message is None:
+            self.back_and_forth()
+        else:
+            self.ask(message)
 
     def ask(self, message: str) -> None:
         """Prints the answer to `message` as it comes.
@@ -116,7 +124,7 @@ class Talk:
         click.echo("noted", err=True)
 
 
-def _connect(url: str | None) -> Client:
+def connect(url: str | None = None) -> Client:
     """A client of the gateway at `url`, or of the one that runs on this home."""
     key = os.environ.get(_KEY_VARIABLE)
     if url is not None:

@@ -13,7 +13,9 @@ from parkway.core.errors import ParkwayError
 
 COMMANDS: Mapping[str, str] = {
     "up": "Start Parkway: gateway, worker and an engine for each local model.",
+    "run": "Talk to a local model, without a Parkway that runs already.",
     "chat": "Talk to a model, once or back and forth.",
+    "ps": "Show which local models are loaded, and what they use.",
     "pull": "Get a model from Hugging Face.",
     "list": "List the models on this machine.",
     "show": "Show what is known of a local model.",

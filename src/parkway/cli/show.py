@@ -34,8 +34,7 @@ def command(name: str, as_json: bool) -> None:
     click.echo()
     print_table(("file", "size"), [(file, readable_bytes(size)) for file, size in model.files])
     click.echo(
-        f"\nTo serve it by itself:  parkway engine --model {model.name}\n"
-        f"To serve it in Parkway, in parkway.yaml:\n  models:\n    {model.name}: {model.name}"
+        f"\nTo serve it by itself:  parkway engine --model {model.name}\nTo chat with it: parkway run {model.name}"
     )
 
 

@@ -32,7 +32,7 @@ class _Block:
     first: int  # then: the first of them
     length: int  # tokens of each span that are read
     prompt: bool  # many new tokens of one sequence, against one new token in each of many
-    mask: Tensor | None  # added to the scores; None where a prompt is plainly causal or nothing has to be hidden
+    mask: Tensor | None  # added to the scores; None where nothing has to be hidden
 
 
 class PagedAttention:
@@ -56,8 +56,9 @@ class PagedAttention:
         return (True, 0) if span.count > 1 else (False, _magnitude(span.end))
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self._cache.write(layer, self._places, k, v)
-        out = torch.empty_like(q)
+        # There may be idle tokens behind those of the spans.
+        self._cache.write(layer, self._places, k[: len(self._places)], v[: len(self._places)])
+        out = torch.zeros_like(q)
         for block in self._blocks:
             keys, values = self._read(layer, block)
             attend = _prompt if block.prompt else _decode
@@ -88,7 +89,6 @@ def _prompt(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
         keys,
         values,
         attn_mask=block.mask,
-        is_causal=block.mask is None,
         enable_gqa=True,
     )
     return mixed[0].transpose(0, 1)
@@ -133,15 +133,14 @@ def _run(spans: Sequence[Span], index: int) -> Sequence[Span]:
 
 
 def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
-    first, length = run[0], max(span.end for span in run)
-    mask: Tensor | None = None
-    if first.count > 1 and first.start > 0:
-        # Queries start in the middle of the text; `is_causal` would align them with its beginning.
+    first = run[0]
+    # Whole blocks, because the kernels below make code for each length; the rest is hidden.
+    length = _blocks_for(max(span.end for span in run)) * BLOCK_TOKENS
+    if first.count > 1:
         allowed = torch.arange(length) <= torch.arange(first.start, first.end)[:, None]
-        mask = _additive(allowed, dtype)
-    elif any(span.end < length for span in run):
-        ends = torch.tensor([span.end for span in run])
-        mask = _additive(torch.arange(length) < ends[:, None, None, None], dtype)
+    else:
+        allowed = torch.arange(length) < torch.tensor([span.end for span in run])[:, None, None, None]
+    mask = None if bool(allowed.all()) else _additive(allowed, dtype)
     return _Block(
         tokens=tokens,
         tables=None if len(run) == 1 and _in_a_row(first.table) else _tables(run, _blocks_for(length)),

@@ -75,8 +75,8 @@ class TiledAttention(PagedAttention):
         self._masks = {block: _mask(block, dtype) for *_, block in self._pieces}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        self._cache.write(layer, self._places, k, v)
-        out = torch.empty_like(q)
+        self._cache.write(layer, self._places, k[: len(self._places)], v[: len(self._places)])
+        out = torch.zeros_like(q)
         for tokens, rows, table, block in self._pieces:
             keys, values = (part.transpose(1, 2) for part in self._cache.gather(layer, table))
             queries = q.new_zeros(BLOCK_TOKENS, *q.shape[1:])

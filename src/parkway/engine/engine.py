@@ -15,6 +15,7 @@ from parkway.engine.attention import PagedAttention
 from parkway.engine.cache import KVCache
 from parkway.engine.determinism import TiledAttention, tiled_linear
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
+from parkway.engine.linear import rounded
 from parkway.engine.model import Decoder
 from parkway.engine.parallel import Leader
 from parkway.engine.sampler import biased, sample, top_logprobs
@@ -125,7 +126,10 @@ class Engine:
         """
         attention = self._attention(self._cache, [share.span for share in shares], self._dtype)
         token_ids = [token for share in shares for token in share.tokens]
-        hidden = self._decoder(torch.tensor(token_ids), attention.positions, attention, self._deltas(shares))
+        # Idle tokens behind the others: matrices are multiplied by kernels that are made for one number of rows each.
+        idle = rounded(len(token_ids)) - len(token_ids)
+        positions = F.pad(attention.positions, (0, idle))
+        hidden = self._decoder(torch.tensor(token_ids + [0] * idle), positions, attention, self._deltas(shares))
         rows: list[int] = []
         completing: list[Share] = []
         end = 0
@@ -140,7 +144,9 @@ class Engine:
                 completing.append(share)
             else:
                 self._scheduler.advance(share)
-        return self._decoder.logits(hidden[rows]).float(), completing
+        count = len(rows)
+        rows += rows[-1:] * (rounded(count) - count)
+        return self._decoder.logits(hidden[rows])[:count].float(), completing
 
     def _deltas(self, shares: list[Share]) -> Deltas | None:
         """What adapters change in this step; None where nobody uses one."""

@@ -26,6 +26,15 @@ class PackedLinear(nn.Linear):
         return torch.ops.mkldnn._linear_pointwise(input.contiguous(), self._packed, self._bias, "none", [], "")
 
 
+def rounded(rows: int) -> int:
+    """The next larger number of rows for which kernels are made.
+
+    oneDNN makes one for each number of rows and matrix: a millisecond and some memory each, so they have to be few.
+    """
+    step = 1 if rows <= 4 else 4 if rows <= 32 else 16 if rows <= 128 else 32
+    return -(-rows // step) * step
+
+
 def pack(decoder: Decoder) -> None:
     """Lay the matrices of `decoder` out anew, the output head's too, where there is a layout for their type."""
     weight = decoder.model.embed_tokens.weight

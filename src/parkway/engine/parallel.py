@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage] - as its documentation imports it
 
@@ -177,7 +178,7 @@ def follow(decoder: Decoder, cache: KVCache, group: Group) -> None:
             continue
         token_ids, spans = _read_step(rest)
         attention = PagedAttention(cache, spans, dtype)
-        decoder(token_ids, attention.positions, attention)
+        decoder(token_ids, F.pad(attention.positions, (0, len(token_ids) - len(attention.positions))), attention)
 
 
 def _step_message(token_ids: Tensor, spans: Iterable[Span]) -> list[int]:

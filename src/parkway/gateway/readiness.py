@@ -42,4 +42,5 @@ class Readiness:
         return [f'model "{model}" has no endpoint yet' for model in missing]
 
     def _served(self, model: str) -> bool:
-        return any(endpoint.state == "ready" for endpoint in self.view.endpoints(model))
+        """Somebody can answer, or could as soon as the model is loaded."""
+        return any(endpoint.state in ("ready", "asleep") for endpoint in self.view.endpoints(model))

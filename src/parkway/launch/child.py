@@ -5,6 +5,8 @@ The states, and what moves between them:
     starting --announced--> ready --ended--> waiting --back-off over--> starting
         |                                                                   |
         +--ended with an exit code that says "never"--> given up            +-- stop() from anywhere --> stopped
+
+A child that runs `once` has neither `waiting` nor a second start: however it ends by itself, it is given up.
 """
 
 from __future__ import annotations
@@ -71,6 +73,7 @@ class Child:
 
     Args:
         on_change: Called with each new state; with `ready` comes the announced address.
+        once: It is not started again: however it ends by itself, it is given up.
 
     Attributes:
         settled: Set once it has been ready for the first time, or is given up.
@@ -85,6 +88,7 @@ class Child:
         *,
         on_change: Callable[[State, str], None] | None = None,
         backoff: Backoff | None = None,
+        once: bool = False,
     ) -> None:
         self.program = program
         self.log = log
@@ -94,6 +98,7 @@ class Child:
         self._say = say
         self._on_change = on_change
         self._backoff = backoff or Backoff()
+        self._once = once
         self._stopping = asyncio.Event()
         self._finished = asyncio.Event()
         self._finished.set()  # nothing runs yet
@@ -116,8 +121,8 @@ class Child:
                 if self._stopping.is_set():
                     return
                 proven = proven or self._proves(ending)
-                if ending.code in NEVER and not proven:
-                    self._give_up()
+                if self._once or (ending.code in NEVER and not proven):
+                    self._give_up(ending)
                     return
                 failures = self._backoff.failures(failures, ending.ready_s or 0.0)
                 await self._wait(ending, self._backoff.delay_s(failures))
@@ -215,13 +220,18 @@ class Child:
         if self._on_change is not None:
             self._on_change(state, address)
 
-    def _give_up(self) -> None:
-        lines = self.log.tail()
+    def _give_up(self, ending: Ending) -> None:
+        lines = [] if ending.code in _FROM_OUTSIDE else self.log.tail()
         errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        self.reason = "; ".join(errors or lines[-1:] or ["it said nothing"])
+        said = "; ".join(errors or lines[-1:])
+        if self._once:
+            self.reason = f"{ending}: {said}" if said and ending.code not in NEVER else said or str(ending)
+            self._say(f"{self.program.name} {ending}{f': {said}' if said else ''}")
+        else:
+            self.reason = said or "it said nothing"
+            self._say(f"{self.program.name} cannot start and is given up: {self.reason}")
         self._become("given up")
         self.settled.set()
-        self._say(f"{self.program.name} cannot start and is given up: {self.reason}")
 
     async def _wait(self, ending: Ending, delay_s: float) -> None:
         self._become("waiting")

@@ -2,35 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 from urllib.parse import urlsplit
 
-from parkway.core.errors import StartupError
+from parkway.core.errors import ConfigurationError, ModelFilesError, StartupError
 from parkway.core.tasks import Tasks
 from parkway.launch.child import Child, Say, State
+from parkway.launch.control import ModelState
 from parkway.launch.family import Family
 from parkway.launch.liveness import Address, watch
+from parkway.launch.memory import Need, need_of, resident_bytes
+from parkway.launch.probe import activity
 from parkway.launch.publication import Publication
 from parkway.launch.settings import EndpointConfig, ModelConfig, Settings
 from parkway.router.endpoint import Endpoint
+from parkway.store.models import readable_bytes
 
 TOKEN_VARIABLE = "PARKWAY_ENGINE_TOKEN"  # noqa: S105 - the variable's name; the token is drawn at each start
 """Holds the token that engines ask for, so that nobody else on the machine can use them past the gateway."""
 
-_NOT_STARTED = "http://not-started.invalid/v1"
+NOT_STARTED = "http://not-started.invalid/v1"
+"""The address of what does not serve."""
+
+_SHOWN: Mapping[State, Literal["loading", "ready", "down", "given up"]] = {
+    "starting": "loading",
+    "ready": "ready",
+    "waiting": "down",
+    "given up": "given up",
+    "stopped": "down",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One replica: the model that it serves, and the process that does."""
+    """One replica: the model that it serves, and the process that does.
+
+    Args:
+        need: What it may use at most; None where the files of the model cannot be read.
+    """
 
     model: str
     child: Child
+    need: Need | None
     served: list[Address]  # where it serves; empty while it does not
+    changed: list[float]  # when its state last changed, in seconds of the monotonic clock
 
     def address(self) -> Address | None:
         return self.served[0] if self.served else None
+
+    def charged_bytes(self) -> int:
+        """What counts against the limit: what is needed while it starts, then what is used."""
+        if self.child.state in ("given up", "stopped"):
+            return 0
+        used = self.used_bytes() if self.child.state == "ready" else None
+        return used if used is not None else self.need.least_bytes if self.need else 0
+
+    def used_bytes(self) -> int | None:
+        """Resident memory; None while there is no process."""
+        return resident_bytes(self.child.pid) if self.child.pid is not None else None
 
 
 class Engines:
@@ -38,18 +71,25 @@ class Engines:
 
     An engine that is not up is published as `down`: its callers learn that the model is unavailable for now. One that
     can never start is not published at all.
+
+    Args:
+        token: What engines ask of their clients.
     """
 
-    def __init__(self, settings: Settings, family: Family, publication: Publication, say: Say) -> None:
+    def __init__(self, settings: Settings, family: Family, publication: Publication, token: str, say: Say) -> None:
         self._family = family
         self._publication = publication
         self._say = say
         self._remote = {name for name, model in settings.models.items() if any(place.url for place in model.all())}
+        self._others = bool(settings.models_on_demand())
         self._shared = shared_options(settings)
+        self._config = settings.engine
         self._liveness_s = settings.liveness_s
+        self._token = token
         self._engines = [
             self._engine(name, number, place)
             for name, model in settings.models.items()
+            if model.load == "start"
             for number, place in enumerate(_replicas(model))
         ]
 
@@ -75,11 +115,40 @@ class Engines:
         """Sees that there is still something to serve.
 
         Raises:
-            StartupError: Every engine is given up and no model has another endpoint.
+            StartupError: Every engine is given up, no model has another endpoint, and none is loaded on demand.
         """
-        if self._engines and not self._remote and len(self._lost()) == len({engine.model for engine in self._engines}):
+        if (
+            self._engines
+            and not self._remote
+            and not self._others
+            and len(self._lost()) == len({engine.model for engine in self._engines})
+        ):
             reasons = "\n".join(f"{engine.model}: {engine.child.reason}" for engine in self._engines)
             raise StartupError(f"no model can be served\n{reasons}")
+
+    def charged_bytes(self) -> int:
+        """What counts against the limit of all engines together."""
+        return sum(engine.charged_bytes() for engine in self._engines)
+
+    def check_fit(self, limit_bytes: int) -> None:
+        """Sees that the models fit into the memory that they may use, at least without their caches.
+
+        Raises:
+            ConfigurationError: They do not; the message has the numbers and what would help.
+        """
+        needed = sum(engine.need.least_bytes for engine in self._engines if engine.need)
+        if needed > limit_bytes:
+            each = "; ".join(f"{engine.model} {engine.need}" for engine in self._engines if engine.need)
+            raise ConfigurationError(
+                f"memory_bytes: the models that are loaded at the start need {readable_bytes(needed)} without their "
+                f"caches, and may use {readable_bytes(limit_bytes)}. What helps: `load: on_demand` for some of them, "
+                f"`engine.dtype: bfloat16`, a larger `memory_bytes`. They need: {each}"
+            )
+
+    async def states(self) -> list[ModelState]:
+        """Each engine as `parkway ps` shows it."""
+        found = await asyncio.gather(*(_activity(engine, self._token) for engine in self._engines))
+        return [_state(engine, requests) for engine, requests in zip(self._engines, found, strict=True)]
 
     def _lost(self) -> set[str]:
         """The models that nothing serves nor will."""
@@ -91,7 +160,7 @@ class Engines:
         down = Endpoint(
             endpoint_id=endpoint_id,
             model=model,
-            url=_NOT_STARTED,
+            url=NOT_STARTED,
             upstream_model=model,
             weight=place.weight,
             state="down",
@@ -101,9 +170,11 @@ class Engines:
         name = f"engine {endpoint_id if number else model}"
 
         served: list[Address] = []
+        since = [time.monotonic()]
 
         def changed(state: State, address: str) -> None:
             served.clear()
+            since[0] = time.monotonic()
             if state == "ready":
                 served.append(_place(address))
                 self._publication.put(replace(down, url=f"{address}/v1", state="ready"))
@@ -116,7 +187,34 @@ class Engines:
         options = ("--model", str(place.path), "--name", model, "--port", "0", *self._shared)
         child = self._family.child(name, "engine", *options, announces=True, on_change=changed)
         self._publication.put(down)
-        return Engine(model, child, served)
+        return Engine(model, child, self._need(str(place.path)), served, since)
+
+    def _need(self, path: str) -> Need | None:
+        try:
+            return need_of(path, self._config)
+        except ModelFilesError:
+            return None  # its engine will say so
+
+
+async def _activity(engine: Engine, token: str) -> int:
+    """The answers that run or wait in an engine; 0 where it does not say."""
+    address = engine.address()
+    found = await activity(*address, token) if address is not None else None
+    return found.requests if found is not None else 0
+
+
+def _state(engine: Engine, requests: int) -> ModelState:
+    state = _SHOWN[engine.child.state]
+    return ModelState(
+        name=engine.child.program.name.removeprefix("engine "),
+        state=state,
+        load="start",
+        memory_bytes=engine.used_bytes(),
+        needs_bytes=engine.need.total_bytes if engine.need else None,
+        since_s=time.monotonic() - engine.changed[0],
+        requests=requests,
+        reason=engine.child.reason or None,
+    )
 
 
 def _place(url: str) -> Address:

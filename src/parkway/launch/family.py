@@ -35,12 +35,13 @@ class Family:
         pass_fds: tuple[int, ...] = (),
         announces: bool = False,
         on_change: Callable[[State, str], None] | None = None,
+        once: bool = False,
     ) -> Child:
         """A child, not yet started, that runs `parkway COMMAND OPTIONS` on this home.
 
         Args:
             name: As people read it, and the name of its log.
-            announces, on_change: As for `Program` and `Child`.
+            announces, on_change, once: As for `Program` and `Child`.
         """
         fd = self._lifeline.child_fd
         program = Program(
@@ -52,9 +53,13 @@ class Family:
             announces=announces,
             start_timeout_s=self._settings.start_timeout_s,
         )
-        child = Child(program, LogFile(self._home.logs, name), self._say, on_change=on_change)
+        child = Child(program, LogFile(self._home.logs, name), self._say, on_change=on_change, once=once)
         self.children.append(child)
         return child
+
+    def forget(self, child: Child) -> None:
+        """A child that has ended for good is one no longer."""
+        self.children.remove(child)
 
     def kill(self) -> None:
         """Ends all of them at once, whatever they are doing."""

@@ -7,6 +7,7 @@ import gc
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from types import FrameType
 
 import uvicorn
@@ -21,6 +22,7 @@ from parkway.feedback.metrics import Metrics
 from parkway.feedback.scores import Scores
 from parkway.gateway.app import create
 from parkway.gateway.readiness import Readiness
+from parkway.launch.control import wake
 from parkway.launch.settings import Settings
 from parkway.pipeline.parts import Parts
 from parkway.policy.keys import KeyRing
@@ -28,6 +30,7 @@ from parkway.policy.limits import Limiter
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
+from parkway.router.waking import Wake
 from parkway.store.home import Home
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database
@@ -47,7 +50,7 @@ def run(settings: Settings, home: Home, listener: socket.socket) -> None:
 async def _serve(settings: Settings, home: Home, listener: socket.socket) -> None:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
-        async with assemble(settings, database) as (app, readiness):
+        async with assemble(settings, database, partial(wake, home)) as (app, readiness):
             gc.freeze()  # what is here now stays: the collector need not walk it again for every few requests
             await _listen(app, readiness, settings, listener)
     finally:
@@ -55,11 +58,17 @@ async def _serve(settings: Settings, home: Home, listener: socket.socket) -> Non
 
 
 @asynccontextmanager
-async def assemble(settings: Settings, database: Database) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
-    """Everything that the pipeline works with, live: keys and endpoints follow the store."""
+async def assemble(
+    settings: Settings, database: Database, wake: Wake | None = None
+) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+    """Everything that the pipeline works with, live: keys and endpoints follow the store.
+
+    Args:
+        wake: Loads a model that sleeps.
+    """
     keys = KeyRing()
     view = View()
-    router = Router(view, settings.router)
+    router = Router(view, settings.router, wake=wake)
     requests = RequestLog(database, settings.feedback)
     metrics = Metrics(router.models, lambda: requests.shed)
     parts = Parts(
@@ -86,7 +95,7 @@ async def assemble(settings: Settings, database: Database) -> AsyncIterator[tupl
 
     await load_keys()
     await load_endpoints()
-    readiness = Readiness(view=view, expected=settings.local_models())
+    readiness = Readiness(view=view, expected=settings.models_at_start())
     async with Tasks("gateway") as tasks:
         await router.start()
         requests.start(tasks)

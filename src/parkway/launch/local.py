@@ -10,15 +10,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from parkway.core.errors import StartupError
 from parkway.core.tasks import Tasks
 from parkway.launch import running
+from parkway.launch.catalogue import Catalogue
 from parkway.launch.child import Say
+from parkway.launch.control import Control, Overview
 from parkway.launch.engines import TOKEN_VARIABLE, Engines
 from parkway.launch.family import Family
 from parkway.launch.listener import bind, reachable
 from parkway.launch.liveness import watch
+from parkway.launch.memory import default_limit_bytes
+from parkway.launch.on_demand import OnDemand
 from parkway.launch.probe import readiness
 from parkway.launch.publication import Publication
 from parkway.launch.settings import Settings
@@ -34,6 +39,7 @@ INTERRUPTED = 130
 _STOP_GRACE_S = 5.0
 _POLL_S = 0.05
 _ROTATE_S = 60.0
+_FOLLOW_S = 1.0
 
 
 def up(settings: Settings, home: Home, say: Say, announce: Callable[[str], None]) -> int:
@@ -67,10 +73,13 @@ class Local:
         self._stopping = asyncio.Event()
         self._hurried = False
         self._publication = Publication(say)
+        self._token = secrets.token_urlsafe(32)
         with _writing(home):
-            family = Family(settings, home, {TOKEN_VARIABLE: secrets.token_urlsafe(32)}, say)
+            family = Family(settings, home, {TOKEN_VARIABLE: self._token}, say)
         self._family = family
-        self._engines = Engines(settings, family, self._publication, say)
+        self._limit_bytes = settings.memory_bytes or default_limit_bytes()
+        self._engines = Engines(settings, family, self._publication, self._token, say)
+        self._engines.check_fit(self._limit_bytes)
         fd = listener.fileno()
         self._gateway = family.child("gateway", "gateway", "--fd", str(fd), *family.configuration, pass_fds=(fd,))
         self._worker = family.child("worker", "worker", *family.configuration)
@@ -78,27 +87,54 @@ class Local:
     async def run(self) -> int:
         """Runs until a signal; returns the exit code."""
         self._listen_for_signals()
-        if not self._settings.models:
+        if not self._settings.models and not self._settings.pulled_models:
             self._say("no models are configured: every request will be answered with model_not_found")
         self._say(f"starting on {self._home.path}: {', '.join(child.program.name for child in self._family.children)}")
         async with Tasks("up") as tasks:
             # First of all, because an engine takes longest to start and needs nothing from the store.
             self._engines.start(tasks)
+            on_demand, catalogue = self._lay_out(tasks)
             database = self._open_store()
+            control = Control(self._home, on_demand.wake, partial(self._overview, on_demand))
             try:
+                with _writing(self._home):
+                    await control.start()
+                on_demand.start()
                 tasks.start(self._gateway.run(), name="gateway")
                 address = reachable(self._listener)
                 tasks.start(watch(self._gateway, lambda: address, self._settings.liveness_s), name="gateway liveness")
                 if await self._becomes_ready():
                     tasks.start(self._worker.run(), name="worker")
                     tasks.every(_ROTATE_S, self._family.rotate_logs, name="logs")
+                    if self._settings.pulled_models:
+                        tasks.every(_FOLLOW_S, catalogue.follow, name="pulled models")
                     await self._stopping.wait()
-                await self._drain()
+                await self._drain(on_demand)
             finally:
+                await control.close()
                 self._publication.close()
                 running.remove(self._home)
                 database.close()
         return INTERRUPTED if self._hurried else 0
+
+    def _lay_out(self, tasks: Tasks) -> tuple[OnDemand, Catalogue]:
+        """What is loaded on demand."""
+        drain_s = self._settings.engine.drain_s
+        on_demand = OnDemand(
+            self._limit_bytes, self._engines.charged_bytes, drain_s, self._publication, tasks, self._say
+        )
+        catalogue = Catalogue(
+            self._settings, self._home, self._family, self._publication, on_demand, self._token, self._say
+        )
+        if self._settings.pulled_models:
+            catalogue.adopt_pulled()
+        if names := on_demand.names():
+            self._say(f"loaded when they are asked for: {', '.join(names)}")
+        return on_demand, catalogue
+
+    async def _overview(self, on_demand: OnDemand) -> Overview:
+        models = [*await self._engines.states(), *on_demand.states()]
+        return Overview(limit_bytes=self._limit_bytes, used_bytes=on_demand.used_bytes(), models=models)
 
     def _listen_for_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -147,13 +183,14 @@ class Local:
             await asyncio.sleep(_POLL_S)
         return False
 
-    async def _drain(self) -> None:
+    async def _drain(self, on_demand: OnDemand) -> None:
         """The gateway first, so that running requests still have their engines; then everything else."""
         grace_s = self._settings.gateway.drain_s
         self._say(f"stopping: running requests have up to {grace_s:g} s; Ctrl-C again stops at once")
         # As long as we hold the socket, new clients would wait in its queue instead of being refused.
         self._listener.close()
         await self._gateway.stop(grace_s + _STOP_GRACE_S)
+        on_demand.close()
         others = [child for child in self._family.children if child is not self._gateway]
         await asyncio.gather(*(child.stop(_STOP_GRACE_S) for child in others))
         self._say("stopped")

@@ -44,6 +44,11 @@ class Publication:
             if self._endpoints.pop(endpoint_id, None) is not None:
                 self._notify()
 
+    @property
+    def written(self) -> bool:
+        """Whether the store has all that is known by now."""
+        return self._written == self._version
+
     def start(self, write: Write) -> None:
         """Writes what is known by now, then every change as it comes. Until this, changes are only collected.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, field_validator, model_validator
@@ -25,6 +25,9 @@ from parkway.store.models import pulled_directory
 FILE_NAME = "parkway.yaml"
 BUILT_IN = ("park-mini", "park-embed")
 """Models that come with the package. As a `path` the name stands for the model's own directory."""
+
+KEEP_ALIVE_S = 300.0
+"""How long an idle model stays loaded unless its entry says something else."""
 
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
@@ -89,9 +92,24 @@ class EndpointConfig(Section):
 
 
 class ModelConfig(EndpointConfig):
-    """Where a model is served: one place, or several `endpoints`."""
+    """Where a model is served: one place, or several `endpoints`.
+
+    Attributes:
+        load: When its engine runs: from the `start` on, or `on_demand`: from the first request until it is idle.
+        keep_alive_s: How long an `on_demand` model stays loaded after its last use; `KEEP_ALIVE_S` unless given.
+    """
 
     endpoints: list[EndpointConfig] = []
+    load: Literal["start", "on_demand"] = "start"
+    keep_alive_s: Annotated[float, Field(ge=0, le=31_536_000)] | None = None
+
+    @model_validator(mode="after")
+    def _loadable(self) -> ModelConfig:
+        if self.load == "on_demand" and (not self.path or self.replicas != 1):
+            raise ValueError("`load: on_demand` belongs to a model with one `path` and one replica")
+        if self.load == "start" and self.keep_alive_s is not None:
+            raise ValueError("`keep_alive_s` belongs to `load: on_demand`; what is loaded at the start stays loaded")
+        return self
 
     @classmethod
     def _places(cls) -> tuple[str, ...]:
@@ -109,7 +127,7 @@ class EngineDefaults(EngineConfig):
 
     @model_validator(mode="after")
     def _not_of_one_engine(self) -> EngineDefaults:
-        if given := self.model_fields_set & {"model", "name", "host", "port"}:
+        if given := self.model_fields_set & {"model", "name", "host", "port", "adapters"}:
             raise ValueError(f"`{min(given)}` is not for all engines alike; list what is served under `models`")
         return self
 
@@ -124,6 +142,8 @@ class Settings(Section):
     Attributes:
         start_timeout_s: An engine that does not serve after this long is started again.
         liveness_s: A gateway or an engine that runs but has not answered for this long is started again.
+        memory_bytes: For all engines of this machine together; by default most of what the process may use.
+        pulled_models: Whether pulled models that `models` does not mention are served too, on demand.
     """
 
     gateway: GatewayConfig = GatewayConfig()
@@ -137,6 +157,8 @@ class Settings(Section):
     models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)
     start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     liveness_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
+    memory_bytes: Annotated[int, Field(ge=1)] | None = None
+    pulled_models: bool = True
 
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:
@@ -152,9 +174,17 @@ class Settings(Section):
             return cls()
         return load(path, cls)._anchored(path.resolve().parent)
 
-    def local_models(self) -> list[str]:
-        """The models for which engines run on this machine."""
-        return [name for name, model in self.models.items() if any(place.path for place in model.all())]
+    def models_at_start(self) -> list[str]:
+        """The models for which engines run on this machine from the start on."""
+        return [
+            name
+            for name, model in self.models.items()
+            if model.load == "start" and any(place.path for place in model.all())
+        ]
+
+    def models_on_demand(self) -> dict[str, ModelConfig]:
+        """The models that are loaded when they are asked for."""
+        return {name: model for name, model in self.models.items() if model.load == "on_demand"}
 
     def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
         """Sees that every `api_key_env` names a variable that is set.

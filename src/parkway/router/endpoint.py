@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from parkway.core.errors import InvalidRequest
 
-EndpointState = Literal["ready", "draining", "down"]
+EndpointState = Literal["ready", "draining", "down", "asleep"]
 EndpointSource = Literal["config", "local", "api"]
 
 MAX_WEIGHT = 10_000
@@ -24,7 +24,8 @@ class Endpoint:
         url: The address before `/chat/completions`, as every OpenAI client takes it: `http://10.0.0.7:8000/v1`.
         upstream_model: The name under which the endpoint itself knows the model.
         weight: Its share of the requests, relative to the model's other endpoints.
-        state: `ready` takes requests, `draining` finishes those that it has, `down` is known and gone for now.
+        state: `ready` takes requests, `draining` finishes those that it has, `down` is known and gone for now, `asleep`
+            is ready some time after somebody has asked for it.
         api_key_env: The environment variable that holds the endpoint's key. The key itself is stored nowhere.
         source: Who registered it: the configuration file, the supervisor of local engines, or the API.
 

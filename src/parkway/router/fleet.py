@@ -61,6 +61,13 @@ class Fleet:
             )
         return chosen
 
+    def sleeps(self, model: str) -> bool:
+        """Whether nothing can answer for `model` now, and something could once it is woken."""
+        candidates = self._by_model.get(model, [])
+        return not any(candidate.usable for candidate in candidates) and any(
+            candidate.endpoint.state == "asleep" for candidate in candidates
+        )
+
     def pick_another(self, model: str, tried: Collection[Candidate]) -> Candidate | None:
         """An endpoint that is not in `tried`; None where there is no other that could take the request."""
         candidates = self._by_model.get(model, [])

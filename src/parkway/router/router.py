@@ -20,6 +20,7 @@ from parkway.router.fleet import RETRY_AFTER_S, Fleet
 from parkway.router.health import HealthChecks
 from parkway.router.reply import Reply
 from parkway.router.view import View
+from parkway.router.waking import Wake, Waking
 
 # Answers with which an endpoint says that another one may do better, and the codes in them that mean it.
 _BUSY_STATUSES = frozenset({502, 503, 504})
@@ -36,15 +37,24 @@ class Router:
     Args:
         view: What there is; may change at any time.
         session: For tests and for sharing; a session that is given is not closed here.
+        wake: Wakes a model whose endpoints are asleep. Without it they are as good as down.
     """
 
-    def __init__(self, view: View, config: RouterConfig, session: aiohttp.ClientSession | None = None) -> None:
+    def __init__(
+        self,
+        view: View,
+        config: RouterConfig,
+        session: aiohttp.ClientSession | None = None,
+        *,
+        wake: Wake | None = None,
+    ) -> None:
         self._view = view
         self._config = config
         self._fleet = Fleet(view, config)
         self._given_session = session
         self._session = session
         self._tasks = Tasks("router")
+        self._waking = Waking(view, wake, self._tasks) if wake is not None else None
 
     async def start(self) -> None:
         """Opens the pool of connections and begins to check the endpoints' health."""
@@ -76,11 +86,12 @@ class Router:
         """Sends `call`. The caller closes the reply; to close it early frees the endpoint at once.
 
         Raises:
-            ModelNotFound, NoEndpoint, Overloaded: See `Fleet.pick`.
+            ModelNotFound, NoEndpoint, Overloaded: See `Fleet.pick`. NoEndpoint also where a model that sleeps cannot
+                be woken, or not before the deadline.
             EndpointFailed: No endpoint answered, after as many attempts as make sense.
             DeadlineExceeded: The call's deadline passed before an endpoint answered.
         """
-        candidate = self._fleet.pick(call.model)
+        candidate = await self._pick(call)
         tried = [candidate]
         repeated = False
         while True:
@@ -90,11 +101,12 @@ class Router:
             except _Unanswered as failure:
                 another = self._fleet.pick_another(call.model, tried) if more else None
                 if another is None:
-                    if not more or repeated or not failure.unseen:
+                    if not more or not failure.unseen or (repeated and not await self._hears_of(candidate, call)):
                         raise failure.told(candidate, len(tried)) from failure
+                    if not repeated:
+                        await asyncio.sleep(min(self._config.retry_pause_s, max(0.0, call.deadline - time.monotonic())))
                     repeated = True
-                    await asyncio.sleep(min(self._config.retry_pause_s, max(0.0, call.deadline - time.monotonic())))
-                    another = self._fleet.pick(call.model)
+                    another = await self._pick(call)
             else:
                 if not more or reply.status not in _BUSY_STATUSES:
                     return reply
@@ -104,6 +116,18 @@ class Router:
                 reply.close()
             candidate = another
             tried.append(candidate)
+
+    async def _pick(self, call: Call) -> Candidate:
+        """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""
+        while self._waking is not None and self._fleet.sleeps(call.model):
+            await self._waking.wake(call.model, call.deadline)
+        return self._fleet.pick(call.model)
+
+    async def _hears_of(self, candidate: Candidate, call: Call) -> bool:
+        """Whether the supervisor of a local engine that nobody can reach says what became of it: it may sleep."""
+        if self._waking is None or candidate.endpoint.source != "local":
+            return False
+        return await self._waking.hears_of(candidate.endpoint, call.deadline)
 
     async def _instead_of(self, reply: Reply, model: str, tried: list[Candidate]) -> Candidate | None:
         """Another endpoint, if `reply` only says that its own is busy; the reply remains whole."""

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
-REVISION = "0001"
+REVISION = "0002"
 
 # Named constraints, because SQLite and PostgreSQL can only alter what has a name.
 metadata = MetaData(
@@ -66,7 +66,7 @@ endpoints = Table(
     Column("created_ms", BigInteger, nullable=False),
     Column("updated_ms", BigInteger, nullable=False),
     CheckConstraint("weight >= 0", name="weight"),
-    CheckConstraint("state IN ('ready', 'draining', 'down')", name="state"),
+    CheckConstraint("state IN ('ready', 'draining', 'down', 'asleep')", name="state"),
     CheckConstraint("source IN ('config', 'local', 'api')", name="source"),
 )
 
