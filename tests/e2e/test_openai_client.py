@@ -96,7 +96,7 @@ def test_errors_are_the_clients_own_classes(client: openai.OpenAI) -> None:
         client.chat.completions.create(model="tinny", messages=HELLO)
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(model="tiny", messages=HELLO, tools=[{"type": "function"}])  # pyright: ignore
-    assert (refused.value.code, refused.value.param) == ("unsupported_field", "tools")
+    assert (refused.value.code, refused.value.param) == ("invalid_request", "tools.0")
     with pytest.raises(openai.BadRequestError) as long:
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "word " * 20_000}])
     assert long.value.code == "context_length_exceeded"

@@ -182,6 +182,11 @@ def test_malformed_calls_in_messages_are_refused(call: dict[str, Any]) -> None:
     assert caught.value.param == "messages"
 
 
+def test_an_answer_to_no_call_is_refused() -> None:
+    with pytest.raises(InvalidRequest, match="tool_call_id"):
+        tools.for_template(Message(role="tool", content="42"), str)
+
+
 def test_a_template_that_knows_no_tools_gets_them_as_text() -> None:
     call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": "{}"}}
     messages = [

@@ -140,6 +140,10 @@ def for_template(message: Message, clean: Callable[[str], str]) -> dict[str, Any
         UnsupportedField: the content is not text.
     """
     # Templates know the older name of the role that OpenAI now calls developer.
+    if message.role == "tool" and not message.tool_call_id:
+        raise InvalidRequest(
+            "`messages`: a message of role tool needs the `tool_call_id` of its call", param="messages"
+        )
     role = "system" if message.role == "developer" else "tool" if message.role == "function" else message.role
     seen: dict[str, Any] = {"role": role, "content": message.text()}
     if message.name is not None:

@@ -148,7 +148,7 @@ def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) ->
         content = {"application/json": {"schema": {"type": "object"}}}
     if operation.event is not None:
         content["text/event-stream"] = {
-            "schema": {"type": "string", "description": "server-sent events, ended by `data: [DONE]`"},
+            "schema": {"description": "server-sent events, ended by `data: [DONE]`"},
             "x-event-schema": schemas[operation.event],
         }
     answers: dict[str, Any] = {str(operation.status): {"description": "Success", "content": content}}
