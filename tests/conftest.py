@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,10 @@ import pytest
 
 from parkway.store.sql import Database
 from tests.servers import Missing, Postgres
+
+# A shell that runs the tests in the background has its jobs ignore Ctrl-C, and every process that a test starts would
+# inherit that: the tests that press it would wait in vain.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
