@@ -307,6 +307,25 @@ def test_damaged_weights_end_the_answer_with_an_error_and_hurt_no_other(tmp_path
     assert [pieces[each][-1].ending for each in (heir, neighbour)] == ["length", "length"]
 
 
+def test_what_damaged_weights_made_of_a_prompt_is_never_found(tmp_path: Path) -> None:
+    """A prompt of whole blocks: its keys and values must not be shared with whoever sends it again."""
+    path = write_directory(tmp_path, QWEN3)
+    generator = load(path)
+    prompt = [7, *range(100, 163)]
+    weight = generator.engine._decoder.model.embed_tokens.weight
+    with torch.inference_mode():
+        sound = weight[7].clone()
+        weight[7] = float("nan")
+        broken = new(generator, prompt, 5)
+        assert isinstance(finish(generator, broken)[broken][-1].error, InternalError)
+        weight[7] = sound
+    again, expected = new(generator, prompt, 5), new(load(path), prompt, 5)
+    finish(generator, again)
+    finish(load(path), expected)
+    assert again.cached_tokens == 0
+    assert again.tokens == expected.tokens
+
+
 def chat(*contents: str, **fields: Any) -> ChatRequest:
     return ChatRequest(model="m", messages=[Message(role="user", content=content) for content in contents], **fields)
 

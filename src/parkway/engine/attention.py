@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from parkway.engine.cache import BLOCK_TOKENS, KVCache
+from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class PagedAttention:
         if block.tables is not None:
             keys, values = self._cache.gather(layer, block.tables)
         else:
-            last = block.first + _blocks_for(block.length)
+            last = block.first + blocks_for(block.length)
             keys, values = (part[None] for part in self._cache.read(layer, block.first, last))
         return keys[:, : block.length], values[:, : block.length]
 
@@ -94,15 +94,11 @@ def _prompt(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:
     return mixed[0].transpose(0, 1)
 
 
-def _blocks_for(tokens: int) -> int:
-    return -(-tokens // BLOCK_TOKENS)
-
-
 def _places(span: Span) -> Tensor:
     """Where the span's tokens go: int64 [count], indices into the cache's tokens."""
     positions = torch.arange(span.start, span.end)
     first = span.start // BLOCK_TOKENS
-    table = torch.tensor(span.table[first : _blocks_for(span.end)])
+    table = torch.tensor(span.table[first : blocks_for(span.end)])
     return table[positions // BLOCK_TOKENS - first] * BLOCK_TOKENS + positions % BLOCK_TOKENS
 
 
@@ -135,7 +131,7 @@ def _run(spans: Sequence[Span], index: int) -> Sequence[Span]:
 def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
     first = run[0]
     # Whole blocks, because the kernels below make code for each length; the rest is hidden.
-    length = _blocks_for(max(span.end for span in run)) * BLOCK_TOKENS
+    length = blocks_for(max(span.end for span in run)) * BLOCK_TOKENS
     if first.count > 1:
         allowed = torch.arange(length) <= torch.arange(first.start, first.end)[:, None]
     else:
@@ -143,7 +139,7 @@ def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
     mask = None if bool(allowed.all()) else _additive(allowed, dtype)
     return _Block(
         tokens=tokens,
-        tables=None if len(run) == 1 and _in_a_row(first.table) else _tables(run, _blocks_for(length)),
+        tables=None if len(run) == 1 and _in_a_row(first.table) else _tables(run, blocks_for(length)),
         first=first.table[0],
         length=length,
         prompt=first.count > 1,

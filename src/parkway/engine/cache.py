@@ -14,6 +14,11 @@ BLOCK_TOKENS = 32
 """Larger ones share less, smaller ones cost more to look up; a text is shared up to its last whole block."""
 
 
+def blocks_for(tokens: int) -> int:
+    """How many blocks so many tokens need."""
+    return -(-tokens // BLOCK_TOKENS)
+
+
 class KVCache:
     """Memory for `blocks` blocks of `BLOCK_TOKENS` tokens; a sequence's tokens lie in the blocks of its table.
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parkway.engine.attention import PagedAttention, Span
-from parkway.engine.cache import BLOCK_TOKENS, KVCache
+from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 from parkway.engine.model import Decoder
 
 TILE = 16  # rows that a matrix is multiplied with at once
@@ -65,7 +65,7 @@ class TiledAttention(PagedAttention):
         self._pieces: list[tuple[Tensor, Tensor, Tensor, int]] = []  # tokens, their rows, the table, its blocks
         first = 0
         for span in spans:
-            for block in range(span.start // BLOCK_TOKENS, -(-span.end // BLOCK_TOKENS)):
+            for block in range(span.start // BLOCK_TOKENS, blocks_for(span.end)):
                 start = max(span.start, block * BLOCK_TOKENS)
                 end = min(span.end, (block + 1) * BLOCK_TOKENS)
                 tokens = torch.arange(start, end) - span.start + first

@@ -168,12 +168,15 @@ class Engine:
         while going:
             rows = [first + right for _, first in going]
             sequences = [share.sequence for share, _ in going]
-            masked = self._masked(logits[rows], sequences, allowed)
+            tokens = self._draw(logits[rows], sequences, allowed)
             allowed = None
             on: list[tuple[Share, int]] = []
-            for (share, first), row, token in zip(going, rows, masked, strict=True):
+            for (share, first), row, token in zip(going, rows, tokens, strict=True):
                 sequence = share.sequence
-                piece = self._settle(sequence, token, logits[row]) if sound[row] else self._reject(sequence)
+                if not sound[row]:
+                    outputs.append((sequence, self._reject(sequence)))
+                    continue
+                piece = self._settle(sequence, token, logits[row])
                 outputs.append((sequence, piece))
                 if not piece.last and right < len(share.guesses) and token == share.guesses[right]:
                     on.append((share, first))
@@ -183,7 +186,7 @@ class Engine:
             right += 1
         return outputs
 
-    def _masked(self, logits: Tensor, sequences: list[Sequence], allowed: "Future[Tensor] | None") -> list[int]:
+    def _draw(self, logits: Tensor, sequences: list[Sequence], allowed: "Future[Tensor] | None") -> list[int]:
         """The tokens that sequences choose by `logits` [n, vocabulary], biased and masked."""
         choices = [sequence.choice for sequence in sequences]
         scores = biased(logits, choices)
@@ -240,6 +243,7 @@ class Engine:
     def _reject(self, sequence: Sequence) -> Piece:
         """Give up a sequence whose scores are no numbers, and keep them from the next one in its blocks."""
         self._cache.wipe(self._scheduler.spoil(sequence))
+        self._scheduler.remove(sequence)
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
 
 

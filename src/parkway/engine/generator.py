@@ -16,14 +16,13 @@ from parkway.engine.adapters import Adapters
 from parkway.engine.attention import PagedAttention
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
-from parkway.engine.cache import BLOCK_TOKENS, KVCache
+from parkway.engine.cache import KVCache, blocks_for
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
 from parkway.engine.determinism import TiledAttention, make_deterministic
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
-from parkway.engine.guide import Guide
 from parkway.engine.linear import pack
 from parkway.engine.parallel import Group, Leader, LedCache, divide
 from parkway.engine.sampler import Sampling
@@ -83,8 +82,9 @@ class Generator:
             )
         context = min(decoder.shape.context, config.max_context_tokens)
         blocks = _blocks(decoder.shape, dtype, context, config)
-        cache = KVCache(decoder.shape, dtype, blocks=blocks)
-        if group is not None:
+        if group is None:
+            cache = KVCache(decoder.shape, dtype, blocks=blocks)
+        else:
             cache = LedCache(decoder.shape, dtype, blocks=blocks, group=group)
             divide(decoder, group)
             group.tell([blocks])
@@ -192,7 +192,7 @@ class Generator:
                 priority=request.priority or 0,
                 scores_prompt=scores_prompt,
                 lookup=Lookup() if self.config.guess_tokens else None,
-                guide=self._guide(structure),
+                guide=structure.grammar.start() if structure is not None else None,
                 check=structure.check if structure is not None else None,
             )
             for prompt in prompts
@@ -259,9 +259,6 @@ class Generator:
             return None
         return structure_of(request, self._compiler, use, self.call_format)
 
-    def _guide(self, structure: Structure | None) -> Guide | None:
-        return None if structure is None else self._compiler.compile(structure.spec).start()
-
     @property
     def call_format(self) -> CallFormat:
         """How the model writes calls of tools, or is told to where its template knows none."""
@@ -290,7 +287,7 @@ def _blocks(shape: ModelShape, dtype: torch.dtype, context: int, config: EngineC
     """
     budget_bytes = config.cache_bytes or machine.memory_bytes() // 4
     block_bytes = KVCache.block_bytes(shape, dtype)
-    least = -(-context // BLOCK_TOKENS)
+    least = blocks_for(context)
     blocks = min(budget_bytes // block_bytes, least * config.max_sequences * 2)
     if blocks < least:
         raise ModelFilesError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from parkway.core.errors import DeadlineExceeded, InvalidRequest, Overloaded, ParkwayError
 from parkway.engine.attention import Span
 from parkway.engine.blocks import BlockPool
-from parkway.engine.cache import BLOCK_TOKENS
+from parkway.engine.cache import BLOCK_TOKENS, blocks_for
 from parkway.engine.fairness import TokenCounters
 from parkway.engine.sequence import Sequence
 
@@ -259,7 +259,7 @@ class Scheduler:
     def _take_blocks(self, sequence: Sequence) -> bool:
         """Lend blocks for all tokens that the sequence has; first those that hold them already."""
         self._find_blocks(sequence)
-        rest = self._pool.take(_blocks_for(len(sequence.tokens)) - len(sequence.blocks))
+        rest = self._pool.take(blocks_for(len(sequence.tokens)) - len(sequence.blocks))
         # One block for each that runs stays free: otherwise one of them would have to make room at once.
         if rest is None or self._pool.available < len(self._running):
             self._pool.give_back(rest or [])
@@ -324,10 +324,11 @@ class Scheduler:
             if not sequence.decoding:
                 self._catch_up(sequence)
                 key = self._next_key(sequence)
-                # One who reads the same text is ahead: this one takes over what comes of it.
-                if key is None or key not in underway:
-                    reading.append(sequence)
-                    underway |= {key} if key is not None else set()
+                if key in underway:
+                    continue  # one who reads the same text is ahead: this one takes over what comes of it
+                reading.append(sequence)
+                if key is not None:
+                    underway.add(key)
         if not reading or budget < 1:
             return []
         oldest = min(reading, key=lambda sequence: sequence.arrival)
@@ -340,10 +341,6 @@ class Scheduler:
                 counts[sequence] = already + count
                 budget -= count
         return [Share(sequence, count) for sequence, count in counts.items()]
-
-
-def _blocks_for(tokens: int) -> int:
-    return -(-tokens // BLOCK_TOKENS)
 
 
 def _why_late(sequence: Sequence) -> str:

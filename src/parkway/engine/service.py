@@ -29,7 +29,7 @@ from parkway.engine.generator import Generator
 from parkway.engine.loop import EngineLoop
 from parkway.engine.metrics import Metrics
 from parkway.engine.sequence import Piece, Sequence
-from parkway.engine.tools import ToolUse
+from parkway.engine.tools import may_call
 
 Operate = Callable[[Call], Awaitable[None]]
 
@@ -102,7 +102,7 @@ class TextService:
             logprobs=bool(request.logprobs),
             usage_asked=_usage_asked(request.stream, request.stream_options),
             tokenizer=self._generator.tokenizer,
-            form=self._generator.call_format if ToolUse.of(request) is not None else None,
+            form=self._generator.call_format if may_call(request) else None,
         )
         await self._answer(call, answer, sequences, adapter, prompts=1, stream=bool(request.stream))
 

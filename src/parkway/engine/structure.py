@@ -1,13 +1,15 @@
 """What a request says about the form of its answer, and the grammar that comes of it."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from parkway.core.chat import ChatRequest, StructuredOutputs
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import InvalidRequest, ParkwayError, UnsupportedField
-from parkway.engine.grammar import GrammarCompiler, GrammarSpec
+from parkway.engine.grammar import Grammar, GrammarCompiler, GrammarSpec
 from parkway.engine.json_schema import JsonSchema
 from parkway.engine.tool_grammar import tool_grammar
 from parkway.engine.tool_parser import CallDelta, ToolParser
@@ -21,9 +23,9 @@ Check = Callable[[str], str | None]
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """What answers have to follow; not made yet, because each answer has a state of its own."""
+    """What answers have to follow, and how a finished one is checked."""
 
-    spec: GrammarSpec
+    grammar: Grammar
     check: Check
 
 
@@ -40,7 +42,8 @@ def structure_of(
         if asked is None:
             return None
         spec, param = asked
-        return Structure(spec, _naming(param, lambda: compiler.compile(spec)).check)
+        grammar = _naming(param, lambda: compiler.compile(spec))
+        return Structure(grammar, grammar.check)
     otherwise: JsonSchema | None = None
     if asked is not None and not use.required:
         spec, param = asked
@@ -48,7 +51,7 @@ def structure_of(
             raise UnsupportedField(
                 f"`{param}` together with tools that may be called is not supported here; use one of them", param=param
             )
-        otherwise = _naming(param, lambda: JsonSchema(spec.value))
+        otherwise = _naming(param, lambda: _enforceable(spec.source))
     return _calls(compiler, use, form, otherwise)
 
 
@@ -56,7 +59,7 @@ def _calls(compiler: GrammarCompiler, use: ToolUse, form: CallFormat, otherwise:
     schemas: dict[str, JsonSchema] = {}
     for index, function in enumerate(use.functions):
         place = f"tools.{index}.function.parameters"
-        schemas[function.name] = _naming(place, lambda schema=function.parameters: JsonSchema(schema))
+        schemas[function.name] = _naming(place, lambda schema=function.parameters: _enforceable(json.dumps(schema)))
     lark = tool_grammar(
         form,
         [(name, schema.enforced) for name, schema in schemas.items()],
@@ -64,10 +67,15 @@ def _calls(compiler: GrammarCompiler, use: ToolUse, form: CallFormat, otherwise:
         parallel=use.parallel,
         otherwise=None if otherwise is None else otherwise.enforced,
     )
-    spec = GrammarSpec.tools(lark)
-    _naming("tools", lambda: compiler.compile(spec))
+    grammar = _naming("tools", lambda: compiler.compile(GrammarSpec.tools(lark)))
     check = _CallCheck(form, {name: schema.check for name, schema in schemas.items()}, use, otherwise)
-    return Structure(spec, check)
+    return Structure(grammar, check)
+
+
+@lru_cache(maxsize=256)
+def _enforceable(schema: str) -> JsonSchema:
+    """A schema, given as JSON. Kept, because an agent sends its tools again with every turn."""
+    return JsonSchema(json.loads(schema))
 
 
 class _CallCheck:

@@ -71,12 +71,10 @@ class ToolUse:
             InvalidRequest: a tool is malformed, or `tool_choice` names none of them.
         """
         functions = _functions(request.tools or [])
-        choice = request.tool_choice
-        if choice is None:
-            choice = "auto" if functions else "none"
+        choice = request.tool_choice or "auto"
         if choice not in ("none", "auto") and not functions:
             raise InvalidRequest("`tool_choice` asks for a call, but `tools` is empty", param="tool_choice")
-        if choice == "none" or not functions:
+        if not may_call(request):
             return None
         parallel = request.parallel_tool_calls is not False
         if isinstance(choice, dict):
@@ -96,6 +94,11 @@ class ToolUse:
             }
             for each in self.functions
         ]
+
+
+def may_call(request: ChatRequest) -> bool:
+    """Whether calls may be among the answer, of a request whose tools are in order."""
+    return bool(request.tools) and request.tool_choice != "none"
 
 
 def instructions(use: ToolUse) -> str:
