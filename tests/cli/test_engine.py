@@ -22,6 +22,10 @@ from tests.cli.conftest import Command
         (["--set", "a b=1"], "is not KEY=VALUE"),
         (["--port", "-1"], "-1 is not in the range"),
         (["--dtype", "int3"], "'int3' is not one of"),
+        (["--adapter", "legal"], "'legal' is no adapter; expected NAME=DIRECTORY"),
+        (["--adapter", "a:b=./x"], "the name of an adapter has 1 to 64 letters, digits, `.`, `_` or `-`"),
+        (["--adapter", "a=./x", "--adapter", "a=./y"], "two adapters are called 'a'; each needs a name of its own"),
+        (["--adapter", "a=./x", "--set", "tensor_parallel=2"], "a model that `tensor_parallel` divides takes no"),
     ],
 )
 def test_wrong_options_end_with_2(parkway: Command, options: list[str], message: str) -> None:

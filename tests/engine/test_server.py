@@ -17,6 +17,7 @@ import aiohttp
 import openai
 import pytest
 
+from parkway.core.errors import ConfigurationError
 from parkway.engine.config import EngineConfig
 from parkway.engine.server import TOKEN_VARIABLE, serve
 from parkway.engine.service import TextService
@@ -781,6 +782,12 @@ async def test_adapters_are_loaded_asked_and_unloaded(
     assert await change("unload", lora_name="style") == 404
     with pytest.raises(openai.NotFoundError):
         await ask("tiny:style")
+
+
+async def test_a_sentence_encoder_takes_no_adapters(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="a sentence encoder takes no adapters"):
+        async with running("park-embed", adapters=[f"style={tmp_path}"]):
+            pass
 
 
 async def test_an_engine_starts_with_its_adapters(directory: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ class Shelf:
         models = {
             "park-mini": "park-mini",
             "named": {"path": "./named", "load": "on_demand", "keep_alive_s": 7},
+            "adapted": {"path": "./adapted", "load": "on_demand", "adapters": {"legal": "/adapters/legal"}},
             "alias": str(PulledModels(self.home).folder / "aliased"),
         }
         settings = Settings.model_validate({"models": models})
@@ -47,7 +48,7 @@ async def shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
 
 
 async def test_the_configuration_says_which_and_for_how_long(shelf: Shelf) -> None:
-    assert shelf.models.names() == ["named"]
+    assert shelf.models.names() == ["named", "adapted"]
     assert shelf.models._sleepers["named"].keep_alive_s == 7  # pyright: ignore
 
 
@@ -55,7 +56,7 @@ async def test_what_is_pulled_appears_and_what_is_removed_disappears(shelf: Shel
     await shelf.catalogue.follow()
     shelf.pull("helper")
     await shelf.catalogue.follow()
-    assert shelf.models.names() == ["named", "helper"]
+    assert shelf.models.names() == ["named", "adapted", "helper"]
     PulledModels(shelf.home).remove("helper")
     await shelf.catalogue.follow()
     assert shelf.models._sleepers["helper"].dismissed  # pyright: ignore
@@ -63,10 +64,10 @@ async def test_what_is_pulled_appears_and_what_is_removed_disappears(shelf: Shel
 
 
 async def test_what_the_configuration_names_is_not_served_twice(shelf: Shelf) -> None:
-    for name in ("park-mini", "named", "aliased"):
+    for name in ("park-mini", "named", "aliased", "adapted:legal"):
         shelf.pull(name)
     shelf.catalogue.adopt_pulled()
-    assert shelf.models.names() == ["named"]
+    assert shelf.models.names() == ["named", "adapted"]
 
 
 async def test_another_commit_is_news(shelf: Shelf) -> None:
@@ -79,7 +80,15 @@ async def test_another_commit_is_news(shelf: Shelf) -> None:
 
 
 async def test_the_engine_of_a_pulled_model_is_given_its_name_and_directory(shelf: Shelf) -> None:
-    child = shelf.catalogue._start("helper", "/models/helper", lambda *_: None)  # pyright: ignore
+    child = shelf.catalogue._start("helper", "/models/helper", {}, lambda *_: None)  # pyright: ignore
     argv = child.program.argv
     assert argv[argv.index("--model") + 1] == "/models/helper"
     assert argv[argv.index("--name") + 1] == "helper"
+    assert "--adapter" not in argv
+
+
+async def test_the_engine_of_a_model_with_adapters_is_given_them(shelf: Shelf) -> None:
+    sleeper = shelf.models._sleepers["adapted"]  # pyright: ignore
+    assert sleeper.models == ["adapted", "adapted:legal"]
+    child = sleeper._start("adapted", "./adapted", sleeper._adapters, lambda *_: None)  # pyright: ignore
+    assert child.program.argv[child.program.argv.index("--adapter") + 1] == "legal=/adapters/legal"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,25 @@ def test_the_state_of_each_engine_is_published(tmp_path: Path) -> None:
         "waits": ("down", "http://not-started.invalid/v1"),
         "serves": ("ready", "http://127.0.0.1:7/v1"),
     }
+
+
+def test_an_adapter_is_published_as_a_model_of_the_same_engine(tmp_path: Path) -> None:
+    places = [{"path": "./a", "weight": 3, "adapters": {"legal": "/l", "style": "/s"}}, {"path": "./b"}]
+    board = Board(tmp_path, {"m": {"endpoints": places}})
+    first, second = (child.program.argv for child in board.engines.children)
+    given = [value for option, value in pairwise(first) if option == "--adapter"]
+    assert given == ["legal=/l", "style=/s"]
+    assert "--adapter" not in second
+    board.become(0, "ready", "http://127.0.0.1:7")
+    endpoints = {endpoint.endpoint_id: endpoint for endpoint in board.published()}
+    assert sorted(endpoints) == ["m#0", "m#1", "m:legal#0", "m:style#0"]
+    adapted = endpoints["m:legal#0"]
+    assert (adapted.model, adapted.upstream_model, adapted.url) == ("m:legal", "m:legal", "http://127.0.0.1:7/v1")
+    assert (adapted.state, adapted.weight, adapted.source) == ("ready", 3, "local")
+    board.become(0, "waiting")
+    assert {endpoint.state for endpoint in board.published()} == {"down"}
+    board.become(0, "given up")
+    assert [endpoint.endpoint_id for endpoint in board.published()] == ["m#1"]
 
 
 def test_readiness_waits_for_all_but_what_is_given_up(tmp_path: Path) -> None:

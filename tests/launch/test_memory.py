@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from parkway.core.errors import ModelFilesError
 from parkway.engine.config import EngineConfig
@@ -26,6 +28,15 @@ def test_weights_count_in_the_type_that_they_are_computed_in(tiny: Path) -> None
     parameters = read_facts(tiny).parameters
     assert need_of(str(tiny), CONFIG).weights_bytes == parameters * 4
     assert need_of(str(tiny), CONFIG.model_copy(update={"dtype": "bfloat16"})).weights_bytes == parameters * 2
+
+
+def test_adapters_count_in_the_type_of_the_model(tiny: Path, tmp_path: Path) -> None:
+    for name, numbers in (("a", 1000), ("b", 500)):
+        (tmp_path / name).mkdir()
+        save_file({"lora": torch.zeros(numbers)}, tmp_path / name / "adapter_model.safetensors")
+    alone = need_of(str(tiny), CONFIG)
+    together = need_of(str(tiny), CONFIG, [str(tmp_path / "a"), str(tmp_path / "b")])
+    assert together.weights_bytes - alone.weights_bytes == 1500 * 4
 
 
 def test_the_cache_counts_up_to_what_answers_can_fill_or_to_what_it_may_have(tiny: Path) -> None:

@@ -11,11 +11,11 @@ import pytest
 from parkway.core.errors import NoEndpoint
 from parkway.core.tasks import Tasks
 from parkway.engine.config import EngineConfig
+from parkway.launch.engines import unstarted
 from parkway.launch.memory import PROCESS_BYTES, Need
 from parkway.launch.on_demand import OnDemand, Pace
 from parkway.launch.publication import Publication
 from parkway.launch.sleeper import Sleeper
-from parkway.router.endpoint import Endpoint
 
 LIMIT = 10 * PROCESS_BYTES
 PACE = Pace(rest_s=0.1, patience_s=0.6, notice_s=0.02)
@@ -24,19 +24,19 @@ PACE = Pace(rest_s=0.1, patience_s=0.6, notice_s=0.02)
 class Fake(Sleeper):
     """A model of `size` tenths of the limit. It is busy while a test says so, and loads when `may_load` is set."""
 
-    def __init__(self, name: str, size: int, keep_alive_s: float, publication: Publication) -> None:
+    def __init__(
+        self, name: str, size: int, keep_alive_s: float, adapters: dict[str, str], publication: Publication
+    ) -> None:
         self.busy = 0
         self.fault: str | None = None
         self.may_load = asyncio.Event()
         self.may_load.set()
         self.loads = 0
         self._size = size
-        asleep = Endpoint(
-            endpoint_id=f"{name}#0", model=name, url="http://none.invalid/v1", upstream_model=name, state="asleep"
-        )
         super().__init__(
-            name, "", keep_alive_s, config=EngineConfig(), asleep=asleep, token="", publication=publication,
-            start=_unused, end=_unused, liveness_s=1,
+            name, "", keep_alive_s, config=EngineConfig(), adapters=adapters,
+            asleep=unstarted(name, 0, adapters, "asleep"), token="", publication=publication, start=_unused,
+            end=_unused, liveness_s=1,
         )  # fmt: skip
 
     def need(self) -> Need:
@@ -86,8 +86,8 @@ class House:
         self.models = OnDemand(LIMIT, lambda: self.others, 1.0, self._publication, tasks, self.said.append, PACE)
         self.models.start()
 
-    def add(self, name: str, size: int, keep_alive_s: float = 300.0) -> Fake:
-        fake = Fake(name, size, keep_alive_s, self._publication)
+    def add(self, name: str, size: int, keep_alive_s: float = 300.0, **adapters: str) -> Fake:
+        fake = Fake(name, size, keep_alive_s, adapters, self._publication)
         self.models.add(fake)
         return fake
 
@@ -123,6 +123,20 @@ async def test_many_who_ask_load_it_once(house: House) -> None:
     assert (model.loads, model.state) == (1, "ready")
     await _until(lambda: house.endpoints == {"m": "ready"})
     assert house.said[0] == "loading m (needs 900 MB of 3.0 GB)"
+
+
+async def test_whoever_asks_for_one_of_its_adapters_loads_the_model_once(house: House) -> None:
+    model = house.add("m", 3, legal="/a", style="/b")
+    await _until(lambda: house.endpoints == {"m": "asleep", "m:legal": "asleep", "m:style": "asleep"})
+    await asyncio.gather(*(house.wake(name) for name in ("m:legal", "m", "m:style", "m:legal")))
+    assert (model.loads, model.state) == (1, "ready")
+    await _until(lambda: house.endpoints == {"m": "ready", "m:legal": "ready", "m:style": "ready"})
+    with pytest.raises(NoEndpoint, match="model 'm:other' cannot be loaded"):
+        await house.wake("m:other")
+    house.models.dismiss("m")
+    await _until(lambda: house.endpoints == {})
+    with pytest.raises(NoEndpoint, match="it is gone"):
+        await house.wake("m:legal")
 
 
 async def test_idle_for_long_enough_it_is_unloaded_and_the_next_request_loads_it_again(house: House) -> None:

@@ -21,6 +21,7 @@ class Store:
 
     def __init__(self) -> None:
         self.endpoints: list[str] | None = None
+        self.history: list[list[str]] = []
         self.away = threading.Event()
         self.tried = threading.Semaphore(0)
 
@@ -29,6 +30,7 @@ class Store:
         if self.away.is_set():
             raise StoreUnavailable("the store is away")
         self.endpoints = [f"{endpoint.endpoint_id} {endpoint.state}" for endpoint in endpoints]
+        self.history.append(self.endpoints)
 
 
 def test_the_first_write_has_all_that_came_before_it() -> None:
@@ -48,6 +50,19 @@ def test_changes_are_written_and_closing_takes_all_back() -> None:
     assert store.tried.acquire(timeout=30)
     publication.close(timeout_s=30)
     assert store.endpoints == []
+
+
+def test_several_are_written_in_one_step() -> None:
+    store, publication = Store(), Publication(print)
+    publication.start(store.write)
+    assert store.tried.acquire(timeout=30)
+    publication.put(_endpoint("a"), _endpoint("b"))
+    assert store.tried.acquire(timeout=30)
+    publication.put(_endpoint("a"), _endpoint("b"))  # nothing new: nothing is written
+    publication.remove("a", "c")
+    assert store.tried.acquire(timeout=30)
+    publication.close(timeout_s=30)
+    assert store.history == [[], ["a ready", "b ready"], ["b ready"], []]
 
 
 def test_a_store_that_is_away_is_told_once_and_gets_the_latest_when_it_is_back() -> None:

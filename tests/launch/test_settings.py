@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from parkway.core.errors import ConfigurationError
+from parkway.engine.config import MAX_ADAPTERS
 from parkway.launch.settings import Settings
 
 
@@ -93,6 +94,27 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
         ("models:\n  a: {url: 'http://h', load: on_demand}", "parkway.yaml:2: models.a: `load: on_demand` belongs to"),
         ("models:\n  a: {path: x, load: on_demand, replicas: 2}", "one `path` and one replica"),
         ("models:\n  a: {path: x, keep_alive_s: 9}", "`keep_alive_s` belongs to `load: on_demand`"),
+        (
+            "models:\n  a:\n    path: x\n    adapters:\n      b: ./b\n      c:d: ./c",
+            "parkway.yaml:6: models.a.adapters.c:d: the name of an adapter has 1 to 64 letters, digits, `.`, `_`",
+        ),
+        ("models:\n  a: {path: x, adapters: {c/d: ./c}}", "parkway.yaml:2: models.a.adapters.c/d: the name of an"),
+        ("models:\n  a: {path: x, adapters: {'': ./c}}", "parkway.yaml:2: models.a.adapters.: the name of an adapter"),
+        ("models:\n  a: {path: x, adapters: [b=./b]}", "parkway.yaml:2: models.a.adapters: Input should be a valid"),
+        ("models:\n  a: {path: x, adapters: {b: [./b]}}", "parkway.yaml:2: models.a.adapters.b: Input should be a"),
+        (
+            "models:\n  a:\n    path: x\n    adapters:\n      b: ./b\n      b: ./c",
+            "parkway.yaml:6: models.a.adapters.b: given twice",
+        ),
+        (
+            "models:\n  a: {url: 'http://h', adapters: {b: ./b}}",
+            "parkway.yaml:2: models.a: `adapters` belong to a `path`; one that another server has is a",
+        ),
+        (
+            "models:\n  a: {endpoints: [{path: x}], adapters: {b: ./b}}",
+            "parkway.yaml:2: models.a: `weight` and `adapters` belong to each of the `endpoints`",
+        ),
+        ("engine:\n  adapters: [b=./b]", "parkway.yaml:1: engine: `adapters` is not for all engines alike"),
         ("models:\n  a: {path: x, load: later}", "parkway.yaml:2: models.a.load"),
         ("memory_bytes: 0", "parkway.yaml:1: memory_bytes"),
         ("models:\n  'a b': ./x", "parkway.yaml:2: models.a b"),
@@ -107,6 +129,28 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
 )
 def test_a_wrong_file_names_line_and_key(tmp_path: Path, text: str, message: str) -> None:
     assert message in _fault(tmp_path, text)
+
+
+def test_the_directory_of_an_adapter_is_relative_to_the_file(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        "models:\n"
+        "  a: {path: park-mini, adapters: {legal: ./legal, home: ~/h, there: /srv/there}}\n"
+        "  b: {endpoints: [{path: ./b, adapters: {style: style}}, 'http://h']}\n",
+    )
+    there = {"legal": f"{tmp_path}/legal", "home": f"{Path.home()}/h", "there": "/srv/there"}
+    assert (settings.models["a"].path, settings.models["a"].adapters) == ("park-mini", there)
+    assert settings.models["b"].endpoints[0].adapters == {"style": f"{tmp_path}/style"}
+    assert settings.adapted_models() == {"a:legal": "a", "a:home": "a", "a:there": "a", "b:style": "b"}
+    assert _settings(tmp_path, settings.model_dump_json(exclude_unset=True)) == settings
+
+
+def test_an_engine_has_a_limit_of_adapters(tmp_path: Path) -> None:
+    names = [f"a{number}" for number in range(MAX_ADAPTERS + 1)]
+    text = "models:\n  a: {{path: x, adapters: {{{}}}}}"
+    fault = _fault(tmp_path, text.format(", ".join(f"{name}: ./{name}" for name in names)))
+    assert "parkway.yaml:2: models.a.adapters: Dictionary should have at most 64 items" in fault
+    _settings(tmp_path, text.format(", ".join(f"{name}: ./{name}" for name in names[1:])))
 
 
 def test_models_on_demand_are_not_among_those_of_the_start(tmp_path: Path) -> None:

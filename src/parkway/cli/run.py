@@ -42,9 +42,10 @@ def command(name: str, prompt: str | None) -> int:
     with contextlib.ExitStack() as stack:
         if running.read(home) is None:
             settings = Settings.find()
-            entry = _entry(settings, home, name)
+            base = settings.adapted_models().get(name, name)
+            entry = _entry(settings, home, base)
             _tell(f"starting Parkway for {name} ...")
-            stack.enter_context(temporary(settings, home, name, entry))
+            stack.enter_context(temporary(settings, home, base, entry))
         client = connect()
         _await_model(client, home, name)
         if _sleeps(home, name):

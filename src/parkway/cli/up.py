@@ -10,8 +10,9 @@ from pathlib import Path
 import click
 
 from parkway.cli.options import config_option
+from parkway.launch.adapters import check_adapters
 from parkway.launch.local import up
-from parkway.launch.settings import Settings
+from parkway.launch.settings import FILE_NAME, Settings
 from parkway.store.home import Home
 
 
@@ -33,6 +34,7 @@ def command(config: Path | None, host: str | None, port: int | None) -> int:
       parkway up --config /etc/parkway.yaml --host 0.0.0.0
     """
     settings = Settings.find(config)
+    check_adapters(settings, config or Path(FILE_NAME))
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
     return up(settings, Home.open(), _say, _announce)

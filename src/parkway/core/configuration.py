@@ -25,6 +25,9 @@ S = TypeVar("S", bound=Section)
 
 Location = tuple[str | int, ...]
 
+_ITSELF = "[key]"
+"""Behind a key, in pydantic's locations: what is wrong is the key, not its value."""
+
 
 def load(path: Path, section: type[S]) -> S:
     """Reads `path` as `section`.
@@ -64,10 +67,24 @@ def parse(text: str, section: type[S], *, source: str) -> S:
         raise ConfigurationError("\n".join(lines)) from error
 
 
+def place_of(path: Path, location: Location) -> str:
+    """`FILE:LINE: KEY`, for faults that only show when values and what they name are looked at together."""
+    try:
+        node = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        node = None  # it was changed since it was read
+    return _place_of(node, location, str(path))
+
+
+def _place_of(node: yaml.Node | None, location: Location, source: str) -> str:
+    keys = [str(part) for part in location if part != _ITSELF]
+    return f"{source}:{_line_of(node, location)}: {'.'.join(keys) or 'top level'}"
+
+
 def _explain(fault: dict[str, Any], section: type[Section], node: yaml.Node | None, source: str) -> str:
     """One readable line for one of pydantic's faults."""
     location: Location = fault["loc"]
-    where = f"{source}:{_line_of(node, location)}: {'.'.join(str(part) for part in location) or 'top level'}"
+    where = _place_of(node, location, source)
     if fault["type"] == "extra_forbidden":
         known = _keys_at(section, location[:-1])
         hint = nearest(str(location[-1]), known) or f" Known keys: {', '.join(sorted(known))}."

@@ -19,14 +19,13 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from parkway.core.errors import Conflict, InvalidRequest, ModelFilesError, ModelNotFound, nearest
+from parkway.engine.config import MAX_ADAPTERS, check_adapter_name
 from parkway.engine.directory import read_json
 from parkway.engine.model import Decoder
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
-MAX_ADAPTERS = 64
 
-_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _KEY = re.compile(r"base_model\.model\.(?P<module>.+)\.lora_(?P<part>[AB])(?:\.default)?\.weight")
 Linear = Callable[[Tensor, Tensor], Tensor]
 """[n, in] and [out, in] -> [n, out]."""
@@ -116,8 +115,10 @@ class Adapters:
             Conflict: it is taken, or there are too many.
             ModelFilesError: files are missing or damaged, or do not fit the model.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidRequest(f"{name[:80]!r} cannot be an adapter's name; 1 to 64 letters, digits, `.`, `_`, `-`")
+        try:
+            check_adapter_name(name)
+        except ValueError as error:
+            raise InvalidRequest(f"{name[:80]!r} cannot be an adapter's name: {error}") from error
         if self._divided:
             raise InvalidRequest("a model with tensor_parallel above 1 can have no adapters")
         self._check_free(name)

@@ -1,11 +1,28 @@
 """How an engine is configured."""
 
+import re
+from collections import Counter
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from parkway.core.configuration import Section
+
+MAX_ADAPTERS = 64
+"""The most adapters that an engine holds."""
+
+_ADAPTER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+def check_adapter_name(name: str) -> str:
+    """The name; ValueError if no adapter can be called so."""
+    if not _ADAPTER_NAME.fullmatch(name):
+        raise ValueError("the name of an adapter has 1 to 64 letters, digits, `.`, `_` or `-`")
+    return name
+
+
+AdapterName = Annotated[str, AfterValidator(check_adapter_name)]
 
 
 class EngineConfig(Section):
@@ -37,7 +54,7 @@ class EngineConfig(Section):
 
     model: str = "park-mini"
     name: str | None = None
-    adapters: tuple[str, ...] = ()
+    adapters: Annotated[tuple[str, ...], Field(max_length=MAX_ADAPTERS)] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, le=65535)
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
@@ -64,6 +81,8 @@ class EngineConfig(Section):
     def _alone(self) -> "EngineConfig":
         if self.deterministic and self.tensor_parallel > 1:
             raise ValueError("`deterministic` does not go together with `tensor_parallel` above 1")
+        if self.adapters and self.tensor_parallel > 1:
+            raise ValueError("a model that `tensor_parallel` divides takes no adapters")
         return self
 
     @field_validator("adapters")
@@ -73,4 +92,8 @@ class EngineConfig(Section):
             name, _, place = each.partition("=")
             if not name or not place:
                 raise ValueError(f"{each!r} is no adapter; expected NAME=DIRECTORY")
+            check_adapter_name(name)
+        names = Counter(each.partition("=")[0] for each in adapters)
+        if twice := [name for name, count in names.items() if count > 1]:
+            raise ValueError(f"two adapters are called {twice[0]!r}; each needs a name of its own")
         return adapters

@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parkway.core import wire
 from parkway.core.errors import (
+    ConfigurationError,
     Draining,
     InvalidKey,
     InvalidRequest,
@@ -97,15 +98,21 @@ def _name_of(config: EngineConfig) -> str:
 
 
 def load_service(config: EngineConfig, name: str, stack: ExitStack) -> Service:
-    """The model of `config`, loaded; raises `ModelFilesError` where that fails.
+    """The model of `config`, loaded.
 
     Args:
         stack: ends the other processes of a divided model.
+
+    Raises:
+        ModelFilesError: it cannot be loaded.
+        ConfigurationError: it is a sentence encoder, and there are adapters for it.
     """
     directory = ModelDirectory(builtin.resolve(config.model))
     threads = config.threads or max(1, _threads_for(directory.config) // config.tensor_parallel)
     torch.set_num_threads(threads)
     if directory.kind == "encoder":
+        if config.adapters:
+            raise ConfigurationError(f"{directory.path}: a sentence encoder takes no adapters; start it without them")
         return EmbeddingService(Embedder(directory, config), name)
     group = stack.enter_context(leading(directory.path, config, threads)) if config.tensor_parallel > 1 else None
     return TextService(Generator.load(directory, config, group), name)

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from parkway.launch.adapters import adapter_options
 from parkway.launch.child import Child, Say, State
-from parkway.launch.engines import NOT_STARTED, TOKEN_VARIABLE, shared_options
+from parkway.launch.engines import shared_options, unstarted
 from parkway.launch.family import Family
 from parkway.launch.on_demand import OnDemand
 from parkway.launch.publication import Publication
 from parkway.launch.settings import KEEP_ALIVE_S, Settings
 from parkway.launch.sleeper import Sleeper
-from parkway.router.endpoint import Endpoint
 from parkway.store.home import Home
 from parkway.store.models import PulledModel, PulledModels
 
@@ -44,7 +44,8 @@ class Catalogue:
         self._say = say
         self._commits: dict[str, str] = {}
         for name, model in settings.models_on_demand().items():
-            self._add(name, str(model.path), KEEP_ALIVE_S if model.keep_alive_s is None else model.keep_alive_s)
+            keep_alive_s = KEEP_ALIVE_S if model.keep_alive_s is None else model.keep_alive_s
+            self._add(name, str(model.path), keep_alive_s, model.adapters)
 
     async def follow(self) -> None:
         """Takes in what was pulled or removed since the last time."""
@@ -57,11 +58,8 @@ class Catalogue:
     def adopt(self, pulled: Iterable[PulledModel], *, tell: bool) -> None:
         """Makes `pulled` all that was pulled, less what the configuration names by itself."""
         served = {Path(place.path) for model in self._settings.models.values() for place in model.all() if place.path}
-        found = {
-            model.name: model
-            for model in pulled
-            if model.name not in self._settings.models and model.path not in served
-        }
+        named = self._settings.models.keys() | self._settings.adapted_models()
+        found = {model.name: model for model in pulled if model.name not in named and model.path not in served}
         for name in self._commits.keys() - found.keys():
             del self._commits[name]
             self._on_demand.dismiss(name)
@@ -70,7 +68,7 @@ class Catalogue:
             known = self._commits.get(name)
             # One that was removed a moment ago may still be finishing its answers; then it is for the next time.
             if known is None and name not in self._on_demand.names():
-                self._add(name, str(model.path), KEEP_ALIVE_S)
+                self._add(name, str(model.path), KEEP_ALIVE_S, {})
                 self._commits[name] = model.manifest.commit
                 if tell:
                     self._say(f"{name} was pulled and can be used")
@@ -78,23 +76,15 @@ class Catalogue:
                 self._on_demand.renew(name)
                 self._commits[name] = model.manifest.commit
 
-    def _add(self, name: str, path: str, keep_alive_s: float) -> None:
-        asleep = Endpoint(
-            endpoint_id=f"{name}#0",
-            model=name,
-            url=NOT_STARTED,
-            upstream_model=name,
-            state="asleep",
-            api_key_env=TOKEN_VARIABLE,
-            source="local",
-        )
+    def _add(self, name: str, path: str, keep_alive_s: float, adapters: Mapping[str, str]) -> None:
         self._on_demand.add(
             Sleeper(
                 name,
                 path,
                 keep_alive_s,
                 config=self._settings.engine,
-                asleep=asleep,
+                adapters=adapters,
+                asleep=unstarted(name, 0, adapters, "asleep"),
                 token=self._token,
                 start=self._start,
                 end=self._family.forget,
@@ -103,6 +93,9 @@ class Catalogue:
             )
         )
 
-    def _start(self, name: str, path: str, changed: Callable[[State, str], None]) -> Child:
-        options = ("--model", path, "--name", name, "--port", "0", *shared_options(self._settings))
-        return self._family.child(f"engine {name}", "engine", *options, announces=True, on_change=changed, once=True)
+    def _start(self, name: str, path: str, adapters: Mapping[str, str], changed: Callable[[State, str], None]) -> Child:
+        options = ("--model", path, "--name", name, "--port", "0", *adapter_options(adapters))
+        shared = shared_options(self._settings)
+        return self._family.child(
+            f"engine {name}", "engine", *options, *shared, announces=True, on_change=changed, once=True
+        )

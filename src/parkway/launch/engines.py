@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 from urllib.parse import urlsplit
 
 from parkway.core.errors import ConfigurationError, ModelFilesError, StartupError
 from parkway.core.tasks import Tasks
+from parkway.launch.adapters import adapter_options
 from parkway.launch.child import Child, Say, State
 from parkway.launch.control import ModelState
 from parkway.launch.family import Family
@@ -19,7 +20,7 @@ from parkway.launch.memory import Need, need_of, resident_bytes
 from parkway.launch.probe import activity
 from parkway.launch.publication import Publication
 from parkway.launch.settings import EndpointConfig, ModelConfig, Settings
-from parkway.router.endpoint import Endpoint
+from parkway.router.endpoint import Endpoint, EndpointState
 from parkway.store.models import readable_bytes
 
 TOKEN_VARIABLE = "PARKWAY_ENGINE_TOKEN"  # noqa: S105 - the variable's name; the token is drawn at each start
@@ -156,18 +157,8 @@ class Engines:
         return {engine.model for engine in self._engines} - hopeful - self._remote
 
     def _engine(self, model: str, number: int, place: EndpointConfig) -> Engine:
-        endpoint_id = f"{model}#{number}"
-        down = Endpoint(
-            endpoint_id=endpoint_id,
-            model=model,
-            url=NOT_STARTED,
-            upstream_model=model,
-            weight=place.weight,
-            state="down",
-            api_key_env=TOKEN_VARIABLE,
-            source="local",
-        )
-        name = f"engine {endpoint_id if number else model}"
+        down = unstarted(model, number, place.adapters, "down", place.weight)
+        name = f"engine {down[0].endpoint_id if number else model}"
 
         served: list[Address] = []
         since = [time.monotonic()]
@@ -177,21 +168,21 @@ class Engines:
             since[0] = time.monotonic()
             if state == "ready":
                 served.append(_place(address))
-                self._publication.put(replace(down, url=f"{address}/v1", state="ready"))
+                self._publication.put(*(replace(each, url=f"{address}/v1", state="ready") for each in down))
                 self._say(f"{name} is ready at {address}")
             elif state == "given up":
-                self._publication.remove(endpoint_id)
+                self._publication.remove(*(each.endpoint_id for each in down))
             else:
-                self._publication.put(down)
+                self._publication.put(*down)
 
-        options = ("--model", str(place.path), "--name", model, "--port", "0", *self._shared)
-        child = self._family.child(name, "engine", *options, announces=True, on_change=changed)
-        self._publication.put(down)
-        return Engine(model, child, self._need(str(place.path)), served, since)
+        options = ("--model", str(place.path), "--name", model, "--port", "0", *adapter_options(place.adapters))
+        child = self._family.child(name, "engine", *options, *self._shared, announces=True, on_change=changed)
+        self._publication.put(*down)
+        return Engine(model, child, self._need(place), served, since)
 
-    def _need(self, path: str) -> Need | None:
+    def _need(self, place: EndpointConfig) -> Need | None:
         try:
-            return need_of(path, self._config)
+            return need_of(str(place.path), self._config, place.adapters.values())
         except ModelFilesError:
             return None  # its engine will say so
 
@@ -225,6 +216,29 @@ def _place(url: str) -> Address:
 def _replicas(model: ModelConfig) -> list[EndpointConfig]:
     """The local places of a model, each as often as it has replicas."""
     return [place for place in model.all() if place.path for _ in range(place.replicas)]
+
+
+def unstarted(
+    model: str, number: int, adapters: Iterable[str], state: EndpointState, weight: int = 1
+) -> Sequence[Endpoint]:
+    """What an engine is published as while nothing serves it: its model, and each adapter as a model of its own.
+
+    Args:
+        number: Tells the engines of one model apart.
+    """
+    return [
+        Endpoint(
+            endpoint_id=f"{name}#{number}",
+            model=name,
+            url=NOT_STARTED,
+            upstream_model=name,
+            weight=weight,
+            state=state,
+            api_key_env=TOKEN_VARIABLE,
+            source="local",
+        )
+        for name in (model, *(f"{model}:{adapter}" for adapter in adapters))
+    ]
 
 
 def shared_options(settings: Settings) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from parkway.engine.builtin import resolve
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.shape import ModelShape
-from parkway.launch.model_facts import read_facts
+from parkway.launch.model_facts import count_parameters, read_facts
 from parkway.store.models import readable_bytes
 
 PROCESS_BYTES = 300_000_000
@@ -44,8 +45,11 @@ class Need:
         )
 
 
-def need_of(model: str, config: EngineConfig) -> Need:
+def need_of(model: str, config: EngineConfig, adapters: Iterable[str] = ()) -> Need:
     """What the model (a directory, or the name of a built-in one) needs in an engine with `config`.
+
+    Args:
+        adapters: The directories of those that the engine holds beside it.
 
     Raises:
         ModelFilesError: Its files cannot be read.
@@ -63,6 +67,7 @@ def need_of(model: str, config: EngineConfig) -> Need:
     # As the engine has it: no more than twice what so many answers can fill.
     useful = min(shape.context, config.max_context_tokens) * config.max_sequences * 2
     allowed_bytes = config.cache_bytes or machine.memory_bytes() // 4
+    parameters += sum(count_parameters(Path(adapter)).total() for adapter in adapters)
     return Need(parameters * number_bytes, min(allowed_bytes, useful * token_bytes))
 
 

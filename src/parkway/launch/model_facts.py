@@ -51,7 +51,7 @@ def read_facts(path: Path) -> ModelFacts:
     """
     directory = ModelDirectory(path)
     config = directory.config
-    counts = _count_parameters(path)
+    counts = count_parameters(path)
     template = (path / "chat_template.jinja").is_file() or bool(directory.tokenizer_config.get("chat_template"))
     if directory.kind == "encoder":
         longest = directory.read_json("sentence_bert_config.json", required=False).get("max_seq_length")
@@ -72,8 +72,12 @@ def read_facts(path: Path) -> ModelFacts:
     )
 
 
-def _count_parameters(path: Path) -> Counter[str]:
-    """Stored numbers by their type, from the headers of the weight files."""
+def count_parameters(path: Path) -> Counter[str]:
+    """Stored numbers by their type, from the headers of the weight files in `path`.
+
+    Raises:
+        ModelFilesError: One cannot be read.
+    """
     counts: Counter[str] = Counter()
     for file in sorted(path.glob("*.safetensors")):
         for name, tensor in _header(file).items():

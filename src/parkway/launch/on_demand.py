@@ -101,17 +101,20 @@ class OnDemand:
     def states(self) -> list[ModelState]:
         return [self._state(sleeper) for sleeper in self._sleepers.values()]
 
-    async def wake(self, name: str) -> None:
+    async def wake(self, model: str) -> None:
         """Returns once the model is ready. Many may ask at once; when nobody does any more, it leaves the line.
+
+        Args:
+            model: Also one with an adapter, `NAME:ADAPTER`.
 
         Raises:
             NoEndpoint: There is no such model, it can never fit, or it does not start.
         """
-        sleeper = self._there(name)
+        sleeper = self._there(model)
         sleeper.wanted += 1
         try:
             while sleeper.state != "ready":
-                self._there(name)
+                self._there(model)
                 if sleeper.state == "unloading":
                     await asyncio.sleep(_POLL_S)
                     continue
@@ -121,11 +124,11 @@ class OnDemand:
         finally:
             sleeper.wanted -= 1
 
-    def _there(self, name: str) -> Sleeper:
-        """The model of this name. Raises NoEndpoint where it is gone, or nothing is loaded any more."""
-        sleeper = self._sleepers.get(name)
+    def _there(self, model: str) -> Sleeper:
+        """What serves this model. Raises NoEndpoint where it is gone, or nothing is loaded any more."""
+        sleeper = next((each for each in self._sleepers.values() if model in each.models), None)
         if sleeper is None or sleeper.dismissed or self._closed:
-            raise NoEndpoint(f"model {name!r} cannot be loaded: {'Parkway stops' if self._closed else 'it is gone'}")
+            raise NoEndpoint(f"model {model!r} cannot be loaded: {'Parkway stops' if self._closed else 'it is gone'}")
         return sleeper
 
     def _load_of(self, sleeper: Sleeper) -> asyncio.Task[NoEndpoint | None]:

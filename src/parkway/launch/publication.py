@@ -31,17 +31,19 @@ class Publication:
         self._closed = False
         self._thread: threading.Thread | None = None
 
-    def put(self, endpoint: Endpoint) -> None:
-        """Adds an endpoint, or replaces the one with the same id."""
+    def put(self, *endpoints: Endpoint) -> None:
+        """Adds endpoints, or replaces those with the same ids, all in one step."""
         with self._changed:
-            if self._endpoints.get(endpoint.endpoint_id) != endpoint:
-                self._endpoints[endpoint.endpoint_id] = endpoint
+            if any(self._endpoints.get(endpoint.endpoint_id) != endpoint for endpoint in endpoints):
+                self._endpoints |= {endpoint.endpoint_id: endpoint for endpoint in endpoints}
                 self._notify()
 
-    def remove(self, endpoint_id: str) -> None:
-        """Forgets an endpoint, if there is such a one."""
+    def remove(self, *endpoint_ids: str) -> None:
+        """Forgets those of these endpoints that there are, all in one step."""
         with self._changed:
-            if self._endpoints.pop(endpoint_id, None) is not None:
+            if known := self._endpoints.keys() & endpoint_ids:
+                for endpoint_id in known:
+                    del self._endpoints[endpoint_id]
                 self._notify()
 
     @property

@@ -13,7 +13,7 @@ from pydantic import Field, StringConstraints, field_validator, model_validator
 from parkway.aggregate.config import ConversationConfig
 from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError
-from parkway.engine.config import EngineConfig
+from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
 from parkway.feedback.config import FeedbackConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
@@ -43,6 +43,7 @@ class EndpointConfig(Section):
         api_key_env: The environment variable that holds the key for `url`.
         weight: Its share of the requests, relative to the model's other endpoints.
         replicas: How many engines run for `path`.
+        adapters: LoRA adapters that each of them holds: name -> directory. Clients call them `MODEL:NAME`.
     """
 
     path: str | None = None
@@ -51,6 +52,7 @@ class EndpointConfig(Section):
     api_key_env: VariableName | None = None
     weight: Annotated[int, Field(ge=1, le=10_000)] = 1
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    adapters: Annotated[dict[AdapterName, str], Field(max_length=MAX_ADAPTERS)] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -82,8 +84,10 @@ class EndpointConfig(Section):
             raise ValueError("`model` and `api_key_env` belong to a `url`")
         if places != ["path"] and self.replicas != 1:
             raise ValueError("`replicas` belongs to a `path`; list several `endpoints` instead")
-        if places == ["endpoints"] and self.weight != 1:
-            raise ValueError("`weight` belongs to each of the `endpoints`")
+        if places == ["endpoints"] and (self.weight != 1 or self.adapters):
+            raise ValueError("`weight` and `adapters` belong to each of the `endpoints`")
+        if places == ["url"] and self.adapters:
+            raise ValueError("`adapters` belong to a `path`; one that another server has is a model of its own here")
         return self
 
     @classmethod
@@ -186,6 +190,15 @@ class Settings(Section):
         """The models that are loaded when they are asked for."""
         return {name: model for name, model in self.models.items() if model.load == "on_demand"}
 
+    def adapted_models(self) -> dict[str, str]:
+        """The models that are another one with an adapter, `NAME:ADAPTER`, each with the name of that other one."""
+        return {
+            f"{name}:{adapter}": name
+            for name, model in self.models.items()
+            for place in model.all()
+            for adapter in place.adapters
+        }
+
     def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
         """Sees that every `api_key_env` names a variable that is set.
 
@@ -201,12 +214,16 @@ class Settings(Section):
                     )
 
     def _anchored(self, folder: Path) -> Settings:
-        """The same with every model directory absolute, relative ones taken from `folder`."""
+        """The same with every directory of a model or an adapter absolute, relative ones taken from `folder`."""
 
         def anchor(place: EndpointConfig) -> dict[str, Any]:
-            if place.path is None or place.path in BUILT_IN:
+            if place.path is None:
                 return {}
-            return {"path": str(pulled_directory(place.path) or folder / Path(place.path).expanduser())}
+            adapters = {name: str(folder / Path(each).expanduser()) for name, each in place.adapters.items()}
+            anchored: dict[str, Any] = {"adapters": adapters} if adapters else {}
+            if place.path not in BUILT_IN:
+                anchored["path"] = str(pulled_directory(place.path) or folder / Path(place.path).expanduser())
+            return anchored
 
         models = {
             name: model.model_copy(

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 from urllib.parse import urlsplit
@@ -30,8 +30,8 @@ RETRY_S = 30.0
 """So long is a model that could not be loaded refused with the same reason; then it is tried again."""
 
 SleeperState = Literal["asleep", "waiting", "loading", "ready", "unloading"]
-Start = Callable[[str, str, Callable[[State, str], None]], Child]
-"""Makes the child that serves a model: its name, its directory, who hears of its states."""
+Start = Callable[[str, str, Mapping[str, str], Callable[[State, str], None]], Child]
+"""Makes the child that serves a model: its name, its directory, its adapters, who hears of its states."""
 
 
 class Sleeper:
@@ -40,7 +40,8 @@ class Sleeper:
     Args:
         path: Its directory.
         keep_alive_s: How long it stays loaded without use.
-        asleep: The endpoint as it is published while nothing serves it.
+        adapters: Those that its engine holds: name -> directory.
+        asleep: What is published while nothing serves it: its own endpoint, and one for each adapter.
         token: What engines ask of their clients.
         end: Told each child that has ended.
 
@@ -60,7 +61,8 @@ class Sleeper:
         keep_alive_s: float,
         *,
         config: EngineConfig,
-        asleep: Endpoint,
+        adapters: Mapping[str, str],
+        asleep: Sequence[Endpoint],
         token: str,
         start: Start,
         end: Callable[[Child], None],
@@ -78,6 +80,7 @@ class Sleeper:
         self.dismissed = False
         self.outdated = False
         self._config = config
+        self._adapters = adapters
         self._asleep = asleep
         self._token = token
         self._start = start
@@ -92,7 +95,12 @@ class Sleeper:
         self._reserved_bytes = 0
         self._refused_at = 0.0
         self._need: Need | None = None
-        publication.put(asleep)
+        publication.put(*asleep)
+
+    @property
+    def models(self) -> list[str]:
+        """What clients may ask for that its engine serves: itself, and itself with each adapter."""
+        return [endpoint.model for endpoint in self._asleep]
 
     @property
     def address(self) -> Address | None:
@@ -107,7 +115,7 @@ class Sleeper:
         """
         if self._need is None:
             try:
-                self._need = need_of(self.path, self._config)
+                self._need = need_of(self.path, self._config, self._adapters.values())
             except ModelFilesError as error:
                 raise NoEndpoint(f"model {self.name!r} cannot be loaded: {error.message}") from error
         return self._need
@@ -135,14 +143,15 @@ class Sleeper:
             return
         if state == "ready" and self._address is not None:
             host, port = self._address
-            self._publication.put(replace(self._asleep, url=f"http://{host}:{port}/v1", state="ready"))
+            url = f"http://{host}:{port}/v1"
+            self._publication.put(*(replace(each, url=url, state="ready") for each in self._asleep))
         else:
-            self._publication.put(self._asleep)
+            self._publication.put(*self._asleep)
 
     def dismiss(self) -> None:
         """Takes it out of the registry for good."""
         self.dismissed = True
-        self._publication.remove(self._asleep.endpoint_id)
+        self._publication.remove(*(endpoint.endpoint_id for endpoint in self._asleep))
 
     def renew(self) -> None:
         """Its files have changed: nothing that is known of them holds any more."""
@@ -176,7 +185,7 @@ class Sleeper:
         self.outdated = False
         self._reserved_bytes = self.needed_bytes()
         self.become("loading")
-        child = self._child = self._start(self.name, self.path, changed)
+        child = self._child = self._start(self.name, self.path, self._adapters, changed)
         self._life = tasks.start(self._run(child), name=child.program.name)
         await settled.wait()
         if self._address is None:
