@@ -38,10 +38,11 @@ lock: setup-dev
 	tools/lock
 
 # torch alone carries no hash here: its CPU wheel and its CUDA wheel differ in it. Its version is exact in pyproject.toml.
-$(VENV)/.run: pyproject.toml constraints-run.txt
+$(VENV)/.run: pyproject.toml constraints-run.txt tools/build_kernels.py $(wildcard src/parkway/engine/native/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) install --no-deps 'torch==2.13.0'
 	$(PIP) install --no-deps --require-hashes -r constraints-run.txt
+	@tools/compiler
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
 

@@ -363,7 +363,7 @@ def main() -> None:
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write all figures there")
     arguments.add_argument("--quick", action="store_true", help="a tiny model and short answers: does everything run")
     options = arguments.parse_args()
-    options.int8 = options.int8 or ["weights=int8"]
+    options.int8 = options.int8 or ["quantization=int8"]
     options.cache.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nobody is left behind
     bench = Bench(options, QUICK if options.quick else WHOLE)

@@ -1,4 +1,4 @@
-"""Matrices in oneDNN's layout: the same results, for every number of rows."""
+"""Matrices laid out for the processor: the same results, for every number of rows."""
 
 from pathlib import Path
 
@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from parkway.engine.linear import PackedLinear, pack
-from tests.engine.test_engine import load
+from parkway.engine import native
+from parkway.engine.backend import prepare
+from parkway.engine.linear import Bfloat16Linear, Int8Linear, OneDnnLinear, PackedEmbedding, Part
+from tests.engine.test_engine import finish, load, new
 from tests.engine.tiny import CONFIGS, write_directory
 
 
@@ -16,24 +18,52 @@ from tests.engine.tiny import CONFIGS, write_directory
 def test_a_packed_layer_multiplies_as_before(rows: int, biased: bool) -> None:
     linear = nn.Linear(48, 80, bias=biased, dtype=torch.bfloat16)
     x = torch.randn(rows, 48, dtype=torch.bfloat16)
-    packed = PackedLinear(linear.weight.detach(), linear.bias.detach() if biased else None)
+    packed = OneDnnLinear(linear.weight.detach(), linear.bias.detach() if biased else None)
     torch.testing.assert_close(packed(x), linear(x), rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(packed(x[:, None].transpose(0, 1)[0]), packed(x))
 
 
 @pytest.mark.parametrize("name", ["qwen2-grouped-tied", "llama-grouped-llama3"])
-def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [OneDnnLinear, Bfloat16Linear, Int8Linear])
+def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(
+    name: str, kind: type[nn.Linear], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if kind is Bfloat16Linear and native.kernels() is None:
+        pytest.skip("the kernels were not built, or this processor lacks AVX-512 VNNI and BF16")
+    tiles = kind is OneDnnLinear
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     path = write_directory(tmp_path, CONFIGS[name])
-    decoder = load(path, dtype="bfloat16").engine._decoder
-    assert {type(module) for module in decoder.modules() if isinstance(module, nn.Linear)} == {PackedLinear}
+    quantization = "int8" if kind is Int8Linear else "none"
+    decoder = load(path, dtype="bfloat16", quantization=quantization).engine._decoder
+    kinds = {type(module) for module in decoder.modules() if isinstance(module, nn.Linear)}
+    assert kinds - {Part} == {kind}
     plain = load(path).engine._decoder
-    assert not any(isinstance(module, PackedLinear) for module in plain.modules())
+    assert not any(isinstance(module, kind) for module in plain.modules())
     hidden = torch.randn(3, 64)
     torch.testing.assert_close(decoder.logits(hidden.bfloat16()).float(), plain.logits(hidden), rtol=5e-2, atol=5e-2)
+    tied = decoder.shape.tied_embeddings
+    assert isinstance(decoder.model.embed_tokens, PackedEmbedding) == (tied and kind is not OneDnnLinear)
+
+
+@pytest.mark.parametrize("tiles", [False, True])
+def test_answers_in_bfloat16_are_nearly_those_in_float32(
+    tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With our kernels, and as it is on processors that multiply tiles."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    path = write_directory(tmp_path, CONFIGS["qwen3-grouped-yarn"])
+    scores: list[torch.Tensor] = []
+    for dtype in ("float32", "bfloat16"):
+        generator = load(path, dtype=dtype, step_tokens=24)
+        sequence = new(generator, list(range(3, 90)), 1, logprobs=1)
+        sequence.scores_prompt = True
+        finish(generator, sequence, *(new(generator, [4, 5] * length, 8) for length in (1, 9, 30)))
+        scores.append(torch.tensor([each.logprob for each in sequence.scored]))
+    assert (scores[0] - scores[1]).abs().mean() < 0.1
 
 
 def test_a_float32_model_stays_as_it_is(tmp_path: Path) -> None:
     decoder = load(write_directory(tmp_path, CONFIGS["llama-grouped-llama3"])).engine._decoder
     before = [type(module) for module in decoder.modules()]
-    pack(decoder)  # pyright: ignore[reportArgumentType]
+    prepare(decoder)  # pyright: ignore[reportArgumentType]
     assert [type(module) for module in decoder.modules()] == before

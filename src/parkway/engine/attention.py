@@ -8,6 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
+from parkway.engine.native import kernels
+from parkway.engine.shape import ModelShape
+
+_LANES = 32  # dimensions of a head that the kernel takes at once
+_PIECE = 16  # new tokens that it takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +53,10 @@ class PagedAttention:
         self.spans = spans
         self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
         self._places = torch.cat([_places(span) for span in spans])
-        self._blocks = [*_blocks(spans, dtype)]
+        self._prepare(dtype)
+
+    def _prepare(self, dtype: torch.dtype) -> None:
+        self._blocks = [*_blocks(self.spans, dtype)]
 
     @staticmethod
     def order(span: Span) -> tuple[bool, int]:
@@ -73,6 +81,34 @@ class PagedAttention:
             last = block.first + blocks_for(block.length)
             keys, values = (part[None] for part in self._cache.read(layer, block.first, last))
         return keys[:, : block.length], values[:, : block.length]
+
+
+class NativeAttention(PagedAttention):
+    """Attention that reads the cache's blocks where they lie. A query's result does not depend on the others."""
+
+    @staticmethod
+    def serves(shape: ModelShape, dtype: torch.dtype) -> bool:
+        """Whether it can be used for such a model on this machine."""
+        return kernels() is not None and dtype == torch.bfloat16 and shape.head_dim % _LANES == 0
+
+    def _prepare(self, dtype: torch.dtype) -> None:  # noqa: ARG002 - it is always bfloat16
+        pieces: list[tuple[int, int, int, int]] = []
+        tables: list[int] = []
+        row = 0
+        for span in self.spans:
+            for start in range(0, span.count, _PIECE):
+                count = min(_PIECE, span.count - start)
+                pieces.append((row + start, count, span.start + start, len(tables)))
+            tables += span.table
+            row += span.count
+        self._pieces, self._tables = torch.tensor(pieces), torch.tensor(tables)
+
+    def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        native = kernels()
+        assert native is not None, "chosen where there are kernels"  # noqa: S101
+        keys, values = self._cache.layer(layer)
+        native.write(k, v, self._places, keys, values)
+        return native.attend(q, keys, values, self._pieces, self._tables)
 
 
 def _decode(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:

@@ -56,6 +56,10 @@ class KVCache:
         self._keys[layer].index_copy_(0, places, keys)
         self._values[layer].index_copy_(0, places, values)
 
+    def layer(self, layer: int) -> tuple[Tensor, Tensor]:
+        """All keys and values of a layer: two [places, kv_heads, head_dim]."""
+        return self._keys[layer], self._values[layer]
+
     def read(self, layer: int, first: int, last: int) -> tuple[Tensor, Tensor]:
         """Views of the blocks `first` to `last` - 1: two [tokens, kv_heads, head_dim]."""
         places = slice(first * BLOCK_TOKENS, last * BLOCK_TOKENS)

@@ -12,10 +12,9 @@ from torch import Tensor
 from parkway.core.errors import InternalError, ParkwayError
 from parkway.engine.adapters import Deltas
 from parkway.engine.attention import PagedAttention
+from parkway.engine.backend import Backend
 from parkway.engine.cache import KVCache
-from parkway.engine.determinism import TiledAttention, tiled_linear
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
-from parkway.engine.linear import rounded
 from parkway.engine.model import Decoder
 from parkway.engine.parallel import Leader
 from parkway.engine.sampler import biased, sample, top_logprobs
@@ -36,12 +35,12 @@ class Engine:
         decoder: Decoder | Leader,
         cache: KVCache,
         scheduler: Scheduler,
-        attention: type[PagedAttention] = PagedAttention,
+        backend: Backend | None = None,
     ) -> None:
         self._decoder = decoder
         self._cache = cache
         self._scheduler = scheduler
-        self._attention = attention
+        self._backend = backend or Backend()
         self._dtype = next(decoder.parameters()).dtype
         self.steps = 0
         self.prompt_tokens = 0
@@ -124,10 +123,10 @@ class Engine:
             The shares whose sequences now choose, and float32 logits [rows, vocabulary] for them in turn: a row for the
             next token, and one behind each guess.
         """
-        attention = self._attention(self._cache, [share.span for share in shares], self._dtype)
+        attention = self._backend.attention(self._cache, [share.span for share in shares], self._dtype)
         token_ids = [token for share in shares for token in share.tokens]
         # Idle tokens behind the others: matrices are multiplied by kernels that are made for one number of rows each.
-        idle = rounded(len(token_ids)) - len(token_ids)
+        idle = self._backend.rows(len(token_ids)) - len(token_ids)
         positions = F.pad(attention.positions, (0, idle))
         hidden = self._decoder(torch.tensor(token_ids + [0] * idle), positions, attention, self._deltas(shares))
         rows: list[int] = []
@@ -145,7 +144,7 @@ class Engine:
             else:
                 self._scheduler.advance(share)
         count = len(rows)
-        rows += rows[-1:] * (rounded(count) - count)
+        rows += rows[-1:] * (self._backend.rows(count) - count)
         return self._decoder.logits(hidden[rows])[:count].float(), completing
 
     def _deltas(self, shares: list[Share]) -> Deltas | None:
@@ -153,7 +152,7 @@ class Engine:
         if isinstance(self._decoder, Leader) or all(share.sequence.adapter is None for share in shares):
             return None
         adapters = (share.sequence.adapter for share in shares for _ in share.tokens)
-        return Deltas(adapters, tiled_linear if issubclass(self._attention, TiledAttention) else F.linear)
+        return Deltas(adapters, self._backend.linear)
 
     def _choose(self, shares: list[Share], logits: Tensor, allowed: "Future[Tensor] | None") -> Outputs:
         """Let every sequence choose; one whose choice was guessed goes on to choose behind the guess.

@@ -17,10 +17,10 @@ import torch
 from torch.distributed import TCPStore  # pyright: ignore[reportPrivateImportUsage] - as its documentation imports it
 
 from parkway.core.tasks import start_thread
+from parkway.engine.backend import prepare
 from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
-from parkway.engine.linear import pack
 from parkway.engine.parallel import Group, divide, follow
 from parkway.engine.weights import choose_dtype, load_decoder
 
@@ -35,6 +35,7 @@ class Orders(msgspec.Struct):
 
     directory: str
     dtype: str
+    quantization: str
     threads: int
     rank: int
     size: int
@@ -52,7 +53,7 @@ def leading(directory: Path, config: EngineConfig, threads: int) -> Iterator[Gro
     ending = threading.Event()
     try:
         for rank in range(1, size):
-            orders = Orders(str(directory), config.dtype, threads, rank, size, store.port)
+            orders = Orders(str(directory), config.dtype, config.quantization, threads, rank, size, store.port)
             followers.append(_start(orders))
         for follower in followers:
             start_thread(lambda follower=follower: _end_with(follower, ending), name="follower")
@@ -96,10 +97,10 @@ def main() -> None:
     group = Group(orders.rank, orders.size, store)
     dtype = choose_dtype(orders.dtype)
     decoder = load_decoder(ModelDirectory(Path(orders.directory)), dtype, group)
-    pack(decoder)
+    backend = prepare(decoder, quantization=orders.quantization)
     divide(decoder, group)
     [blocks] = group.hear()
-    follow(decoder, KVCache(decoder.shape, dtype, blocks=blocks), group)
+    follow(decoder, KVCache(decoder.shape, dtype, blocks=blocks), group, backend.attention)
 
 
 def _end_with_input() -> None:

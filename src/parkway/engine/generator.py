@@ -13,17 +13,15 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
 from parkway.engine import machine, tools
 from parkway.engine.adapters import Adapters
-from parkway.engine.attention import PagedAttention
+from parkway.engine.backend import prepare
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import KVCache, blocks_for
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
-from parkway.engine.determinism import TiledAttention, make_deterministic
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
-from parkway.engine.linear import pack
 from parkway.engine.parallel import Group, Leader, LedCache, divide
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
@@ -74,7 +72,7 @@ class Generator:
         template = ChatTemplate.of(directory, tokenizer.named)
         dtype = choose_dtype(config.dtype)
         decoder = load_decoder(directory, dtype, group)
-        pack(decoder)
+        backend = prepare(decoder, quantization=config.quantization, deterministic=config.deterministic)
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "
@@ -95,11 +93,7 @@ class Generator:
             queue_limit=config.queue_limit,
             guess_tokens=config.guess_tokens,
         )
-        attention = PagedAttention
-        if config.deterministic:
-            make_deterministic(decoder)
-            attention = TiledAttention
-        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler, attention)
+        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler, backend)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
         adapters = Adapters(decoder, divided=group is not None)

@@ -5,12 +5,13 @@ Sequences are not a dimension here: the tokens of every sequence in a step stand
 trains without one. Parameters carry Hugging Face's names.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from parkway.engine.native import serving
 from parkway.engine.rope import inverse_frequencies, rotate, rotation
 from parkway.engine.shape import ModelShape
 
@@ -41,6 +42,14 @@ class Changes(Protocol):
         ...
 
 
+class RMSNorm(nn.RMSNorm):
+    """Divides by the root of the mean square. Source: Zhang and Sennrich, 2019, arXiv:1910.07467."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        native = serving(x)
+        return super().forward(x) if native is None else native.rms_norm(x, self.weight, self.eps or 0.0)
+
+
 class SelfAttention(nn.Module):
     """Projections around an `Attention`."""
 
@@ -53,16 +62,15 @@ class SelfAttention(nn.Module):
         self.k_proj = nn.Linear(shape.hidden_size, narrow, bias=shape.qkv_bias)
         self.v_proj = nn.Linear(shape.hidden_size, narrow, bias=shape.qkv_bias)
         self.o_proj = nn.Linear(wide, shape.hidden_size, bias=shape.output_bias)
-        self.q_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
-        self.k_norm = nn.RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
+        self.together: nn.Module | None = None  # the first three as one, where they were packed so
+        self.q_norm = RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
+        self.k_norm = RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
-        q = _project(self.q_proj, x, changes).unflatten(-1, (-1, self.head_dim))
-        k = _project(self.k_proj, x, changes).unflatten(-1, (-1, self.head_dim))
-        v = _project(self.v_proj, x, changes).unflatten(-1, (-1, self.head_dim))
+        projected = _project_all((self.q_proj, self.k_proj, self.v_proj), self.together, x, changes)
+        q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in projected)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        cos, sin = cos.to(q.dtype), sin.to(q.dtype)
         mixed = attention(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
         return _project(self.o_proj, mixed.flatten(-2), changes)
 
@@ -75,10 +83,13 @@ class MLP(nn.Module):
         self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
         self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=shape.mlp_bias)
         self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=shape.mlp_bias)
+        self.together: nn.Module | None = None  # the first two as one, where they were packed so
 
     def forward(self, x: Tensor, changes: Changes | None) -> Tensor:
-        gate, up = _project(self.gate_proj, x, changes), _project(self.up_proj, x, changes)
-        return _project(self.down_proj, F.silu(gate) * up, changes)
+        gate, up = _project_all((self.gate_proj, self.up_proj), self.together, x, changes)
+        native = serving(gate)
+        mixed = F.silu(gate) * up if native is None else native.gate(gate, up)
+        return _project(self.down_proj, mixed, changes)
 
 
 def _project(linear: nn.Module, x: Tensor, changes: Changes | None) -> Tensor:
@@ -88,6 +99,18 @@ def _project(linear: nn.Module, x: Tensor, changes: Changes | None) -> Tensor:
     return y
 
 
+def _project_all(
+    linears: Sequence[nn.Linear], together: nn.Module | None, x: Tensor, changes: Changes | None
+) -> Sequence[Tensor]:
+    if together is None:
+        return [_project(linear, x, changes) for linear in linears]
+    parts = together(x).split([linear.out_features for linear in linears], dim=-1)
+    if changes is not None:
+        for linear, part in zip(linears, parts, strict=True):
+            changes.add(linear, x, part)
+    return parts
+
+
 class Layer(nn.Module):
     """Attention and feed-forward, each on a normalised input and added to the residual."""
 
@@ -95,8 +118,8 @@ class Layer(nn.Module):
         super().__init__()
         self.self_attn = SelfAttention(shape, layer)
         self.mlp = MLP(shape)
-        self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
-        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.input_layernorm = RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.post_attention_layernorm = RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
     def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, attention, changes)
@@ -110,7 +133,7 @@ class Trunk(nn.Module):
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape, layer) for layer in range(shape.layers))
-        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.norm = RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
 
 class Decoder(nn.Module):

@@ -166,7 +166,7 @@ class LedCache(KVCache):
 
 
 @torch.inference_mode()
-def follow(decoder: Decoder, cache: KVCache, group: Group) -> None:
+def follow(decoder: Decoder, cache: KVCache, group: Group, attention: type[PagedAttention] = PagedAttention) -> None:
     """Take part in every step of the leader, until it says that there are no more."""
     dtype = next(decoder.parameters()).dtype
     while True:
@@ -177,8 +177,8 @@ def follow(decoder: Decoder, cache: KVCache, group: Group) -> None:
             cache.wipe(rest)
             continue
         token_ids, spans = _read_step(rest)
-        attention = PagedAttention(cache, spans, dtype)
-        decoder(token_ids, F.pad(attention.positions, (0, len(token_ids) - len(attention.positions))), attention)
+        step = attention(cache, spans, dtype)
+        decoder(token_ids, F.pad(step.positions, (0, len(token_ids) - len(step.positions))), step)
 
 
 def _step_message(token_ids: Tensor, spans: Iterable[Span]) -> list[int]:

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor
 
+from parkway.engine.native import serving
 from parkway.engine.shape import Rope
 
 
@@ -61,6 +62,13 @@ def rotation(positions: Tensor, frequencies: Tensor, scale: float) -> tuple[Tens
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn the pairs (i, i + head_dim / 2) of x [tokens, heads, head_dim], as Hugging Face lays them out."""
+    """Turn the pairs (i, i + head_dim / 2) of x [tokens, heads, head_dim], as Hugging Face lays them out.
+
+    `cos` and `sin`: as `rotation` makes them.
+    """
+    native = serving(x)
+    if native is not None:
+        return native.rotate(x, cos, sin)
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
     first, second = x.chunk(2, dim=-1)
     return x * cos + torch.cat((-second, first), dim=-1) * sin

@@ -1,0 +1,229 @@
+"""Kernels of our own, in C, for processors with AVX-512.
+
+They multiply matrices in 8 bits and in bfloat16, attend over pages, and do what stands between. They are compiled when
+Parkway is installed (tools/build_kernels.py) and never later. `kernels()` is None where the library was not built, or
+the processor lacks the instructions; then torch does the work.
+
+Tensors are on the CPU. Where nothing else is said they are bfloat16, and their rows may lie apart.
+"""
+
+import ctypes
+import functools
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+LIBRARY = Path(__file__).parent / "kernels.so"
+
+_P, _N, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+
+
+@functools.cache
+def kernels() -> "Kernels | None":
+    """The kernels, where this machine can run them."""
+    if os.environ.get("PARKWAY_KERNELS") == "off" or not LIBRARY.is_file():
+        return None
+    library = ctypes.CDLL(str(LIBRARY))
+    return Kernels(library) if library.parkway_supported() else None
+
+
+def serving(x: Tensor) -> "Kernels | None":
+    """The kernels, if they can compute with `x`; they know nothing of gradients."""
+    if x.dtype != torch.bfloat16 or x.device.type != "cpu" or not torch.is_inference_mode_enabled():
+        return None
+    return kernels()
+
+
+class Kernels:
+    """The functions of the library, with tensors for pointers."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        def function(name: str, *signature: Any) -> Any:
+            found = getattr(library, f"parkway_{name}")
+            found.argtypes = signature
+            return found
+
+        self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I)
+        self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
+        self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _N, _N, _I)
+        self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _P, _P)
+        self._rms_norm = function("rms_norm", _P, _N, _P, _F, _P, _N, _N, _I)
+        self._rotate = function("rotate", _P, _N, _P, _P, _P, _N, _N, _N, _I)
+        self._gate = function("gate", _P, _P, _N, _P, _N, _N, _I)
+        library.parkway_use_threads_of.argtypes = [_P]
+        library.parkway_use_threads_of(_threads())
+
+    def linear_int8(
+        self, x: Tensor, weight: Tensor, padded: int, scales: Tensor, bias: Tensor | None, channels: int
+    ) -> Tensor:
+        """`x @ weight.T + bias`, every row of `x` rounded to 8 bits.
+
+        Args:
+            x: [tokens, inputs], bfloat16 or float32.
+            weight: uint8, in panels; see `pack_int8`.
+            padded: inputs, rounded up to whole panels.
+            scales: float32 [channels].
+            bias: float32 [channels].
+
+        Returns:
+            [tokens, channels] in the type of `x`.
+        """
+        x = x.contiguous()
+        tokens = x.shape[0]
+        out = x.new_empty(tokens, channels)
+        room = torch.empty(tokens * (padded + 8), dtype=torch.int8)
+        rows = room.data_ptr()
+        _check(
+            self._linear_int8(
+                x.data_ptr(),
+                tokens,
+                x.shape[1],
+                x.dtype == torch.float32,
+                weight.data_ptr(),
+                padded,
+                scales.data_ptr(),
+                None if bias is None else bias.data_ptr(),
+                channels,
+                out.data_ptr(),
+                rows,
+                rows + tokens * padded,
+                rows + tokens * (padded + 4),
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+    def linear_bfloat16(self, x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> Tensor:
+        """`x @ weight.T + bias`: x [tokens, inputs], weight in panels (`pack_bfloat16`), bias float32 [channels]."""
+        x = x.contiguous()
+        out = x.new_empty(x.shape[0], channels)
+        _check(
+            self._linear_bfloat16(
+                x.data_ptr(),
+                x.shape[0],
+                x.shape[1],
+                weight.data_ptr(),
+                None if bias is None else bias.data_ptr(),
+                channels,
+                out.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, pieces: Tensor, tables: Tensor) -> Tensor:
+        """Causal attention of new tokens over the cache.
+
+        Args:
+            q: [tokens, heads, head_dim]; head_dim is a multiple of 32.
+            keys, values: [places, kv_heads, head_dim], in pages of 32 places.
+            pieces: int64 [n, 4]: the first row of q, how many (up to 16), the first one's position in its sequence, and
+                where in `tables` the sequence's pages begin.
+            tables: int64, numbers of pages.
+
+        Returns:
+            As `q`; zeros in rows of which no piece speaks.
+        """
+        out = torch.zeros_like(q)
+        _check(
+            self._attend(
+                q.data_ptr(),
+                keys.data_ptr(),
+                values.data_ptr(),
+                pieces.data_ptr(),
+                len(pieces),
+                tables.data_ptr(),
+                out.data_ptr(),
+                q.shape[1],
+                keys.shape[1],
+                q.shape[2],
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+    def write(self, k: Tensor, v: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
+        """Put k and v [tokens, kv_heads, head_dim] at `places` (int64 [n], of the first n tokens) of the cache."""
+        self._write(
+            k.data_ptr(),
+            k.stride(0),
+            v.data_ptr(),
+            v.stride(0),
+            places.data_ptr(),
+            len(places),
+            k.shape[1] * k.shape[2],
+            keys.data_ptr(),
+            values.data_ptr(),
+        )
+
+    def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
+        """x [..., size] divided by the root of its mean square, times weight [size]."""
+        x = x.contiguous()
+        out = torch.empty_like(x)
+        size = x.shape[-1]
+        _check(
+            self._rms_norm(
+                x.data_ptr(),
+                size,
+                weight.data_ptr(),
+                epsilon,
+                out.data_ptr(),
+                x.numel() // size,
+                size,
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+    def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """The pairs (i, i + size / 2) of x [tokens, heads, size] turned; cos and sin float32 [tokens, 1, size]."""
+        tokens, heads, size = x.shape
+        out = x.new_empty(x.shape)
+        _check(
+            self._rotate(
+                x.data_ptr(),
+                x.stride(0),
+                cos.data_ptr(),
+                sin.data_ptr(),
+                out.data_ptr(),
+                tokens,
+                heads,
+                size,
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+    def gate(self, x: Tensor, up: Tensor) -> Tensor:
+        """silu(x) * up: both [rows, size], and as far apart in memory."""
+        out = x.new_empty(x.shape)
+        _check(
+            self._gate(
+                x.data_ptr(),
+                up.data_ptr(),
+                x.stride(0),
+                out.data_ptr(),
+                x.shape[0],
+                x.shape[1],
+                torch.get_num_threads(),
+            )
+        )
+        return out
+
+
+def _check(code: int) -> None:
+    if code:
+        raise MemoryError("no memory for the threads of a kernel")
+
+
+def _threads() -> int | None:
+    """The entry of the OpenMP runtime that torch brought along; None where it is another one.
+
+    A second runtime would keep threads of its own, and the two would fight over the cores.
+    """
+    for path in sorted(Path(torch.__path__[0], "lib").glob("libgomp*.so*")):
+        return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, _P).value
+    return None

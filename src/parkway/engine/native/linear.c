@@ -1,0 +1,145 @@
+/* Linear layers: a matrix of 8-bit or bfloat16 weights times a few tokens, or many.
+
+   8 bits: one scale for each output channel, and one for each token, found anew each time. Weights are stored as w + 128,
+   because the instruction wants one side without a sign. With x = sx * qx and w = sw * qw,
+
+       x . w  =  sx * sw * (qx . (qw + 128)  -  128 * sum(qx))
+
+   in which all sums are of integers, and exact. In bfloat16 sums are float32, over inputs in their order. Either way a
+   token's result does not depend on the tokens beside it, nor on how the work was divided. */
+
+#include <string.h>
+
+#include "threads.h"
+#include "vectors.h"
+
+#define PANEL 64      /* channels */
+#define ROWS 6        /* tokens that one pass serves: 6 x 4 sums, 4 weights and an input in 32 registers */
+#define ITEM_ROWS 192 /* tokens of one item of work: so many that a panel is read from memory seldom */
+#define AHEAD 2048    /* bytes of weights that are asked for early */
+#define FEW (1 << 16) /* numbers that one thread rounds sooner than a second one wakes up */
+
+typedef struct {
+    const void *x; /* [tokens, inputs] */
+    int64_t tokens, inputs;
+    int wide; /* float32 in and out, or bfloat16 */
+    const char *weight;
+    const float *scales, *bias; /* [channels]; bias may be NULL */
+    int64_t channels;
+    void *out; /* [tokens, channels] */
+    char *rows; /* what is multiplied: [tokens][row_bytes] */
+    int64_t row_bytes;
+    float *row_scales;
+    int32_t *row_sums; /* 128 * sum of the rounded */
+} linear_job;
+
+TARGET static void round_row(void *data, int64_t row, char *scratch) {
+    (void)scratch;
+    linear_job *job = data;
+    const char *x = (const char *)job->x + row * job->inputs * (job->wide ? 4 : 2);
+    /* Compared as integers, what is no number is the largest, and makes the scale none. */
+    __m512i largest = _mm512_setzero_si512();
+    for (int64_t i = 0; i < job->inputs; i += 16) {
+        __m512i bits = _mm512_castps_si512(load16(x, i, job->wide, first(job->inputs - i)));
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
+    }
+    uint32_t top = _mm512_reduce_max_epu32(largest);
+    float peak;
+    memcpy(&peak, &top, 4);
+    __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
+    char *out = job->rows + row * job->row_bytes;
+    __m512i sum = _mm512_setzero_si512();
+    for (int64_t i = 0; i < job->row_bytes; i += 16) {
+        __m512i q = _mm512_cvtps_epi32(_mm512_mul_ps(load16(x, i, job->wide, first(job->inputs - i)), factor));
+        sum = _mm512_add_epi32(sum, q);
+        _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtsepi32_epi8(q));
+    }
+    job->row_scales[row] = peak / 127.0f;
+    job->row_sums[row] = 128 * _mm512_reduce_add_epi32(sum);
+}
+
+INLINE void finish_int8_16(const linear_job *job, int64_t channel, int64_t row, __m512i sum) {
+    __mmask16 m = first(job->channels - channel); /* of the last panel maybe none */
+    __m512 scale = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, job->scales + channel), _mm512_set1_ps(job->row_scales[row]));
+    __m512 bias = job->bias ? _mm512_maskz_loadu_ps(m, job->bias + channel) : _mm512_setzero_ps();
+    sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(job->row_sums[row]));
+    store16(job->out, row * job->channels + channel, job->wide, m, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, bias));
+}
+
+TARGET static NOINLINE void finish_int8(const linear_job *job, int64_t channel, int64_t row, __m512i s0, __m512i s1, __m512i s2, __m512i s3) {
+    finish_int8_16(job, channel, row, s0);
+    finish_int8_16(job, channel + 16, row, s1);
+    finish_int8_16(job, channel + 32, row, s2);
+    finish_int8_16(job, channel + 48, row, s3);
+}
+
+INLINE void finish_bfloat16_16(const linear_job *job, int64_t channel, int64_t row, __m512 sum) {
+    __mmask16 m = first(job->channels - channel);
+    if (job->bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, job->bias + channel));
+    store16(job->out, row * job->channels + channel, 0, m, sum);
+}
+
+TARGET static NOINLINE void finish_bfloat16(const linear_job *job, int64_t channel, int64_t row, __m512 s0, __m512 s1, __m512 s2, __m512 s3) {
+    finish_bfloat16_16(job, channel, row, s0);
+    finish_bfloat16_16(job, channel + 16, row, s1);
+    finish_bfloat16_16(job, channel + 32, row, s2);
+    finish_bfloat16_16(job, channel + 48, row, s3);
+}
+
+#define SUM __m512i
+#define ZERO _mm512_setzero_si512()
+#define DOT _mm512_dpbusd_epi32
+#define FINISH finish_int8
+#define NAME(rows) multiply_int8_##rows
+#include "panel.h"
+#undef SUM
+#undef ZERO
+#undef DOT
+#undef FINISH
+#undef NAME
+
+#define SUM __m512
+#define ZERO _mm512_setzero_ps()
+#define DOT(sums, weights, x) _mm512_dpbf16_ps(sums, (__m512bh)(weights), (__m512bh)(x))
+#define FINISH finish_bfloat16
+#define NAME(rows) multiply_bfloat16_##rows
+#include "panel.h"
+
+static void multiply(void *data, int64_t item, char *scratch) {
+    (void)scratch;
+    linear_job *job = data;
+    int64_t panels = (job->channels + PANEL - 1) / PANEL;
+    int64_t row = item / panels * ITEM_ROWS, panel = item % panels;
+    int64_t end = row + ITEM_ROWS < job->tokens ? row + ITEM_ROWS : job->tokens;
+    const char *soon = job->weight + (panel + 2 < panels ? panel + 2 : panel) * PANEL * job->row_bytes;
+    const char *soon_end = soon + PANEL * job->row_bytes;
+    while (row < end) {
+        int64_t left = end - row, passes = (left + ROWS - 1) / ROWS;
+        int64_t rows = (left + passes - 1) / passes; /* evenly: 8 tokens are twice 4, not 6 and 2 */
+        (job->scales ? multiply_int8_by_rows : multiply_bfloat16_by_rows)[rows - 1](job, panel, row, soon);
+        soon = soon + 16 * job->row_bytes < soon_end ? soon + 16 * job->row_bytes : soon;
+        row += rows;
+    }
+}
+
+static int multiply_all(linear_job *job, int threads) {
+    int64_t panels = (job->channels + PANEL - 1) / PANEL, items = (job->tokens + ITEM_ROWS - 1) / ITEM_ROWS;
+    return parallel(multiply, job, panels * items, threads, 0);
+}
+
+/* out = x . weight + bias, with 8-bit weights in panels, `padded` inputs long. `rows`, `row_scales` and `row_sums` are room
+   for the rounded activations: [tokens, padded], [tokens], [tokens]. */
+int parkway_linear_int8(const void *x, int64_t tokens, int64_t inputs, int wide, const char *weight, int64_t padded,
+                        const float *scales, const float *bias, int64_t channels, void *out, char *rows,
+                        float *row_scales, int32_t *row_sums, int threads) {
+    linear_job job = {x, tokens, inputs, wide, weight, scales, bias, channels, out, rows, padded, row_scales, row_sums};
+    if (parallel(round_row, &job, tokens, tokens * inputs < FEW ? 1 : threads, 0)) return -1;
+    return multiply_all(&job, threads);
+}
+
+/* The same with bfloat16 weights in panels. `inputs` is even. */
+int parkway_linear_bfloat16(const void *x, int64_t tokens, int64_t inputs, const char *weight, const float *bias,
+                            int64_t channels, void *out, int threads) {
+    linear_job job = {x, tokens, inputs, 0, weight, NULL, bias, channels, out, (char *)x, 2 * inputs, NULL, NULL};
+    return multiply_all(&job, threads);
+}

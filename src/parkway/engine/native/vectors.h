@@ -1,0 +1,45 @@
+/* bfloat16 and float32 in registers of 16. */
+
+#ifndef PARKWAY_VECTORS_H
+#define PARKWAY_VECTORS_H
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")))
+#define NOINLINE __attribute__((noinline))
+#define INLINE static inline __attribute__((always_inline)) TARGET
+
+/* The first `n` of 16; n may be negative. */
+INLINE __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : n <= 0 ? 0 : (__mmask16)((1u << n) - 1); }
+
+/* 16 numbers from the `i`-th on, of float32 (`wide`) or bfloat16. */
+INLINE __m512 load16(const void *at, int64_t i, int wide, __mmask16 m) {
+    if (wide) return _mm512_maskz_loadu_ps(m, (const float *)at + i);
+    __m256i halves = _mm256_maskz_loadu_epi16(m, (const uint16_t *)at + i);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+INLINE void store16(void *at, int64_t i, int wide, __mmask16 m, __m512 x) {
+    if (wide)
+        _mm512_mask_storeu_ps((float *)at + i, m, x);
+    else
+        _mm256_mask_storeu_epi16((uint16_t *)at + i, m, (__m256i)_mm512_cvtneps_pbh(x));
+}
+
+/* 2 to the power of x, to 2e-7 of it, from nothing to infinity; what is no number stays none. */
+INLINE __m512 exp2_16(__m512 x) {
+    x = _mm512_min_ps(_mm512_set1_ps(128.0f), _mm512_max_ps(_mm512_set1_ps(-150.0f), x)); /* the second, if it is none */
+    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    __m512 f = _mm512_sub_ps(x, whole);
+    __m512 y = _mm512_set1_ps(1.5403530393381609e-4f); /* Taylor: ln(2)^n / n! */
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.3333558146428443e-3f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(9.6181291076284772e-3f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.5504108664821580e-2f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.4022650695910072e-1f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.9314718055994531e-1f));
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(y, whole);
+}
+
+#endif

@@ -1,0 +1,291 @@
+"""Our own kernels against torch, and against themselves: a row's result must not depend on the rows beside it."""
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from parkway.engine import linear as linear_module
+from parkway.engine import native
+from parkway.engine.attention import NativeAttention, PagedAttention, Span
+from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
+from parkway.engine.linear import Bfloat16Linear, Int8Linear, PackedEmbedding, Shelf
+from parkway.engine.native import Kernels
+from parkway.engine.shape import ModelShape
+from tests.engine.test_engine import finish, load, new
+from tests.engine.tiny import CONFIGS, reference, state_of, write_directory
+
+FOUND = native.kernels()
+pytestmark = [
+    pytest.mark.skipif(
+        FOUND is None, reason="the kernels were not built, or this processor lacks AVX-512 VNNI and BF16"
+    ),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+SIZES = [
+    (1, 64, 64),
+    (2, 100, 70),
+    (3, 34, 1),
+    (5, 896, 130),
+    (7, 66, 64),
+    (13, 256, 200),
+    (199, 48, 65),
+    (400, 320, 96),
+]
+
+
+@pytest.fixture
+def kernels() -> Kernels:
+    assert FOUND is not None
+    return FOUND
+
+
+def bfloat16(*size: int, scale: float = 1.0) -> Tensor:
+    return (torch.randn(*size) * scale).bfloat16()
+
+
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("rows", "inputs", "channels"), SIZES)
+def test_a_bfloat16_matrix_is_multiplied_as_torch_does(rows: int, inputs: int, channels: int, biased: bool) -> None:
+    weight, x = bfloat16(channels, inputs), bfloat16(rows, inputs)
+    bias = bfloat16(channels) if biased else None
+    out = Bfloat16Linear(weight, bias, Shelf())(x)
+    expected = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
+    torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=2e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("biased", [False, True])
+@pytest.mark.parametrize(("rows", "inputs", "channels"), SIZES)
+def test_an_8_bit_matrix_is_multiplied_as_its_definition_says(
+    rows: int, inputs: int, channels: int, biased: bool, dtype: torch.dtype
+) -> None:
+    weight, x = torch.randn(channels, inputs), torch.randn(rows, inputs).to(dtype)
+    packed = Int8Linear(weight, torch.randn(channels) if biased else None, Shelf())
+    exact = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(packed(x), packed.reference(x), **exact)
+    plain = F.linear(x.float(), weight, packed._bias)
+    assert (packed(x).float() - plain).norm() / plain.norm() < 0.03
+
+
+def test_without_the_kernels_8_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    weight, bias, x = torch.randn(70, 100), torch.randn(70), torch.randn(9, 100)
+    packed = Int8Linear(weight, bias, Shelf())
+    monkeypatch.setattr(linear_module, "kernels", lambda: None)
+    plain = Int8Linear(weight, bias, Shelf())
+    torch.testing.assert_close(plain(x), packed(x), rtol=1e-5, atol=1e-5)
+    assert torch.equal(plain.weight_int8(), packed.weight_int8())
+    indices = torch.tensor([0, 69, 3, 64])
+    assert torch.equal(plain.rows(indices), packed.rows(indices))
+    torch.testing.assert_close(plain.rows(indices), weight[indices], rtol=0, atol=0.03)
+
+
+@pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
+def test_a_row_does_not_depend_on_its_neighbours(kind: type[Bfloat16Linear] | type[Int8Linear]) -> None:
+    packed = kind(bfloat16(200, 160), None, Shelf())
+    x = bfloat16(401, 160)
+    whole = packed(x)
+    for start, end in ((0, 1), (5, 7), (190, 197), (192, 401), (400, 401)):
+        assert torch.equal(packed(x[start:end]), whole[start:end])
+
+
+@pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_what_is_no_number_stays_none_in_its_own_row(kind: type[Bfloat16Linear] | type[Int8Linear], bad: float) -> None:
+    packed = kind(bfloat16(70, 64).abs(), None, Shelf())
+    x = bfloat16(8, 64)
+    before = packed(x)
+    x[3, 5] = bad
+    after = packed(x)
+    assert not torch.isfinite(after[3]).any()
+    others = [0, 1, 2, 4, 5, 6, 7]
+    assert torch.equal(after[others], before[others])
+
+
+def test_a_row_of_zeros_gives_the_bias() -> None:
+    bias = torch.randn(70)
+    packed = Int8Linear(torch.randn(70, 64), bias, Shelf())
+    assert torch.equal(packed(torch.zeros(2, 64)), bias.expand(2, 70))
+
+
+@pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
+def test_the_embedding_is_read_from_the_heads_matrix(kind: type[Bfloat16Linear] | type[Int8Linear]) -> None:
+    weight = bfloat16(130, 64)
+    embedding = PackedEmbedding(kind(weight, None, Shelf()), torch.bfloat16)
+    indices = torch.tensor([0, 129, 64, 64])
+    torch.testing.assert_close(embedding(indices), weight[indices], rtol=2e-2, atol=2e-2)
+    if kind is Bfloat16Linear:
+        assert torch.equal(embedding(indices), weight[indices])
+
+
+def test_a_shelf_holds_many_matrices_and_large_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear_module, "_CHUNK", 4096)
+    shelf = Shelf()
+    tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8) for size in (1, 63, 64, 4000, 100, 9000, 7)]
+    kept = [shelf.keep(tensor) for tensor in tensors]
+    assert all(torch.equal(one, other) for one, other in zip(kept, tensors, strict=True))
+    assert all(each.data_ptr() % 64 == 0 for each in kept)
+
+
+def shape(heads: int, kv_heads: int, head_dim: int) -> ModelShape:
+    config = {
+        "model_type": "qwen3",
+        "vocab_size": 8,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "max_position_embeddings": 4096,
+        "rms_norm_eps": 1e-5,
+    }
+    return ModelShape.from_config(config)
+
+
+class Case:
+    """Sequences with a past in the cache, and new tokens."""
+
+    def __init__(self, sizes: list[tuple[int, int]], heads: int, kv_heads: int, head_dim: int, seed: int) -> None:
+        """`sizes`: of each sequence, the tokens that the cache holds and the new ones."""
+        torch.manual_seed(seed)
+        total = sum(blocks_for(past + new) for past, new in sizes)
+        self.blocks = total
+        free = random.Random(seed).sample(range(total), total)
+        self.spans = [
+            Span([free.pop() for _ in range(blocks_for(past + new))], past, new)
+            for past, new in sorted(sizes, key=lambda size: size[1] > 1)
+        ]
+        rows = sum(span.count for span in self.spans)
+        self.shape = shape(heads, kv_heads, head_dim)
+        self.past = bfloat16(2, total * BLOCK_TOKENS, kv_heads, head_dim)
+        self.q = bfloat16(rows, heads, head_dim)
+        self.k, self.v = bfloat16(rows, kv_heads, head_dim), bfloat16(rows, kv_heads, head_dim)
+
+    def cache(self) -> KVCache:
+        cache = KVCache(self.shape, torch.bfloat16, blocks=self.blocks)
+        for part, past in zip(cache.layer(0), self.past, strict=True):
+            part.copy_(past)
+        return cache
+
+    def attend(self, kind: type[PagedAttention]) -> tuple[Tensor, KVCache]:
+        cache = self.cache()
+        return kind(cache, self.spans, torch.bfloat16)(0, self.q, self.k, self.v), cache
+
+
+SEQUENCES = st.lists(st.tuples(st.integers(0, 150), st.integers(1, 70)), min_size=1, max_size=5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(SEQUENCES, st.sampled_from([(4, 2, 32), (7, 1, 64), (2, 2, 128), (18, 2, 96)]), st.integers(0, 1000))
+def test_attention_over_pages_is_attention(
+    sizes: list[tuple[int, int]], heads: tuple[int, int, int], seed: int
+) -> None:
+    case = Case(sizes, *heads, seed)
+    out, cache = case.attend(NativeAttention)
+    expected, other = case.attend(PagedAttention)
+    torch.testing.assert_close(out.float(), expected.float(), rtol=3e-2, atol=2e-2)
+    assert all(torch.equal(one, two) for one, two in zip(cache.layer(0), other.layer(0), strict=True))
+
+
+def test_a_query_gets_the_same_alone_in_parts_and_in_a_crowd() -> None:
+    case = Case([(0, 150), (40, 9), (70, 1)], 6, 2, 64, seed=3)
+    whole, _ = case.attend(NativeAttention)
+    first = 0
+    for span in case.spans:
+        cache = case.cache()
+        for done in range(0, span.count, 7):
+            count = min(7, span.count - done)
+            rows = slice(first + done, first + done + count)
+            attention = NativeAttention(cache, [Span(span.table, span.start + done, count)], torch.bfloat16)
+            assert torch.equal(attention(0, case.q[rows], case.k[rows], case.v[rows]), whole[rows])
+        first += span.count
+
+
+def test_idle_rows_behind_the_others_stay_zero() -> None:
+    case = Case([(5, 3)], 4, 2, 32, seed=1)
+    case.q = torch.cat([case.q, bfloat16(2, 4, 32)])
+    out, _ = case.attend(NativeAttention)
+    assert torch.equal(out[3:], torch.zeros_like(out[3:]))
+    assert bool(out[:3].any())
+
+
+def test_scores_that_are_no_numbers_are_not_hidden() -> None:
+    case = Case([(40, 2), (10, 2)], 4, 2, 32, seed=1)
+    case.q[0, 1, 3] = math.nan
+    out, _ = case.attend(NativeAttention)
+    assert out[0, 1].isnan().all()
+    assert torch.isfinite(out[1:]).all()
+
+
+@pytest.mark.parametrize("size", [16, 30, 64, 896, 901])
+@pytest.mark.parametrize("rows", [1, 3, 200])
+def test_a_norm_is_that_of_torch(kernels: Kernels, rows: int, size: int) -> None:
+    x, weight = bfloat16(rows, 2, size, scale=3), bfloat16(size)
+    out = kernels.rms_norm(x[:, 1], weight, 1e-5)
+    expected = F.rms_norm(x[:, 1].float(), (size,), weight.float(), 1e-5)
+    torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=1e-3)
+    assert torch.equal(kernels.rms_norm(x[:1, 1], weight, 1e-5), out[:1])
+
+
+@pytest.mark.parametrize(("tokens", "heads", "size"), [(1, 2, 32), (5, 3, 64), (300, 14, 64), (2, 1, 20)])
+def test_a_rotation_is_that_of_torch(kernels: Kernels, tokens: int, heads: int, size: int) -> None:
+    whole = bfloat16(tokens, heads + 2, size)
+    x = whole[:, 1 : heads + 1]
+    angles = torch.randn(tokens, 1, size // 2).repeat(1, 1, 2)
+    cos, sin = angles.cos(), angles.sin()
+    first, second = x.float().chunk(2, dim=-1)
+    expected = x.float() * cos + torch.cat((-second, first), dim=-1) * sin
+    torch.testing.assert_close(kernels.rotate(x, cos, sin).float(), expected, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(1, 16), (3, 100), (300, 4864)])
+def test_a_gate_is_that_of_torch(kernels: Kernels, rows: int, size: int) -> None:
+    gate, up = bfloat16(rows, 2 * size, scale=20).split(size, dim=-1)
+    out = kernels.gate(gate, up)
+    torch.testing.assert_close(out.float(), F.silu(gate.float()) * up.float(), rtol=1e-2, atol=1e-3)
+    extremes = torch.tensor([[-1e30, -200.0, -0.0, 200.0, 1e30, math.nan, math.inf, -math.inf]]).bfloat16()
+    ones = torch.ones_like(extremes)
+    torch.testing.assert_close(kernels.gate(extremes, ones)[:, :7], F.silu(extremes)[:, :7], equal_nan=True)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_quantised_model_scores_nearly_as_the_whole_one(name: str, tmp_path: Path) -> None:
+    config = CONFIGS[name]
+    path = write_directory(tmp_path, config, tensors=state_of(reference(config)))
+    prompt = [random.Random(1).randrange(300) for _ in range(40)]
+    scores = []
+    for settings_ in ({"dtype": "float32"}, {"dtype": "float32", "quantization": "int8"}, {"quantization": "int8"}):
+        generator = load(path, **({"dtype": "bfloat16"} | settings_))
+        sequence = new(generator, prompt, 1, logprobs=3)
+        sequence.scores_prompt = True
+        finish(generator, sequence)
+        scores.append(torch.tensor([each.logprob for each in sequence.scored]))
+    for rounded in scores[1:]:
+        assert (rounded - scores[0]).abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("quantization", ["none", "int8"])
+def test_determinism_needs_no_tiles_where_the_kernels_run(quantization: str, tmp_path: Path) -> None:
+    path = write_directory(tmp_path, CONFIGS["qwen3-grouped-yarn"])
+    generator = load(path, dtype="bfloat16", deterministic=True, quantization=quantization)
+    expected = NativeAttention if quantization == "int8" or not torch.cpu._is_amx_tile_supported() else PagedAttention
+    assert issubclass(generator.engine._backend.attention, expected)
+    names = {type(module).__name__ for module in generator.engine._decoder.modules() if isinstance(module, nn.Linear)}
+    assert "_Tiled" not in names or torch.cpu._is_amx_tile_supported()
+
+
+def test_the_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    native.kernels.cache_clear()
+    monkeypatch.setenv("PARKWAY_KERNELS", "off")
+    try:
+        assert native.kernels() is None
+    finally:
+        native.kernels.cache_clear()
