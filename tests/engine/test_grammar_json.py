@@ -1,6 +1,7 @@
 """JSON schemas: what is enforced holds for every answer, what is not enforced is refused, and nothing in between."""
 
 import json
+import math
 import random
 import re
 from collections import Counter
@@ -300,6 +301,14 @@ def test_a_schema_cannot_configure_the_grammar_engine(walker: Walker, settings: 
         ({"enum": ["a", {"b": ["\u0001"]}]}, "#/enum"),
         ({"maximum": 10**400}, "#/maximum"),
         ({"type": "integer", "maximum": 2**63 - 1}, "#/maximum"),
+        ({"type": "integer", "minimum": -2e30, "maximum": -1e30}, "#/minimum"),  # would end the process
+        ({"type": "integer", "minimum": 1e30, "maximum": 2e30}, "#/minimum"),  # would be read as 2**63 - 1
+        ({"type": "integer", "maximum": -(2**63)}, "#/maximum"),
+        ({"type": "integer", "exclusiveMinimum": 2**53}, "#/exclusiveMinimum"),  # would be allowed
+        ({"type": "integer", "exclusiveMaximum": -(2**53)}, "#/exclusiveMaximum"),
+        ({"type": "number", "maximum": 2.6301850425829356e18}, "#/maximum"),  # would be written ...935600
+        ({"type": "number", "maximum": 9.055984866552235}, "#/maximum"),  # would be read as ...237
+        ({"type": "number", "minimum": 1e-30}, "#/minimum"),
         ({"properties": {"\u0000": {}}}, "#/properties"),
         ({"allOf": [{"multipleOf": 999_983}, {"multipleOf": 999_979}]}, "multipleOf"),
         ({"properties": {str(number): {} for number in range(MAX_PROPERTIES + 1)}}, "are the most"),
@@ -345,6 +354,36 @@ def test_a_property_cannot_be_repeated_under_another_spelling(walker: Walker):
     assert walker.follows(grammar, '{"a": 1, "b": "x"}')
     assert not walker.follows(grammar, '{"a": 1, "\\u0061": "x"}')
     assert not walker.follows(grammar, '{"a": 1, "a": "x"}')
+
+
+@pytest.mark.parametrize(
+    ("bounds", "inside", "outside"),
+    [
+        ({"minimum": -(2**63) + 1024, "maximum": 2**63 - 1024}, [-(2**63) + 1024, 0, 2**63 - 1024], [2**63 - 1023]),
+        ({"minimum": 9.007199254740994e15, "maximum": 2**60}, [9007199254740994, 2**60], [9007199254740993, 2**60 + 1]),
+        ({"exclusiveMinimum": -(2**53) + 1, "maximum": 0}, [-(2**53) + 2], [-(2**53) + 1]),
+        ({"exclusiveMaximum": 2**53 - 1, "minimum": 0}, [2**53 - 2], [2**53 - 1]),
+    ],
+)
+def test_the_largest_bounds_hold(walker: Walker, bounds: dict[str, Any], inside: list[int], outside: list[int]):
+    grammar = walker.compiler.compile(GrammarSpec.json_schema({"type": ["integer", "null"], **bounds}))
+    for value in inside:
+        assert walker.follows(grammar, str(value))
+        assert grammar.check(str(value)) is None
+    assert not any(walker.follows(grammar, str(value)) for value in outside)
+
+
+def test_bounds_with_many_digits_hold_or_are_refused(walker: Walker):
+    rng, held = random.Random(0), 0
+    for _ in range(400):
+        bound = rng.random() * 10 ** rng.randrange(5)
+        schema = {"type": "number", "minimum": -1, "maximum": bound}
+        if compiles(walker, schema):
+            held += 1
+            grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+            assert walker.follows(grammar, repr(bound))
+            assert not walker.follows(grammar, repr(math.nextafter(bound, math.inf)))
+    assert held > 100
 
 
 def test_dates_exist(walker: Walker):

@@ -8,6 +8,7 @@ import copy
 import math
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 from urllib.parse import unquote
@@ -50,7 +51,7 @@ _ANNOTATIONS = frozenset({
     "$schema", "$defs", "definitions", "$anchor",
     "discriminator",  # OpenAPI: a hint, validation is the same without it
 })  # fmt: skip
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 _YEAR = "[1-9][0-9]{3}"
 _LEAP_YEAR = "(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)"
@@ -160,7 +161,8 @@ class _Survey:
         for key in _BOUNDS:
             if key in node:
                 _check_value(node[key], f"{pointer}/{key}")
-        for key in ("const", "enum", "required"):
+                _check_bound(node, key, pointer)
+        for key in ("const", "enum", "required", "multipleOf"):
             if key in node:
                 _check_value(node[key], f"{pointer}/{key}")
         properties = node.get("properties", {})
@@ -231,6 +233,7 @@ def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, An
             )
     for _, node in nodes:
         node.pop("uniqueItems", None)  # false, which says nothing
+        node.update({key: int(node[key]) for key in _BOUNDS if key in node and node[key] == int(node[key])})
         _move_one_of(node)
         _move_format(node)
     for key in [key for key in enforced if key.startswith("x-")]:
@@ -295,6 +298,23 @@ def _check_value(value: Any, pointer: str) -> None:
         raise UnsupportedField(f"{pointer}: the character U+{ord(found.group()):04X} cannot be written in an answer")
     elif isinstance(value, int | float) and not _is_exact(value):
         raise UnsupportedField(f"{pointer}: {str(value)[:40]} is not exact as a 64-bit float; use a smaller number")
+
+
+def _check_bound(node: dict[str, Any], key: str, pointer: str) -> None:
+    """Sees that the grammar engine takes the bound for what it is.
+
+    It has those of whole numbers in 64 bits (beyond, it can end the process), all others as doubles, which it writes
+    with as few digits as tell them apart.
+    """
+    bound = node[key]
+    whole = "number" not in node.get("type", "number")
+    power = 63 if whole and not key.startswith("exclusive") else 53
+    if abs(bound) >= 1 << power:
+        raise UnsupportedField(f"{pointer}/{key}: {bound} cannot be enforced; use a number below 2**{power}")
+    _, digits, exponent = Decimal(str(bound)).as_tuple()
+    # Within these limits digits and power of ten are exact doubles: what is read is rounded once, and rightly.
+    if bound != int(bound) and (int("".join(map(str, digits))) > 1 << 53 or int(exponent) < -22):
+        raise UnsupportedField(f"{pointer}/{key}: {bound} has too many digits to be enforced exactly; round it")
 
 
 def _is_exact(number: float) -> bool:
