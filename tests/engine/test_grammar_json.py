@@ -126,6 +126,8 @@ def generate_number(rng: random.Random) -> dict[str, Any]:
     schema |= {key: bounds[key] for key in rng.sample(sorted(bounds), rng.randrange(3))}
     if rng.random() < 0.3:
         schema["multipleOf"] = rng.choice([2, 5, 0.5, 0.25])
+    if rng.random() < 0.3:
+        schema["format"] = rng.choice(["int8", "int32", "int64", "float", "double"])
     return schema
 
 
@@ -289,7 +291,18 @@ def test_a_schema_cannot_configure_the_grammar_engine(walker: Walker, settings: 
         ({"patternProperties": {"(?!a)": {}}}, "#/patternProperties/(?!a)"),
         ({"patternProperties": {"[0-9]": {}, r"\d": {}}}, "two patterns"),
         ({"format": "regex"}, "#/format"),
-        ({"type": "integer", "format": "int32"}, "#/format"),
+        ({"type": "integer", "format": "int128"}, "#/format"),
+        ({"type": "string", "format": "int64"}, "#/format"),
+        ({"type": ["number", "string"], "format": "double"}, "#/format"),
+        (
+            {"items": {"type": "integer", "format": "int32", "minimum": 3_000_000_000}},
+            '#/items: no "int32" (-2147483648 to 2147483647) is within its bounds, "minimum": 3000000000',
+        ),
+        ({"type": "number", "format": "uint8", "exclusiveMaximum": 0}, '"exclusiveMaximum": 0'),
+        ({"type": "integer", "format": "int8", "minimum": 5.1, "maximum": 5.9}, '"minimum": 5.1, "maximum": 5.9'),
+        ({"type": "integer", "format": "int64", "minimum": 2**63}, "#/minimum"),
+        ({"type": "integer", "allOf": [{"format": "int32"}, {"minimum": 3_000_000_000}]}, "not usable"),
+        ({"format": "int16", "const": 40_000}, "not usable"),
         ({"$ref": "#/$defs/none"}, "points to nothing"),
         ({"$ref": "http://127.0.0.1:9/x"}, "refer inside"),
         ({"$ref": "file:///etc/passwd"}, "refer inside"),
@@ -384,6 +397,106 @@ def test_bounds_with_many_digits_hold_or_are_refused(walker: Walker):
             assert walker.follows(grammar, repr(bound))
             assert not walker.follows(grammar, repr(math.nextafter(bound, math.inf)))
     assert held > 100
+
+
+# Formats of numbers.
+
+FORMATS = {
+    "int8": (-128, 127),
+    "int16": (-32_768, 32_767),
+    "int32": (-2_147_483_648, 2_147_483_647),
+    "int64": (-9_223_372_036_854_775_808, 9_223_372_036_854_775_807),
+    "uint8": (0, 255),
+    "uint16": (0, 65_535),
+    "uint32": (0, 4_294_967_295),
+}
+LEAST_INT64 = FORMATS["int64"][0] + 1024  # that the grammar engine can hold
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("kind", ["integer", "number"])
+def test_a_format_of_integers_is_a_range(walker: Walker, name: str, kind: str):
+    low, high = FORMATS[name]
+    grammar = walker.compiler.compile(GrammarSpec.json_schema({"type": kind, "format": name}))
+    for value in (max(low, LEAST_INT64), 0, 1, high):
+        assert walker.follows(grammar, str(value))
+    for value in (low, max(low, LEAST_INT64), 0, 1, high):
+        assert grammar.check(str(value)) is None
+    for text in (str(low - 1), str(high + 1), str(10 * high), "1.5", "1e400", f"{high}.5", f"-{high}5"):
+        assert not walker.follows(grammar, text)
+        assert grammar.check(text) is not None
+    for text in ('"1"', "true", "null", "[]", "1e2", "1.0"):
+        assert not walker.follows(grammar, text)
+
+
+def test_a_format_of_integers_says_nothing_of_other_types(walker: Walker):
+    for schema in ({"format": "int8"}, {"type": ["integer", "null", "boolean", "array", "object"], "format": "int8"}):
+        grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+        for text in ("null", "true", "[1.5, 128]", '{"a": 128}', "127"):
+            assert walker.follows(grammar, text)
+            assert grammar.check(text) is None
+        assert not walker.follows(grammar, "128")
+        assert not walker.follows(grammar, "1.5")
+    text = walker.compiler.compile(GrammarSpec.json_schema({"format": "int8"}))
+    assert walker.follows(text, '"1234"')
+    only_null = {"type": ["integer", "null"], "format": "int8", "minimum": 200}
+    grammar = walker.compiler.compile(GrammarSpec.json_schema(only_null))
+    assert walker.follows(grammar, "null")
+    assert not walker.follows(grammar, "127")
+
+
+@pytest.mark.parametrize("name", ["float", "double"])
+def test_every_number_is_a_float(walker: Walker, name: str):
+    for kind, text in (("number", "-12.5e-3"), ("number", "7"), ("integer", "12345678901234567890123")):
+        schema = {"type": kind, "format": name}
+        grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+        assert walker.follows(grammar, text)
+        assert grammar.check(text) is None
+        assert JsonSchema(schema).enforced == {"type": kind, "x-guidance": JsonSchema({}).enforced["x-guidance"]}
+
+
+def test_bounds_that_a_format_implies_may_be_inexact(walker: Walker):
+    low, high = FORMATS["int64"]
+    for bounds in ({"minimum": low, "maximum": high}, {"minimum": low - 1, "maximum": 10**30}):
+        schema = {"type": "integer", "format": "int64", **bounds}
+        grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+        assert walker.follows(grammar, str(high))
+        assert not walker.follows(grammar, str(high + 1))
+
+
+def test_formats_and_bounds_hold_together(walker: Walker):
+    """What is let through is what a plain validator allows by two schemas: one for the format, one for the rest."""
+    rng, compiled = random.Random(0), 0
+    for _ in range(400):
+        name = rng.choice(sorted(FORMATS))
+        low, high = FORMATS[name]
+        rest: dict[str, Any] = {"type": rng.choice(["integer", "number", ["integer", "null"]])}
+        near = [low, high, 0, (low + high) // 3]
+        for key in rng.sample(["minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"], rng.randrange(3)):
+            rest[key] = rng.choice(near) + rng.choice([-2, -1, 0, 1, 2, 0.5])
+        schema = {**rest, "format": name}
+        if not compiles(walker, schema):
+            continue
+        compiled += 1
+        grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+        plain = Draft202012Validator({"allOf": [rest, {"minimum": low, "maximum": high, "multipleOf": 1}]})
+        for value in {math.floor(bound) + step for bound in (*near, *rest.values()) if isinstance(bound, int | float)
+                      for step in (-2, -1, 0, 1, 2)}:  # fmt: skip
+            valid = plain.is_valid(value)
+            assert (grammar.check(str(value)) is None) == valid, (schema, value)
+            if value >= LEAST_INT64:
+                assert walker.follows(grammar, str(value)) == valid, (schema, value)
+            else:
+                assert not walker.follows(grammar, str(value))
+    assert compiled > 200
+
+
+def test_formats_tell_schemas_of_one_of_apart(walker: Walker):
+    options = [{"type": "integer", "format": "uint8"}, {"type": "integer", "minimum": 256}, {"type": "string"}]
+    grammar = walker.compiler.compile(GrammarSpec.json_schema({"oneOf": options}))
+    assert walker.follows(grammar, "255")
+    assert walker.follows(grammar, "256")
+    assert not walker.follows(grammar, "-1")
 
 
 def test_dates_exist(walker: Walker):

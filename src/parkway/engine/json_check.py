@@ -14,6 +14,8 @@ from jsonschema.validators import extend
 from llguidance import LLMatcher, LLTokenizer
 from referencing import Registry
 
+from parkway.engine.number_format import INTEGERS
+
 
 class JsonCheck:
     """Validates texts against one schema.
@@ -112,6 +114,15 @@ def _reads(parse: Callable[[str], object]) -> Callable[[object], bool]:
     return check
 
 
+def _is_between(low: int, high: int) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return True
+        return low <= value <= high and value == int(value)
+
+    return check
+
+
 def _format_checker() -> FormatChecker:
     """What the standard library can tell; a URI and a duration rest on the grammar alone."""
     checker = FormatChecker(formats=("email", "ipv4", "ipv6", "uuid"))
@@ -119,6 +130,8 @@ def _format_checker() -> FormatChecker:
     checker.checks("time", raises=ValueError)(_reads(time.fromisoformat))
     checker.checks("date-time", raises=ValueError)(_reads(datetime.fromisoformat))
     checker.checks("hostname")(lambda value: not isinstance(value, str) or len(value) <= 253)
+    for name, (low, high) in INTEGERS.items():
+        checker.checks(name)(_is_between(low, high))
     return checker
 
 

@@ -19,6 +19,7 @@ from jsonschema.exceptions import SchemaError
 from parkway.core.errors import InvalidRequest, UnsupportedField
 from parkway.engine.exclusion import Exclusion
 from parkway.engine.json_check import JsonCheck
+from parkway.engine.number_format import BOUNDS, EVERY_NUMBER, INTEGERS, is_implied, kinds_of, narrow, span
 from parkway.engine.pattern import portable
 
 # The grammar engine recurses through a schema and through everything that it refers to, on a stack of fixed size.
@@ -51,7 +52,6 @@ _ANNOTATIONS = frozenset({
     "$schema", "$defs", "definitions", "$anchor",
     "discriminator",  # OpenAPI: a hint, validation is the same without it
 })  # fmt: skip
-_BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum")
 
 _YEAR = "[1-9][0-9]{3}"
 _LEAP_YEAR = "(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)"
@@ -127,6 +127,7 @@ class _Survey:
         self._seen.add(id(node))
         self.reached.append((pointer, node))
         self._check_keywords(node, pointer)
+        self._check_format(node, pointer)
         self._check_values(node, pointer)
         self._check_strings(node, pointer)
         for key, child in _subschemas(node):
@@ -158,10 +159,12 @@ class _Survey:
 
     def _check_values(self, node: dict[str, Any], pointer: str) -> None:
         """Numbers that a double holds, strings that JSON writes without \\u."""
-        for key in _BOUNDS:
-            if key in node:
+        for key in BOUNDS:
+            if key in node and not is_implied(node, key):
                 _check_value(node[key], f"{pointer}/{key}")
                 _check_bound(node, key, pointer)
+        if node.get("format") in INTEGERS:
+            _check_span(node, pointer)
         for key in ("const", "enum", "required", "multipleOf"):
             if key in node:
                 _check_value(node[key], f"{pointer}/{key}")
@@ -172,11 +175,20 @@ class _Survey:
         if "multipleOf" in node:
             self._multiples.add(Fraction(str(node["multipleOf"])))
 
-    def _check_strings(self, node: dict[str, Any], pointer: str) -> None:
-        if "format" in node and node["format"] not in _FORMATS:
+    def _check_format(self, node: dict[str, Any], pointer: str) -> None:
+        name = node.get("format", "date")
+        if name in _FORMATS:
+            return
+        if name not in INTEGERS and name not in EVERY_NUMBER:
+            known = ", ".join([*_FORMATS, *INTEGERS, *EVERY_NUMBER])
+            raise UnsupportedField(f'{pointer}/format: "{str(name)[:50]}" cannot be enforced; known are {known}')
+        if "string" in node.get("type", ()):
             raise UnsupportedField(
-                f'{pointer}/format: "{str(node["format"])[:50]}" cannot be enforced; known are {", ".join(_FORMATS)}'
+                f'{pointer}/format: "{name}" is for numbers and cannot be enforced on strings; leave it out, or say by '
+                '"pattern" which strings there may be'
             )
+
+    def _check_strings(self, node: dict[str, Any], pointer: str) -> None:
         if "pattern" in node:
             node["pattern"] = _portable(node["pattern"], f"{pointer}/pattern")
         if "patternProperties" in node:
@@ -224,6 +236,9 @@ def _subschemas(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
     """A copy for the grammar engine: its options, formats as exact patterns, `oneOf` as `anyOf` where proven equal."""
     enforced, nodes = copy.deepcopy((document, reached))
+    for _, node in nodes:
+        narrow(node)
+        node.update({key: int(node[key]) for key in BOUNDS if key in node and node[key] == int(node[key])})
     exclusion = Exclusion(lambda reference: resolve(enforced, reference))
     for pointer, node in nodes:
         if "oneOf" in node and not exclusion.exclusive(node["oneOf"]):
@@ -233,7 +248,6 @@ def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, An
             )
     for _, node in nodes:
         node.pop("uniqueItems", None)  # false, which says nothing
-        node.update({key: int(node[key]) for key in _BOUNDS if key in node and node[key] == int(node[key])})
         _move_one_of(node)
         _move_format(node)
     for key in [key for key in enforced if key.startswith("x-")]:
@@ -307,7 +321,7 @@ def _check_bound(node: dict[str, Any], key: str, pointer: str) -> None:
     with as few digits as tell them apart.
     """
     bound = node[key]
-    whole = "number" not in node.get("type", "number")
+    whole = "number" not in node.get("type", "number") or node.get("format") in INTEGERS
     power = 63 if whole and not key.startswith("exclusive") else 53
     if abs(bound) >= 1 << power:
         raise UnsupportedField(f"{pointer}/{key}: {bound} cannot be enforced; use a number below 2**{power}")
@@ -315,6 +329,16 @@ def _check_bound(node: dict[str, Any], key: str, pointer: str) -> None:
     # Within these limits digits and power of ten are exact doubles: what is read is rounded once, and rightly.
     if bound != int(bound) and (int("".join(map(str, digits))) > 1 << 53 or int(exponent) < -22):
         raise UnsupportedField(f"{pointer}/{key}: {bound} has too many digits to be enforced exactly; round it")
+
+
+def _check_span(node: dict[str, Any], pointer: str) -> None:
+    """Sees that format and bounds leave something where nothing but a number may come."""
+    low, high = span(node)
+    if low > high and kinds_of(node) == ["integer"]:
+        name = node["format"]
+        bounds = ", ".join(f'"{key}": {node[key]}' for key in BOUNDS if key in node)
+        least, greatest = INTEGERS[name]
+        raise InvalidRequest(f'{pointer}: no "{name}" ({least} to {greatest}) is within its bounds, {bounds}')
 
 
 def _is_exact(number: float) -> bool:
