@@ -14,6 +14,7 @@ from parkway.core.errors import DeadlineExceeded, InvalidRequest, Overloaded
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.directory import ModelDirectory
+from parkway.engine.pace import LEAST, Pace
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import PATIENCE, Scheduler
 from parkway.engine.sequence import ChosenToken, Sequence
@@ -34,7 +35,7 @@ def pool() -> BlockPool:
     return BlockPool(32)
 
 
-def scheduler_of(pool: BlockPool, **changes: int) -> Scheduler:
+def scheduler_of(pool: BlockPool, **changes: Any) -> Scheduler:
     return Scheduler(pool, **{"max_sequences": 4, "step_tokens": 32, "queue_limit": 8, **changes})
 
 
@@ -123,6 +124,29 @@ def test_a_full_house_does_not_keep_a_prompt_from_being_read(pool: BlockPool, ne
     assert newcomer.decoding
 
 
+def test_a_prompt_that_comes_later_is_read_so_that_the_answers_hardly_notice(pool: BlockPool, new: New) -> None:
+    scheduler = scheduler_of(pool, pace=Pace(lambda rows: rows))
+    answer, late = new(4), new(300)
+    scheduler.add([answer])
+    step(scheduler)
+    for _ in range(2):  # what the answer takes alone
+        assert step(scheduler) == {answer: 1}
+        scheduler.took(0.020)
+    scheduler.add([late])
+    assert step(scheduler) == {answer: 1, late: LEAST}
+    scheduler.took(0.020 + LEAST * 0.001)
+    assert step(scheduler) == {answer: 1, late: 9}  # 0.020 s times STRETCH, less 0.020
+
+
+def test_prompts_that_came_together_are_read_at_full_speed(pool: BlockPool, new: New) -> None:
+    scheduler = scheduler_of(pool, pace=Pace(lambda rows: rows))
+    short, long = new(4), new(300)
+    scheduler.add([short, long])
+    assert step(scheduler) == {short: 4, long: 28}
+    scheduler.took(0.1)
+    assert step(scheduler) == {short: 1, long: 31}
+
+
 def test_more_than_may_run_wait_and_join_when_one_leaves(scheduler: Scheduler, new: New) -> None:
     sequences = [new(2) for _ in range(6)]
     scheduler.add(sequences)
@@ -189,6 +213,7 @@ def run_out(scheduler: Scheduler, steps: int = 3000) -> None:
         if not scheduler.running and not scheduler.waiting:
             return
         step(scheduler)
+        scheduler.took(0.01)
     raise AssertionError(f"{scheduler.running} run and {scheduler.waiting} wait after {steps} steps")
 
 
@@ -299,7 +324,9 @@ def test_whatever_arrives_everybody_gets_to_the_end(seed: int, blocks: int, plac
     """Random arrivals, priorities, clients, common beginnings and cancels: nobody starves and no block is lost."""
     dice = random.Random(seed)
     pool = BlockPool(blocks)
-    scheduler = scheduler_of(pool, max_sequences=places, step_tokens=dice.choice([4, 32, 200]), queue_limit=500)
+    pace = Pace(lambda rows: rows) if dice.random() < 0.5 else None
+    step_tokens = dice.choice([4, 32, 200])
+    scheduler = scheduler_of(pool, max_sequences=places, step_tokens=step_tokens, queue_limit=500, pace=pace)
     most = (blocks - 1) * BLOCK_TOKENS
     tokenizer = _Silent()
     sequences: list[Sequence] = []
@@ -320,6 +347,7 @@ def test_whatever_arrives_everybody_gets_to_the_end(seed: int, blocks: int, plac
         if sequences and dice.random() < 0.03:
             scheduler.cancel([dice.choice(sequences)])
         step(scheduler)
+        scheduler.took(dice.random())
         held = sum(len(sequence.blocks) for sequence in sequences)
         assert held >= pool.blocks - pool.available
     run_out(scheduler, steps=20_000)

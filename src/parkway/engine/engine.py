@@ -101,6 +101,7 @@ class Engine:
         """Advance every sequence by a token, or by a part of its prompt; returns what became certain."""
         lost = self._scheduler.drop_lost(time.monotonic())
         outputs: Outputs = [(sequence, Piece(error=error)) for sequence, error in lost]
+        started = time.monotonic()
         shares = sorted(self._scheduler.schedule(), key=lambda share: PagedAttention.order(share.span))
         self.batch = len(shares)
         if not shares:
@@ -109,6 +110,7 @@ class Engine:
         allowed = _begin_masks(guided) if guided else None  # on another thread, while the model runs
         logits, completing = self._run(shares)
         outputs += self._choose(completing, logits, allowed)
+        self._scheduler.took(time.monotonic() - started)
         self.steps += 1
         return outputs
 

@@ -22,6 +22,8 @@ from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
+from parkway.engine.linear import rounded
+from parkway.engine.pace import Pace
 from parkway.engine.parallel import Group, Leader, LedCache, divide
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
@@ -92,6 +94,7 @@ class Generator:
             step_tokens=config.step_tokens,
             queue_limit=config.queue_limit,
             guess_tokens=config.guess_tokens,
+            pace=Pace(rounded),
         )
         engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler, backend)
         recommended = directory.generation_config

@@ -9,6 +9,7 @@ from parkway.engine.attention import Span
 from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, blocks_for
 from parkway.engine.fairness import TokenCounters
+from parkway.engine.pace import Pace
 from parkway.engine.sequence import Sequence
 
 PATIENCE = 64
@@ -31,7 +32,12 @@ class Share:
     @property
     def span(self) -> Span:
         """All its tokens, for attention."""
-        return Span(self.sequence.blocks, self.sequence.computed, self.count + len(self.guesses))
+        return Span(self.sequence.blocks, self.sequence.computed, self.rows)
+
+    @property
+    def rows(self) -> int:
+        """How many tokens are run."""
+        return self.count + len(self.guesses)
 
     @property
     def tokens(self) -> list[int]:
@@ -62,10 +68,19 @@ class Scheduler:
         step_tokens: tokens in one step; more only where so many decode that a quarter is not left for prompts.
         queue_limit: the most sequences that wait; further ones are refused.
         guess_tokens: guesses are made as long as they and the sequences that decode are not more than this.
+        pace: bounds what is read of prompts that came after those who decode had begun; None leaves it to
+            `step_tokens`.
     """
 
     def __init__(
-        self, pool: BlockPool, *, max_sequences: int, step_tokens: int, queue_limit: int, guess_tokens: int = 0
+        self,
+        pool: BlockPool,
+        *,
+        max_sequences: int,
+        step_tokens: int,
+        queue_limit: int,
+        guess_tokens: int = 0,
+        pace: Pace | None = None,
     ) -> None:
         self._pool = pool
         self._max_sequences = max_sequences
@@ -74,11 +89,13 @@ class Scheduler:
         self._least_for_prompts = max(1, step_tokens // 4)
         self._queue_limit = queue_limit
         self._guess_tokens = guess_tokens
+        self._pace = pace
         self._inbox: deque[Sequence] = deque()
         self._waiting: list[Sequence] = []  # in the order of arrival
         self._running: list[Sequence] = []  # the most urgent first, then in the order of arrival
         self._counters = TokenCounters()
         self._arrivals = 0
+        self._rows = 0, 0  # of the latest step: of answers, of prompts
         self.preemptions = 0
         self.cached_tokens = 0  # of prompts, found in the cache
 
@@ -136,8 +153,14 @@ class Scheduler:
             self._begin()
             shares = [share for share in shares if share.sequence.blocks and share.completes]
             shares = self._with_guesses(shares)
-        budget = max(self._step_tokens - len(shares), self._least_for_prompts)
-        return shares + self._prompts(budget)
+        prompts = self._prompts(self._budget(shares))
+        self._rows = sum(share.rows for share in shares), sum(share.rows for share in prompts)
+        return shares + prompts
+
+    def took(self, seconds: float) -> None:
+        """The step has been computed, in so long."""
+        if self._pace is not None:
+            self._pace.took(*self._rows, seconds)
 
     def advance(self, share: Share, right: int = 0) -> None:
         """A share of the step has been computed: its keys and values are in the cache.
@@ -151,6 +174,8 @@ class Scheduler:
         else:
             self._counters.charge(sequence.client, prompt=share.count)
         before, sequence.computed = sequence.computed, sequence.computed + share.count + right
+        if sequence.computed >= sequence.prompt_tokens and not sequence.began:
+            sequence.began = self._arrivals
         for index in range(before // BLOCK_TOKENS, sequence.computed // BLOCK_TOKENS):
             self._pool.name(sequence.blocks[index], sequence.key(index))
 
@@ -315,6 +340,17 @@ class Scheduler:
         self._pool.give_back(sequence.blocks)
         sequence.blocks = []
         sequence.computed = 0
+
+    def _budget(self, decoding: Items[Share]) -> int:
+        """How many tokens of prompts the step may read beside `decoding`."""
+        budget = max(self._step_tokens - len(decoding), self._least_for_prompts)
+        reading = [sequence.arrival for sequence in self._running if not sequence.decoding]
+        if self._pace is None or not reading:
+            return budget
+        # Whoever came before the answers began has waited for as long as they have, and is not held up for their sake.
+        if all(share.sequence.began > min(reading) for share in decoding):
+            return budget
+        return self._pace.most(sum(share.rows for share in decoding), len(reading), budget)
 
     def _prompts(self, budget: int) -> list[Share]:
         """Divide the budget between the prompts that are being read."""

@@ -61,6 +61,7 @@ class Sequence:
         blocks: the blocks of the cache, in order, while the sequence runs.
         cached_tokens: of the prompt, found in the cache instead of computed.
         arrival: its place in the order of arrival.
+        began: how many had arrived when its prompt had been read.
         passed: how many that came later began before it.
         scores_prompt: report the log probabilities of the prompt too.
         scored: those, of all its tokens but the first, as far as they are computed.
@@ -87,6 +88,7 @@ class Sequence:
     blocks: list[int] = field(default_factory=list[int])
     cached_tokens: int = 0
     arrival: int = 0
+    began: int = 0
     passed: int = 0
     returned: bool = False
     scores_prompt: bool = False
