@@ -26,7 +26,7 @@ QWEN3 = CONFIGS["qwen3-grouped-yarn"]
 
 
 def load(path: Path, **config: Any) -> Generator:
-    settings = EngineConfig.model_validate({"model": str(path), "dtype": "float32", **config})
+    settings = EngineConfig.model_validate({"model": str(path), "device": "cpu", "dtype": "float32", **config})
     return Generator.load(ModelDirectory(path), settings)
 
 

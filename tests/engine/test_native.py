@@ -172,7 +172,7 @@ class Case:
     def cache(self) -> KVCache:
         cache = KVCache(self.shape, torch.bfloat16, blocks=self.blocks)
         for part, past in zip(cache.layer(0), self.past, strict=True):
-            part.copy_(past)
+            part[: len(past)].copy_(past)
         return cache
 
     def attend(self, kind: type[PagedAttention]) -> tuple[Tensor, KVCache]:

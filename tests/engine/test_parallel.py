@@ -32,7 +32,7 @@ from parkway.engine.sampler import Sampling
 from parkway.engine.sequence import Sequence
 
 path, prompts = json.loads(sys.argv[1])
-config = EngineConfig(model=path, dtype="float32", tensor_parallel=2, step_tokens=16, threads=1)
+config = EngineConfig(model=path, device="cpu", dtype="float32", tensor_parallel=2, step_tokens=16, threads=1)
 with leading(Path(path), config, 1) as group:
     generator = Generator.load(ModelDirectory(Path(path)), config, group)
     sequences = [

@@ -37,7 +37,9 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def running(model: Path | str, **config: Any) -> AsyncIterator[str]:
     """A server in this process, on a port of its own; yields its URL."""
     ready: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    settings = EngineConfig.model_validate({"model": str(model), "port": 0, "dtype": "float32", "drain_s": 1, **config})
+    settings = EngineConfig.model_validate(
+        {"model": str(model), "port": 0, "device": "cpu", "dtype": "float32", "drain_s": 1, **config}
+    )
     server = asyncio.create_task(serve(settings, ready.set_result))
     await asyncio.wait((ready, server), return_when=asyncio.FIRST_COMPLETED)
     if server.done():

@@ -9,8 +9,9 @@ import torch
 from safetensors.torch import save_file
 
 from parkway.core.errors import ModelFilesError
+from parkway.engine.device import choose_dtype
 from parkway.engine.directory import ModelDirectory
-from parkway.engine.weights import choose_dtype, load_decoder
+from parkway.engine.weights import load_decoder
 from tests.engine.tiny import random_tensors, write_directory, write_weights
 
 LLAMA = {"model_type": "llama"}

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from parkway.core.errors import Conflict, InvalidRequest, ModelFilesError, ModelNotFound, nearest
 from parkway.engine.config import MAX_ADAPTERS, check_adapter_name
+from parkway.engine.device import CPU, upload
 from parkway.engine.directory import read_json
 from parkway.engine.model import Decoder
 
@@ -60,15 +61,18 @@ class Deltas:
     Args:
         adapters: of each token; None where it has none.
         linear: how matrices are multiplied.
+        device: where they lie.
     """
 
-    def __init__(self, adapters: Iterable[Adapter | None], linear: Linear = F.linear) -> None:
+    def __init__(
+        self, adapters: Iterable[Adapter | None], linear: Linear = F.linear, device: torch.device = CPU
+    ) -> None:
         self._linear = linear
         places: dict[Adapter, list[int]] = {}
         for place, adapter in enumerate(adapters):
             if adapter is not None:
                 places.setdefault(adapter, []).append(place)
-        self._places = [(adapter, torch.tensor(tokens)) for adapter, tokens in places.items()]
+        self._places = [(adapter, upload(tokens, device)) for adapter, tokens in places.items()]
 
     def add(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
         """Change `y`, what `module` made of `x`, in place: [tokens, in] and [tokens, out]."""
@@ -88,7 +92,8 @@ class Adapters:
     def __init__(self, decoder: Decoder, *, divided: bool = False) -> None:
         self._modules = {name: module for name, module in decoder.named_modules() if isinstance(module, nn.Linear)}
         self._modules.pop("lm_head", None)
-        self._dtype = next(decoder.parameters()).dtype
+        parameter = next(decoder.parameters())
+        self._dtype, self._device = parameter.dtype, parameter.device
         self._divided = divided
         self._loaded: dict[str, Adapter] = {}
         self._lock = threading.Lock()
@@ -172,7 +177,10 @@ class Adapters:
                 f"{wanted[0]} and gives {wanted[1]} values"
             )
         factor = scale.of_rank(down.shape[0])
-        return Change(down.to(self._dtype), (up.float() * factor).to(self._dtype))
+        try:
+            return Change(down.to(self._device, self._dtype), (up.float() * factor).to(self._device, self._dtype))
+        except torch.OutOfMemoryError as error:
+            raise ModelFilesError(f"{path}: no memory of {self._device} is left for it; unload another one") from error
 
 
 class _Scale:

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
+from parkway.engine.device import moved
 from parkway.engine.native import kernels
 from parkway.engine.shape import ModelShape
 
@@ -51,12 +52,12 @@ class PagedAttention:
     def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
         self._cache = cache
         self.spans = spans
-        self.positions = torch.cat([torch.arange(span.start, span.end) for span in spans])
-        self._places = torch.cat([_places(span) for span in spans])
+        self.positions = moved(torch.cat([torch.arange(span.start, span.end) for span in spans]), cache.device)
+        self._places = moved(torch.cat([_places(span) for span in spans]), cache.device)
         self._prepare(dtype)
 
     def _prepare(self, dtype: torch.dtype) -> None:
-        self._blocks = [*_blocks(self.spans, dtype)]
+        self._blocks = [*_blocks(self.spans, dtype, self._cache.device)]
 
     @staticmethod
     def order(span: Span) -> tuple[bool, int]:
@@ -143,13 +144,13 @@ def _magnitude(length: int) -> int:
     return max(length - 1, 255).bit_length() // 2
 
 
-def _blocks(spans: Sequence[Span], dtype: torch.dtype) -> Sequence[_Block]:
+def _blocks(spans: Sequence[Span], dtype: torch.dtype, device: torch.device) -> Sequence[_Block]:
     blocks: list[_Block] = []
     token, index = 0, 0
     while index < len(spans):
         run = _run(spans, index)
         count = sum(span.count for span in run)
-        blocks.append(_block(run, slice(token, token + count), dtype))
+        blocks.append(_block(run, slice(token, token + count), dtype, device))
         token += count
         index += len(run)
     return blocks
@@ -164,7 +165,7 @@ def _run(spans: Sequence[Span], index: int) -> Sequence[Span]:
     return spans[index:end]
 
 
-def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
+def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype, device: torch.device) -> _Block:
     first = run[0]
     # Whole blocks, because the kernels below make code for each length; the rest is hidden.
     length = blocks_for(max(span.end for span in run)) * BLOCK_TOKENS
@@ -172,10 +173,10 @@ def _block(run: Sequence[Span], tokens: slice, dtype: torch.dtype) -> _Block:
         allowed = torch.arange(length) <= torch.arange(first.start, first.end)[:, None]
     else:
         allowed = torch.arange(length) < torch.tensor([span.end for span in run])[:, None, None, None]
-    mask = None if bool(allowed.all()) else _additive(allowed, dtype)
+    mask = None if bool(allowed.all()) else moved(_additive(allowed, dtype), device)
     return _Block(
         tokens=tokens,
-        tables=None if len(run) == 1 and _in_a_row(first.table) else _tables(run, blocks_for(length)),
+        tables=None if len(run) == 1 and _in_a_row(first.table) else moved(_tables(run, blocks_for(length)), device),
         first=first.table[0],
         length=length,
         prompt=first.count > 1,

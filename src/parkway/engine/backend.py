@@ -7,12 +7,15 @@ from functools import partial
 import torch
 import torch.nn.functional as F
 
+from parkway.core.errors import ConfigurationError
 from parkway.engine.adapters import Linear
 from parkway.engine.attention import NativeAttention, PagedAttention
+from parkway.engine.config import EngineConfig
 from parkway.engine.determinism import TiledAttention, make_deterministic, tiled_linear
-from parkway.engine.linear import Bfloat16Linear, Int8Linear, Make, OneDnnLinear, Shelf, pack, rounded
+from parkway.engine.linear import Bfloat16Linear, Int8Linear, Make, OneDnnLinear, PlainLinear, Shelf, pack, rounded
 from parkway.engine.model import Decoder
 from parkway.engine.native import kernels
+from parkway.engine.shape import ModelShape
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +34,19 @@ class Backend:
 
 
 def prepare(decoder: Decoder, *, quantization: str = "none", deterministic: bool = False) -> Backend:
-    """Lay the matrices of `decoder` out for this machine, and say how it is to be run.
+    """Lay the matrices of `decoder` out for the device that they are on, and say how it is to be run.
 
     Args:
         quantization: `int8`, or `none`.
         deterministic: a token's scores must not depend on what else is in the step.
     """
-    dtype = next(decoder.parameters()).dtype
-    make, apart = _layout(decoder, dtype, quantization)
+    parameter = next(decoder.parameters())
+    dtype, device = parameter.dtype, parameter.device
+    make, apart = _layout(decoder, dtype, device, quantization)
     if make is not None:
         pack(decoder, make)
-    rows = _as_they_are if apart else rounded
-    attention = NativeAttention if NativeAttention.serves(decoder.shape, dtype) else PagedAttention
+    rows = _as_they_are if apart or device.type != "cpu" else rounded
+    attention = _attention(decoder.shape, dtype, device)
     if not deterministic:
         return Backend(attention, rows)
     if apart and attention is NativeAttention:
@@ -51,8 +55,29 @@ def prepare(decoder: Decoder, *, quantization: str = "none", deterministic: bool
     return Backend(TiledAttention, rounded, tiled_linear)
 
 
-def _layout(decoder: Decoder, dtype: torch.dtype, quantization: str) -> tuple[Make | None, bool]:
+def check_device(device: torch.device, config: EngineConfig) -> None:
+    """See that the engine can do on `device` what `config` asks for; ConfigurationError where it cannot."""
+    if device.type == "cpu":
+        return
+    for key, only in (("quantization", "none"), ("tensor_parallel", 1)):
+        value = getattr(config, key)
+        if value != only:
+            raise ConfigurationError(
+                f"{key} is {value!r}, which works on processors only, but the engine would run on {device}; set "
+                f"{key}: {only}, or device: cpu"
+            )
+
+
+def _attention(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> type[PagedAttention]:
+    if device.type == "cpu" and NativeAttention.serves(shape, dtype):
+        return NativeAttention
+    return PagedAttention
+
+
+def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantization: str) -> tuple[Make | None, bool]:
     """What packs matrices, and whether a row's result then never depends on those beside it."""
+    if device.type != "cpu":
+        return PlainLinear, False
     if quantization == "int8":
         return partial(Int8Linear, shelf=Shelf()), True
     if dtype != torch.bfloat16:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from parkway.engine.device import moved
+
 
 @dataclass(frozen=True, slots=True)
 class Biases:
@@ -61,10 +63,12 @@ class Bias:
             self._seen[token] = True
 
     def _begin(self, scores: Tensor) -> Tensor:
-        self._added = torch.zeros_like(scores)
+        added = torch.zeros(scores.shape)
         for token, bias in self._biases.logit_bias.items():
-            self._added[token] = bias
+            added[token] = bias
         if self._biases.repetition_penalty != 1:
-            self._seen = torch.zeros_like(scores, dtype=torch.bool)
-            self._seen[self._seen_tokens] = True
+            seen = torch.zeros(scores.shape, dtype=torch.bool)
+            seen[self._seen_tokens] = True
+            self._seen = moved(seen, scores.device)
+        self._added = moved(added, scores.device)
         return self._added

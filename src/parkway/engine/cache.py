@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parkway.core.errors import ModelFilesError
+from parkway.engine.device import CPU
 from parkway.engine.shape import ModelShape
 
 BLOCK_TOKENS = 32
@@ -22,23 +23,29 @@ def blocks_for(tokens: int) -> int:
 class KVCache:
     """Memory for `blocks` blocks of `BLOCK_TOKENS` tokens; a sequence's tokens lie in the blocks of its table.
 
-    Memory that no token was written to is never touched, so the operating system does not back it. It reads as zeros,
-    and must: attention gives hidden places the weight 0, but 0 times NaN is NaN.
+    Main memory that no token was written to is never touched, so the operating system does not back it. It reads as
+    zeros, and must: attention gives hidden places the weight 0, but 0 times NaN is NaN.
+
+    One block more belongs to nobody: steps that are filled up with idle tokens write these there.
 
     Args:
         shape: sizes of the model.
         dtype: type of keys and values.
         blocks: how many.
+        device: where they lie.
 
     Raises:
         ModelFilesError: there is not so much memory.
     """
 
-    def __init__(self, shape: ModelShape, dtype: torch.dtype, *, blocks: int) -> None:
+    def __init__(self, shape: ModelShape, dtype: torch.dtype, *, blocks: int, device: torch.device = CPU) -> None:
+        self.shape = shape
         self.blocks = blocks
-        size = (blocks * BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
-        self._keys = [_zeros(size, dtype) for _ in range(shape.layers)]
-        self._values = [_zeros(size, dtype) for _ in range(shape.layers)]
+        self.device = device
+        self.spare = blocks  # the block that belongs to nobody
+        size = ((blocks + 1) * BLOCK_TOKENS, shape.kv_heads, shape.head_dim)
+        self._keys = [_zeros(size, dtype, device) for _ in range(shape.layers)]
+        self._values = [_zeros(size, dtype, device) for _ in range(shape.layers)]
 
     @staticmethod
     def block_bytes(shape: ModelShape, dtype: torch.dtype) -> int:
@@ -75,10 +82,12 @@ def _gather(stored: Tensor, tables: Tensor) -> Tensor:
     return blocks.view(tables.shape[0], -1, *stored.shape[1:])
 
 
-def _zeros(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Zeros that take no memory until they are written to; `torch.zeros` would write them all."""
+def _zeros(size: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Zeros; on the CPU they take no memory until they are written to, where `torch.zeros` would write them all."""
     try:
+        if device.type != "cpu":
+            return torch.zeros(size, dtype=dtype, device=device)
         pages = mmap.mmap(-1, math.prod(size) * dtype.itemsize)
-    except OSError as error:
+    except (OSError, torch.OutOfMemoryError) as error:
         raise ModelFilesError(f"no memory for the cache: {error}; lower cache_bytes") from error
     return torch.frombuffer(pages, dtype=dtype).view(size)

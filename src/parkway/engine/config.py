@@ -12,6 +12,7 @@ from parkway.core.configuration import Section
 MAX_ADAPTERS = 64
 """The most adapters that an engine holds."""
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d{1,3})?")
 _ADAPTER_NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -19,6 +20,12 @@ def check_adapter_name(name: str) -> str:
     """The name; ValueError if no adapter can be called so."""
     if not _ADAPTER_NAME.fullmatch(name):
         raise ValueError("the name of an adapter has 1 to 64 letters, digits, `.`, `_` or `-`")
+    return name
+
+
+def _check_device(name: str) -> str:
+    if not _DEVICE.fullmatch(name):
+        raise ValueError("a device is `auto`, `cpu`, `cuda`, or `cuda:0`, `cuda:1` and so on")
     return name
 
 
@@ -33,7 +40,8 @@ class EngineConfig(Section):
         name: what clients call the model; by default the name of the directory.
         adapters: LoRA adapters to load, each as `NAME=DIRECTORY`; clients call them `MODEL:NAME`.
         port: 0 takes any free port.
-        dtype: the type that it computes in; `auto` is bfloat16 where the processor multiplies it natively.
+        device: `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where torch finds one, else `cpu`.
+        dtype: the type that it computes in; `auto` is bfloat16 where the device multiplies it natively.
         quantization: `int8` keeps matrices, and rounds what they are multiplied with, in 8 bits: half the memory, and
             answers in about half the time; `none` keeps them as `dtype` says.
         tensor_parallel: how many processes share the model, each with a part of every matrix.
@@ -41,7 +49,8 @@ class EngineConfig(Section):
             single one for small models.
         max_context_tokens: prompt and answer together; the model's own limit, if that is lower.
         max_sequences: the most answers that are made at once.
-        cache_bytes: for keys and values; by default a quarter of the memory that this process may use.
+        cache_bytes: for keys and values; by default a quarter of the memory that this process may use, and on a GPU
+            what is left of its memory beside the weights, but for a reserve.
         step_tokens: the most tokens in one step. More reads prompts faster, fewer keep running answers smoother.
         queue_limit: the most answers that wait to be begun.
         guess_tokens: a step guesses at further tokens, from what was written before, up to so many tokens in the step;
@@ -59,6 +68,7 @@ class EngineConfig(Section):
     adapters: Annotated[tuple[str, ...], Field(max_length=MAX_ADAPTERS)] = ()
     host: str = "127.0.0.1"
     port: int = Field(default=8100, ge=0, le=65535)
+    device: Annotated[str, AfterValidator(_check_device)] = "auto"
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     quantization: Literal["none", "int8"] = "none"
     tensor_parallel: int = Field(default=1, ge=1, le=64)

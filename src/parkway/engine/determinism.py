@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from parkway.engine.attention import PagedAttention, Span
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
+from parkway.engine.device import moved
 from parkway.engine.model import Decoder
 
 TILE = 16  # rows that a matrix is multiplied with at once
@@ -68,11 +69,12 @@ class TiledAttention(PagedAttention):
             for block in range(span.start // BLOCK_TOKENS, blocks_for(span.end)):
                 start = max(span.start, block * BLOCK_TOKENS)
                 end = min(span.end, (block + 1) * BLOCK_TOKENS)
-                tokens = torch.arange(start, end) - span.start + first
-                rows = torch.arange(start, end) - block * BLOCK_TOKENS
-                self._pieces.append((tokens, rows, torch.tensor([span.table[: block + 1]]), block))
+                tokens = moved(torch.arange(start, end) - span.start + first, cache.device)
+                rows = moved(torch.arange(start, end) - block * BLOCK_TOKENS, cache.device)
+                table = moved(torch.tensor([span.table[: block + 1]]), cache.device)
+                self._pieces.append((tokens, rows, table, block))
             first += span.count
-        self._masks = {block: _mask(block, dtype) for *_, block in self._pieces}
+        self._masks = {block: moved(_mask(block, dtype), cache.device) for *_, block in self._pieces}
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         self._cache.write(layer, self._places, k[: len(self._places)], v[: len(self._places)])

@@ -16,10 +16,11 @@ from parkway.core.errors import (
     ParkwayError,
 )
 from parkway.engine.config import EngineConfig
+from parkway.engine.device import choose_device, choose_dtype
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.encoder import Encoder, EncoderShape, max_sim, mean_vector, token_vectors
 from parkway.engine.encoder_loop import EncoderLoop
-from parkway.engine.weights import choose_dtype, load_module
+from parkway.engine.weights import load_module
 
 MAX_TEXTS = 2048  # in one request, as OpenAI has it
 MAX_DOCUMENTS = 1000  # to rank in one request, as Cohere has it
@@ -44,8 +45,9 @@ class Embedder:
     def __init__(self, directory: ModelDirectory, config: EngineConfig) -> None:
         shape = EncoderShape.from_config(directory.config)
         # Not bfloat16 by default: the model is small, and vectors are compared with those of other computers.
-        dtype = choose_dtype("float32" if config.dtype == "auto" else config.dtype)
-        encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS)
+        device = choose_device(config.device)
+        dtype = choose_dtype("float32" if config.dtype == "auto" else config.dtype, device)
+        encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS, device=device)
         self._shape = shape
         self._tokenizer = _tokenizer(directory)
         self._before, self._after = _around(self._tokenizer)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parkway.core.errors import ModelFilesError
+from parkway.engine.device import moved
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,14 @@ class Encoder(nn.Module):
         """The last hidden state of each token.
 
         Args:
-            token_ids: int64 [texts, tokens], padded.
-            present: bool [texts, tokens]; False at padding.
+            token_ids: int64 [texts, tokens], padded; on the CPU, wherever the encoder is.
+            present: bool [texts, tokens]; False at padding; likewise.
 
         Returns:
             [texts, tokens, hidden_size]; meaningless at padding.
         """
-        return self.encoder(self.embeddings(token_ids), present[:, None, None, :])
+        device = self.embeddings.word_embeddings.weight.device
+        return self.encoder(self.embeddings(moved(token_ids, device)), moved(present, device)[:, None, None, :])
 
 
 class _Embeddings(nn.Module):
@@ -191,12 +193,15 @@ def max_sim(query: Tensor, document: Tensor) -> Tensor:
 
 
 def encode(encoder: Encoder, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The last hidden states of several texts given as token ids, in one pass: of each [its tokens, hidden_size]."""
+    """The last hidden states of several texts given as token ids, in one pass: of each [its tokens, hidden_size].
+
+    The results are on the CPU, wherever the encoder is.
+    """
     width = max(map(len, texts))
     token_ids = torch.zeros(len(texts), width, dtype=torch.int64)
     present = torch.zeros(len(texts), width, dtype=torch.bool)
     for row, text in enumerate(texts):
         token_ids[row, : len(text)] = torch.tensor(text)
         present[row, : len(text)] = True
-    states = encoder(token_ids, present)
+    states = encoder(token_ids, present).cpu()
     return [states[row, : len(text)] for row, text in enumerate(texts)]

@@ -3,10 +3,12 @@
 import asyncio
 import contextlib
 import logging
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from parkway.core.errors import Draining, InternalError, Overloaded, ParkwayError
@@ -14,6 +16,8 @@ from parkway.core.tasks import start_thread
 from parkway.engine.encoder import Encoder, encode
 
 log = logging.getLogger(__name__)
+
+_GPU_FAILED = 70  # EX_SOFTWARE of sysexits.h
 
 Reduce = Callable[[Tensor], Tensor]
 """What a request wants of each text: made of its last hidden states, [tokens, hidden_size], in the thread."""
@@ -147,6 +151,9 @@ class EncoderLoop:
         try:
             for (job, index), states in zip(batch, encode(self._encoder, texts), strict=True):
                 job.results[index] = job.reduce(states)
+        except torch.AcceleratorError:
+            log.critical("the GPU failed", exc_info=True)
+            os._exit(_GPU_FAILED)  # it computes nothing any more for this process; the next one can use it
         except Exception:  # whatever the cause, those who wait get an answer and the next request a chance
             log.exception("encoding failed")
             for job in jobs:

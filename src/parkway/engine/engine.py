@@ -1,25 +1,29 @@
 """The engine: one step advances every answer that can advance."""
 
+import logging
 import time
 from collections.abc import Sequence as Items
 from concurrent.futures import Future
 from itertools import accumulate
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from parkway.core.errors import InternalError, ParkwayError
+from parkway.core.errors import InternalError, Overloaded, ParkwayError
 from parkway.engine.adapters import Deltas
 from parkway.engine.attention import PagedAttention
 from parkway.engine.backend import Backend
 from parkway.engine.cache import KVCache
+from parkway.engine.device import moved, upload
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
 from parkway.engine.model import Decoder
 from parkway.engine.parallel import Leader
+from parkway.engine.runner import Runner
 from parkway.engine.sampler import biased, sample, top_logprobs
 from parkway.engine.scheduler import Scheduler, Share
 from parkway.engine.sequence import ChosenToken, Piece, Sequence
+
+log = logging.getLogger(__name__)
 
 Outputs = list[tuple[Sequence, Piece]]
 
@@ -36,12 +40,14 @@ class Engine:
         cache: KVCache,
         scheduler: Scheduler,
         backend: Backend | None = None,
+        runner: Runner | None = None,
     ) -> None:
         self._decoder = decoder
         self._cache = cache
         self._scheduler = scheduler
         self._backend = backend or Backend()
-        self._dtype = next(decoder.parameters()).dtype
+        self._runner = runner or Runner(decoder, cache, self._backend)
+        self._device = cache.device
         self.steps = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -108,8 +114,8 @@ class Engine:
             return outputs
         guided = [share.sequence for share in shares if share.completes and share.sequence.guide]
         allowed = _begin_masks(guided) if guided else None  # on another thread, while the model runs
-        logits, completing = self._run(shares)
-        outputs += self._choose(completing, logits, allowed)
+        advanced = self._advance(shares, allowed)
+        outputs += self._give_up(shares) if advanced is None else advanced
         self._scheduler.took(time.monotonic() - started)
         self.steps += 1
         return outputs
@@ -118,6 +124,16 @@ class Engine:
         """End everything that waits or runs with `error`."""
         return [(sequence, Piece(error=error)) for sequence in self._scheduler.remove_all()]
 
+    def _advance(self, shares: list[Share], allowed: "Future[Tensor] | None") -> Outputs | None:
+        """Run the model and let sequences choose; None where the GPU has no memory for it."""
+        try:
+            logits, completing = self._run(shares)
+            return self._choose(completing, logits, allowed)
+        except torch.OutOfMemoryError:
+            tokens = sum(share.span.count for share in shares)
+            log.exception("%s has no memory left for a step of %d tokens", self._device, tokens)
+            return None
+
     def _run(self, shares: list[Share]) -> tuple[Tensor, list[Share]]:
         """One pass of the model.
 
@@ -125,12 +141,8 @@ class Engine:
             The shares whose sequences now choose, and float32 logits [rows, vocabulary] for them in turn: a row for the
             next token, and one behind each guess.
         """
-        attention = self._backend.attention(self._cache, [share.span for share in shares], self._dtype)
         token_ids = [token for share in shares for token in share.tokens]
-        # Idle tokens behind the others: matrices are multiplied by kernels that are made for one number of rows each.
-        idle = self._backend.rows(len(token_ids)) - len(token_ids)
-        positions = F.pad(attention.positions, (0, idle))
-        hidden = self._decoder(torch.tensor(token_ids + [0] * idle), positions, attention, self._deltas(shares))
+        hidden = self._runner(token_ids, [share.span for share in shares], self._deltas(shares))
         rows: list[int] = []
         completing: list[Share] = []
         end = 0
@@ -147,14 +159,16 @@ class Engine:
                 self._scheduler.advance(share)
         count = len(rows)
         rows += rows[-1:] * (self._backend.rows(count) - count)
-        return self._decoder.logits(hidden[rows])[:count].float(), completing
+        if not rows:
+            return hidden.new_empty(0, self.vocab_size, dtype=torch.float32), completing
+        return self._decoder.logits(hidden[upload(rows, self._device)])[:count].float(), completing
 
     def _deltas(self, shares: list[Share]) -> Deltas | None:
         """What adapters change in this step; None where nobody uses one."""
         if isinstance(self._decoder, Leader) or all(share.sequence.adapter is None for share in shares):
             return None
         adapters = (share.sequence.adapter for share in shares for _ in share.tokens)
-        return Deltas(adapters, self._backend.linear)
+        return Deltas(adapters, self._backend.linear, self._device)
 
     def _choose(self, shares: list[Share], logits: Tensor, allowed: "Future[Tensor] | None") -> Outputs:
         """Let every sequence choose; one whose choice was guessed goes on to choose behind the guess.
@@ -162,15 +176,17 @@ class Engine:
         A choice never depends on a guess: guesses only decide whether the scores behind them are of use.
         """
         outputs: Outputs = []
-        sound = torch.isfinite(logits.amax(dim=-1)).tolist()
+        finite = torch.isfinite(logits.amax(dim=-1))
+        sound: list[bool] = []
         firsts = [0, *accumulate(1 + len(share.guesses) for share in shares)]
         going = list(zip(shares, firsts, strict=False))
         right = 0
         while going:
             rows = [first + right for _, first in going]
             sequences = [share.sequence for share, _ in going]
-            tokens = self._draw(logits[rows], sequences, allowed)
+            tokens = self._draw(logits[upload(rows, self._device)], sequences, allowed)
             allowed = None
+            sound = sound or finite.tolist()  # only now: asking a GPU means to wait for it
             on: list[tuple[Share, int]] = []
             for (share, first), row, token in zip(going, rows, tokens, strict=True):
                 sequence = share.sequence
@@ -195,9 +211,18 @@ class Engine:
         if guided:
             found = allowed.result() if allowed is not None else _allowed([sequences[place] for place in guided])
             hidden = torch.zeros_like(scores, dtype=torch.bool)
-            hidden[guided] = ~found
+            hidden[upload(guided, self._device)] = ~moved(found, self._device)
             scores = scores.masked_fill(hidden, float("-inf"))
         return sample(scores, choices)
+
+    def _give_up(self, shares: list[Share]) -> Outputs:
+        """End the sequences of a step for which there was no memory; those that wait, and those that come, go on."""
+        for share in shares:
+            if share.sequence.blocks:
+                self._scheduler.remove(share.sequence)
+        torch.cuda.empty_cache()
+        error = Overloaded("the GPU had no memory left to go on with this answer; try again", retry_after_s=1.0)
+        return [(share.sequence, Piece(error=error)) for share in shares]
 
     def _end_share(self, share: Share, right: int, piece: Piece) -> None:
         self._scheduler.advance(share, right)

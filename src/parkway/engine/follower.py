@@ -20,9 +20,10 @@ from parkway.core.tasks import start_thread
 from parkway.engine.backend import prepare
 from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
+from parkway.engine.device import choose_dtype
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.parallel import Group, divide, follow
-from parkway.engine.weights import choose_dtype, load_decoder
+from parkway.engine.weights import load_decoder
 
 log = logging.getLogger(__name__)
 

@@ -11,14 +11,15 @@ import torch
 from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
-from parkway.engine import machine, tools
+from parkway.engine import tools
 from parkway.engine.adapters import Adapters
-from parkway.engine.backend import prepare
+from parkway.engine.backend import check_device, prepare
 from parkway.engine.bias import Biases
 from parkway.engine.blocks import BlockPool
-from parkway.engine.cache import KVCache, blocks_for
+from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
+from parkway.engine.device import CPU, cache_budget_bytes, choose_device, choose_dtype
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
@@ -33,7 +34,7 @@ from parkway.engine.speculation import Lookup
 from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.tools import HERMES, CallFormat, ToolUse
-from parkway.engine.weights import choose_dtype, load_decoder
+from parkway.engine.weights import load_decoder
 
 MAX_CHOICES = 8
 MAX_STOPS = 4
@@ -72,8 +73,10 @@ class Generator:
         """
         tokenizer = Tokenizer(directory)
         template = ChatTemplate.of(directory, tokenizer.named)
-        dtype = choose_dtype(config.dtype)
-        decoder = load_decoder(directory, dtype, group)
+        device = choose_device(config.device)
+        check_device(device, config)
+        dtype = choose_dtype(config.dtype, device)
+        decoder = load_decoder(directory, dtype, group, device=device)
         backend = prepare(decoder, quantization=config.quantization, deterministic=config.deterministic)
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
@@ -81,9 +84,9 @@ class Generator:
                 f"vocab_size is {decoder.shape.vocab_size}"
             )
         context = min(decoder.shape.context, config.max_context_tokens)
-        blocks = _blocks(decoder.shape, dtype, context, config)
+        blocks = _blocks(decoder.shape, dtype, context, config, device)
         if group is None:
-            cache = KVCache(decoder.shape, dtype, blocks=blocks)
+            cache = KVCache(decoder.shape, dtype, blocks=blocks, device=device)
         else:
             cache = LedCache(decoder.shape, dtype, blocks=blocks, group=group)
             divide(decoder, group)
@@ -276,16 +279,25 @@ class Generator:
         return Sequence(prompt, max_tokens=2, sampling=self.defaults, deadline=deadline, tokenizer=self.tokenizer)
 
 
-def _blocks(shape: ModelShape, dtype: torch.dtype, context: int, config: EngineConfig) -> int:
+def _blocks(
+    shape: ModelShape, dtype: torch.dtype, context: int, config: EngineConfig, device: torch.device = CPU
+) -> int:
     """How many blocks the cache has: what the budget allows, and no more than could ever be of use.
 
     Raises:
         ModelFilesError: not even one sequence fits the budget.
     """
-    budget_bytes = config.cache_bytes or machine.memory_bytes() // 4
+    rows = max(config.max_sequences + config.guess_tokens, config.step_tokens)
+    budget_bytes = config.cache_bytes or cache_budget_bytes(device, rows=rows, vocabulary=shape.vocab_size)
     block_bytes = KVCache.block_bytes(shape, dtype)
     least = blocks_for(context)
     blocks = min(budget_bytes // block_bytes, least * config.max_sequences * 2)
+    if blocks < least and device.type != "cpu" and config.cache_bytes is None:
+        raise ModelFilesError(
+            f"one sequence of {context} tokens needs {least * block_bytes} bytes of cache, but beside the weights and "
+            f"what it takes to compute, {device} has {budget_bytes} bytes left, enough for "
+            f"{blocks * BLOCK_TOKENS} tokens; lower max_context_tokens or step_tokens"
+        )
     if blocks < least:
         raise ModelFilesError(
             f"one sequence of {context} tokens needs {least * block_bytes} bytes of cache, but cache_bytes is "

@@ -52,6 +52,18 @@ class _Packed(nn.Linear):
         self.out_features, self.in_features = out_features, in_features
 
 
+class PlainLinear(_Packed):
+    """A matrix as torch has it."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """`weight`: [out, in]."""
+        super().__init__(*weight.shape)
+        self._weight, self._bias = weight, bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self._weight, self._bias)
+
+
 class OneDnnLinear(_Packed):
     """A matrix as oneDNN wants it: the fastest for processors that multiply tiles (AMX)."""
 

@@ -9,6 +9,8 @@ from collections.abc import Sequence as Items
 from types import TracebackType
 from typing import Self
 
+import torch
+
 from parkway.core.errors import Draining, InternalError, ParkwayError
 from parkway.core.tasks import start_thread
 from parkway.engine.engine import Engine, Outputs
@@ -123,6 +125,8 @@ class EngineLoop:
             return self.engine.abort(self._abort)
         try:
             return self.engine.step()
+        except torch.AcceleratorError:
+            raise  # the process cannot compute on the GPU any more; the one that is started in its place can
         except Exception:  # whatever the cause, those who wait get an answer and the next request a chance
             log.exception("a step of the engine failed")
             return self.engine.abort(InternalError("the engine failed in the middle of this answer"))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from parkway.engine.bias import Bias, Biases
+from parkway.engine.device import moved, upload
 
 # Sorting a vocabulary of 150,000 costs far more than finding its best few; most nuclei fit into this many.
 _CANDIDATES = 1024
@@ -76,26 +77,31 @@ def sample(logits: Tensor, choices: Sequence[Choice]) -> list[int]:
     seeded answer does not depend on its neighbours.
     """
     tokens = logits.argmax(dim=-1)
-    rows = [row for row, choice in enumerate(choices) if choice.sampling.temperature > 0]
-    if not rows:
+    device = logits.device
+    drawing = [row for row, choice in enumerate(choices) if choice.sampling.temperature > 0]
+    if not drawing:
         return tokens.tolist()
-    chosen = [choices[row] for row in rows]
-    temperature = torch.tensor([choice.sampling.temperature for choice in chosen])[:, None]
+    chosen = [choices[row] for row in drawing]
+    rows = upload(drawing, device)
+    temperature = upload([choice.sampling.temperature for choice in chosen], device)[:, None]
     # Each row's best is moved to 0 first: dividing by a tiny temperature then cannot overflow to NaN.
     scores = logits[rows] - logits[rows].amax(dim=-1, keepdim=True)
     scores = scores / temperature.clamp_min(1e-5)
     if any(choice.sampling.min_p for choice in chosen):
-        least = torch.tensor([choice.sampling.min_p for choice in chosen])[:, None].log()
+        least = upload([choice.sampling.min_p for choice in chosen], device)[:, None].log()
         scores = scores.masked_fill(scores < least, float("-inf"))
-    uniform = torch.cat([torch.rand(1, generator=choice.generator) for choice in chosen])[:, None]
+    # Drawn on the CPU: a seed then means the same on every device.
+    uniform = moved(torch.cat([torch.rand(1, generator=choice.generator) for choice in chosen])[:, None], device)
     narrow = [place for place, choice in enumerate(chosen) if _is_narrow(choice.sampling)]
     wide = [place for place in range(len(chosen)) if place not in set(narrow)]
-    drawn = torch.empty(len(rows), dtype=torch.int64)
+    drawn = torch.empty(len(drawing), dtype=torch.int64, device=device)
     if wide:
-        drawn[wide] = _draw(scores[wide].softmax(dim=-1), uniform[wide])
+        places = upload(wide, device)
+        drawn[places] = _draw(scores[places].softmax(dim=-1), uniform[places])
     if narrow:
+        places = upload(narrow, device)
         samplings = [chosen[place].sampling for place in narrow]
-        drawn[narrow] = _draw_narrow(scores[narrow], samplings, uniform[narrow])
+        drawn[places] = _draw_narrow(scores[places], samplings, uniform[places])
     tokens[rows] = drawn
     return tokens.tolist()
 
@@ -130,13 +136,14 @@ def _draw(probabilities: Tensor, uniform: Tensor) -> Tensor:
 def _draw_narrow(scores: Tensor, samplings: Sequence[Sampling], uniform: Tensor) -> Tensor:
     """Draw among the top k, then among the smallest set that reaches top p. Source: arXiv:1904.09751."""
     vocabulary = scores.shape[-1]
-    top_k = torch.tensor([sampling.top_k or vocabulary for sampling in samplings])[:, None]
-    top_p = torch.tensor([sampling.top_p for sampling in samplings])[:, None]
+    device = scores.device
+    top_k = upload([sampling.top_k or vocabulary for sampling in samplings], device)[:, None]
+    top_p = upload([sampling.top_p for sampling in samplings], device)[:, None]
     whole = scores.exp()
     width = min(vocabulary, max(_CANDIDATES, *(sampling.top_k for sampling in samplings)))
     while True:
         best, tokens = whole.topk(width, dim=-1)
-        best = best.masked_fill(torch.arange(width) >= top_k, 0.0)
+        best = best.masked_fill(torch.arange(width, device=device) >= top_k, 0.0)
         # Top p counts within what top k has left.
         total = torch.where(top_k <= width, best.sum(dim=-1, keepdim=True), whole.sum(dim=-1, keepdim=True))
         before = best.cumsum(dim=-1) - best

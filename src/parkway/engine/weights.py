@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from parkway.core.errors import ModelFilesError
+from parkway.engine.device import CPU, free_bytes
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.model import Decoder
 from parkway.engine.shape import ModelShape
@@ -18,16 +19,6 @@ M = TypeVar("M", bound=nn.Module)
 
 _FLOATS = {"F64", "F32", "F16", "BF16"}
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt", "*.pkl")
-_DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
-
-
-def choose_dtype(name: str) -> torch.dtype:
-    """The type to compute in; `auto` is bfloat16 where the processor multiplies it natively, else float32."""
-    if name != "auto":
-        return _DTYPES[name]
-    # Without these instructions bfloat16 is emulated and several times slower than float32.
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
 
 
 class Division(Protocol):
@@ -46,18 +37,22 @@ class Division(Protocol):
         ...
 
 
-def load_decoder(directory: ModelDirectory, dtype: torch.dtype, division: Division | None = None) -> Decoder:
-    """The decoder in `directory`, ready to run; with a `division`, this process's part of it.
+def load_decoder(
+    directory: ModelDirectory, dtype: torch.dtype, division: Division | None = None, *, device: torch.device = CPU
+) -> Decoder:
+    """The decoder in `directory`, ready to run; with a `division`, this process's part of it, on the CPU.
 
     Raises:
-        ModelFilesError: the files are missing, damaged, pickled, or do not fit config.json; the message names
-            the file and the tensors.
+        ModelFilesError: the files are missing, damaged, pickled, or do not fit config.json, or the weights do not fit
+            the GPU; the message names the file and the tensors.
     """
     shape = ModelShape.from_config(directory.config)
     # Some checkpoints carry what others leave out: a copy of the tied head, and angles that are computed anyway.
     needless = ("rotary_emb.inv_freq", "lm_head.weight") if shape.tied_embeddings else ("rotary_emb.inv_freq",)
     if division is None:
-        return load_module(directory.path, lambda: Decoder(shape), dtype, needless=needless)
+        decoder = load_module(directory.path, lambda: Decoder(shape), dtype, needless=needless, device=device)
+        decoder.frequencies = decoder.frequencies.to(device)
+        return decoder
     division.check(shape)
     part = _unfilled(lambda: Decoder(division.part(shape)))
     whole = _unfilled(lambda: Decoder(shape))
@@ -66,7 +61,9 @@ def load_decoder(directory: ModelDirectory, dtype: torch.dtype, division: Divisi
     return part.eval().requires_grad_(False)
 
 
-def load_module(path: Path, build: Callable[[], M], dtype: torch.dtype, *, needless: tuple[str, ...]) -> M:
+def load_module(
+    path: Path, build: Callable[[], M], dtype: torch.dtype, *, needless: tuple[str, ...], device: torch.device = CPU
+) -> M:
     """Build a module and fill all its parameters from the safetensors files in `path`.
 
     Args:
@@ -74,10 +71,27 @@ def load_module(path: Path, build: Callable[[], M], dtype: torch.dtype, *, needl
         build: makes the module; called where tensors take no memory.
         dtype: the type that the weights are converted to.
         needless: ends of tensor names that the files may hold and the module does not have.
+        device: where the weights are to lie.
     """
     module = _unfilled(build)
-    module.load_state_dict(_tensors(path, module, dtype, needless, _whole), assign=True)
+    try:
+        _check_room(path, module, dtype, device)
+        module.load_state_dict(_tensors(path, module, dtype, needless, _whole, device), assign=True)
+    except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
+        raise ModelFilesError(f"{path}: the memory of {device} ran out while weights were loaded: {error}") from error
     return module.eval().requires_grad_(False)
+
+
+def _check_room(path: Path, module: nn.Module, dtype: torch.dtype, device: torch.device) -> None:
+    if device.type == "cpu":
+        return
+    needed = sum(parameter.numel() for parameter in module.parameters()) * dtype.itemsize
+    free = free_bytes(device)
+    if needed > free:
+        raise ModelFilesError(
+            f"{path}: the weights take {needed} bytes in {str(dtype).removeprefix('torch.')}, but {device} has {free} "
+            "bytes free; choose a smaller model or another device, such as device: cpu"
+        )
 
 
 def _unfilled(build: Callable[[], M]) -> M:
@@ -90,7 +104,12 @@ def _whole(name: str, tensor: Tensor) -> Tensor:  # noqa: ARG001 - as a division
 
 
 def _tensors(
-    path: Path, module: nn.Module, dtype: torch.dtype, needless: tuple[str, ...], take: Callable[[str, Tensor], Tensor]
+    path: Path,
+    module: nn.Module,
+    dtype: torch.dtype,
+    needless: tuple[str, ...],
+    take: Callable[[str, Tensor], Tensor],
+    device: torch.device = CPU,
 ) -> dict[str, Tensor]:
     """What `take` makes of every parameter of `module`, from the files in `path`."""
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -98,7 +117,7 @@ def _tensors(
     _compare_names(path, wanted, places)
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
-        found = _read(file, [name for name in wanted if places[name] == file], wanted, dtype)
+        found = _read(file, [name for name in wanted if places[name] == file], wanted, dtype, device)
         tensors |= {name: take(name, tensor) for name, tensor in found.items()}
     return tensors
 
@@ -153,9 +172,9 @@ def _compare_names(path: Path, wanted: Mapping[str, object], found: Mapping[str,
 
 
 def _read(
-    file: Path, names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
+    file: Path, names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
 ) -> dict[str, Tensor]:
-    """The tensors `names` of one file, each checked against its shape and copied out of the mapped file."""
+    """The tensors `names` of one file, each checked against its shape and copied from the mapped file to `device`."""
     tensors: dict[str, Tensor] = {}
     with _open(file) as reader:
         present = set(reader.keys())
@@ -172,7 +191,7 @@ def _read(
                     f"{file}: {name} is stored as {entry.get_dtype()}; the engine loads {', '.join(sorted(_FLOATS))}"
                 )
             # A copy: a tensor that stays mapped kills the process if somebody rewrites the file under it.
-            tensors[name] = reader.get_tensor(name).to(dtype, copy=True)
+            tensors[name] = reader.get_tensor(name).to(device, dtype, copy=True)
     return tensors
 
 

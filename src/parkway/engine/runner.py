@@ -1,0 +1,44 @@
+"""One pass of the model over the tokens of a step."""
+
+from collections.abc import Sequence
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from parkway.engine.attention import Span
+from parkway.engine.backend import Backend
+from parkway.engine.cache import KVCache
+from parkway.engine.device import launching_on, upload
+from parkway.engine.model import Changes, Decoder
+from parkway.engine.parallel import Leader
+
+
+class Runner:
+    """Brings a step's tokens to the device of the cache, and runs the model over them there."""
+
+    def __init__(self, decoder: Decoder | Leader, cache: KVCache, backend: Backend) -> None:
+        self._decoder = decoder
+        self._cache = cache
+        self._backend = backend
+        self._dtype = next(decoder.parameters()).dtype
+
+    def __call__(self, token_ids: list[int], spans: Sequence[Span], changes: Changes | None) -> Tensor:
+        """Hidden states of the tokens.
+
+        Args:
+            token_ids: of all spans, one after the other.
+            spans: as `PagedAttention.order` sorts them.
+            changes: what adapters change.
+
+        Returns:
+            [n, hidden_size]; there may be idle rows behind those of the tokens.
+        """
+        with launching_on(self._cache.device):
+            return self._run(token_ids, spans, changes)
+
+    def _run(self, token_ids: list[int], spans: Sequence[Span], changes: Changes | None) -> Tensor:
+        attention = self._backend.attention(self._cache, spans, self._dtype)
+        # Idle tokens behind the others: matrices are multiplied by kernels that are made for one number of rows each.
+        idle = self._backend.rows(len(token_ids)) - len(token_ids)
+        positions = F.pad(attention.positions, (0, idle))
+        return self._decoder(upload(token_ids + [0] * idle, self._cache.device), positions, attention, changes)
