@@ -5,6 +5,7 @@ Without a C compiler, or on another processor than x86-64, the package is as goo
 
 import os
 import platform
+import runpy
 import shutil
 import subprocess
 import sys
@@ -40,9 +41,13 @@ def _compile(folder: Path, library: Path) -> str | None:
     if compiler is None:
         return "there is no C compiler (Debian: apt install gcc libc6-dev; then install Parkway again)"
     new = library.with_suffix(".new")
+    digest = runpy.run_path(str(folder / "sources.py"))["digest"](folder)
     sources = sorted(str(path) for path in folder.glob("*.c"))
     made = subprocess.run(  # noqa: S603 - the compiler, on our own sources
-        [compiler, *FLAGS, "-o", str(new), *sources, "-lm"], capture_output=True, text=True, check=False
+        [compiler, *FLAGS, f'-DPARKWAY_SOURCES="{digest}"', "-o", str(new), *sources, "-lm"],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if made.returncode:
         new.unlink(missing_ok=True)

@@ -8,7 +8,15 @@ from torch import nn
 
 from parkway.engine import native
 from parkway.engine.backend import prepare
-from parkway.engine.linear import Bfloat16Linear, Int8Linear, OneDnnLinear, PackedEmbedding, Part
+from parkway.engine.linear import (
+    Bfloat16Linear,
+    Int8Linear,
+    OneDnnInt8Linear,
+    OneDnnLinear,
+    PackedEmbedding,
+    Part,
+    Shelf,
+)
 from tests.engine.test_engine import finish, load, new
 from tests.engine.tiny import CONFIGS, write_directory
 
@@ -23,17 +31,26 @@ def test_a_packed_layer_multiplies_as_before(rows: int, biased: bool) -> None:
     torch.testing.assert_close(packed(x[:, None].transpose(0, 1)[0]), packed(x))
 
 
+@pytest.mark.parametrize(("rows", "inputs", "channels"), [(1, 64, 48), (5, 100, 70), (40, 896, 130)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_8_bits_are_the_same_whoever_multiplies(rows: int, inputs: int, channels: int, dtype: torch.dtype) -> None:
+    weight, bias, x = torch.randn(channels, inputs), torch.randn(channels), torch.randn(rows, inputs).to(dtype)
+    ours, theirs = Int8Linear(weight, bias, Shelf()), OneDnnInt8Linear(weight, bias)
+    exact = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(theirs(x), ours(x), **exact)
+
+
 @pytest.mark.parametrize("name", ["qwen2-grouped-tied", "llama-grouped-llama3"])
-@pytest.mark.parametrize("kind", [OneDnnLinear, Bfloat16Linear, Int8Linear])
+@pytest.mark.parametrize("kind", [OneDnnLinear, Bfloat16Linear, Int8Linear, OneDnnInt8Linear])
 def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(
     name: str, kind: type[nn.Linear], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if kind is Bfloat16Linear and native.kernels() is None:
         pytest.skip("the kernels were not built, or this processor lacks AVX-512 VNNI and BF16")
-    tiles = kind is OneDnnLinear
+    tiles = kind in (OneDnnLinear, OneDnnInt8Linear)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     path = write_directory(tmp_path, CONFIGS[name])
-    quantization = "int8" if kind is Int8Linear else "none"
+    quantization = "int8" if kind in (Int8Linear, OneDnnInt8Linear) else "none"
     decoder = load(path, dtype="bfloat16", quantization=quantization).engine._decoder
     kinds = {type(module) for module in decoder.modules() if isinstance(module, nn.Linear)}
     assert kinds - {Part} == {kind}
@@ -42,7 +59,7 @@ def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(
     hidden = torch.randn(3, 64)
     torch.testing.assert_close(decoder.logits(hidden.bfloat16()).float(), plain.logits(hidden), rtol=5e-2, atol=5e-2)
     tied = decoder.shape.tied_embeddings
-    assert isinstance(decoder.model.embed_tokens, PackedEmbedding) == (tied and kind is not OneDnnLinear)
+    assert isinstance(decoder.model.embed_tokens, PackedEmbedding) == (tied and not tiles)
 
 
 @pytest.mark.parametrize("tiles", [False, True])

@@ -1,11 +1,13 @@
 """What a process may use of its machine, in a container too."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 from parkway.engine import machine
+from tests.running import resident_mib
 
 
 def test_never_more_than_there_is() -> None:
@@ -32,3 +34,16 @@ def test_a_containers_memory_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert machine.memory_bytes() == 1_000_000
     (tmp_path / "memory.max").write_text("max\n")
     assert machine.memory_bytes() > 1_000_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells what a process holds in memory")
+def test_what_was_freed_goes_back_to_the_system() -> None:
+    machine.give_back_memory()
+    before = resident_mib(os.getpid())
+    held = [bytearray(b"x" * 50_000) for _ in range(2000)]  # too small for mappings of their own
+    kept = bytearray(50_000)  # at the end of the heap: without help the rest stays
+    assert resident_mib(os.getpid()) > before + 80
+    del held
+    machine.give_back_memory()
+    assert resident_mib(os.getpid()) < before + 40
+    del kept

@@ -12,7 +12,17 @@ from parkway.engine.adapters import Linear
 from parkway.engine.attention import NativeAttention, PagedAttention
 from parkway.engine.config import EngineConfig
 from parkway.engine.determinism import TiledAttention, make_deterministic, tiled_linear
-from parkway.engine.linear import Bfloat16Linear, Int8Linear, Make, OneDnnLinear, PlainLinear, Shelf, pack, rounded
+from parkway.engine.linear import (
+    Bfloat16Linear,
+    Int8Linear,
+    Make,
+    OneDnnInt8Linear,
+    OneDnnLinear,
+    PlainLinear,
+    Shelf,
+    pack,
+    rounded,
+)
 from parkway.engine.model import Decoder
 from parkway.engine.native import kernels
 from parkway.engine.shape import ModelShape
@@ -78,11 +88,11 @@ def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantiza
     """What packs matrices, and whether a row's result then never depends on those beside it."""
     if device.type != "cpu":
         return PlainLinear, False
+    tiles = torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()
     if quantization == "int8":
-        return partial(Int8Linear, shelf=Shelf()), True
+        return (OneDnnInt8Linear, False) if tiles else (partial(Int8Linear, shelf=Shelf()), True)
     if dtype != torch.bfloat16:
         return None, False
-    tiles = torch.cpu._is_amx_tile_supported()
     if kernels() is not None and not tiles and decoder.shape.hidden_size % 2 == 0:
         return partial(Bfloat16Linear, shelf=Shelf()), True
     return OneDnnLinear if torch.backends.mkldnn.is_available() else None, False

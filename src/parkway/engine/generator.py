@@ -11,7 +11,7 @@ import torch
 from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import ContextLengthExceeded, InvalidRequest, ModelFilesError, UnsupportedField
-from parkway.engine import tools
+from parkway.engine import machine, tools
 from parkway.engine.adapters import Adapters
 from parkway.engine.backend import check_device, prepare
 from parkway.engine.bias import Biases
@@ -105,6 +105,7 @@ class Generator:
         adapters = Adapters(decoder, divided=group is not None)
         for name, place in config.named_adapters():
             adapters.load(name, place)
+        machine.give_back_memory()
         return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, adapters, config)
 
     def chat(self, request: ChatRequest) -> list[Sequence]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from parkway.engine.model import MLP, Decoder, SelfAttention
 from parkway.engine.native import kernels
 
-_CHUNK = 32 << 20
+_CHUNK = 256 << 20  # only what is used of it takes memory
 _ALIGN = 64
 _ROWS = 32  # a hint to oneDNN; measured with 1, 32 and 256, the layout is as good for any number
 _PANEL = 64  # channels that stand side by side in our own layout
@@ -37,7 +37,7 @@ class Shelf:
 
 
 def _huge(size: int) -> Tensor:
-    pages = mmap.mmap(-1, size)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a system without them
             pages.madvise(mmap.MADV_HUGEPAGE)
@@ -113,9 +113,7 @@ class Int8Linear(_Packed):
     def __init__(self, weight: Tensor, bias: Tensor | None, shelf: Shelf) -> None:
         """`weight`: [out, in] on the CPU."""
         super().__init__(*weight.shape)
-        wide = weight.float()
-        self._scales = wide.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / _LARGEST
-        rounded = (wide / self._scales[:, None]).round_()
+        rounded, self._scales = _in_8_bits(weight)
         self._padded = -(-self.in_features // _PANEL) * _PANEL
         self._native = kernels() is not None
         if self._native:
@@ -133,15 +131,11 @@ class Int8Linear(_Packed):
 
     def reference(self, input: Tensor) -> Tensor:
         """The same, computed by torch."""
-        wide = input.float()
-        largest = wide.abs().amax(dim=-1, keepdim=True)
+        rounded, scales = _rows_in_8_bits(input)
         # At least 32 rows, because torch refuses fewer on some processors.
-        # A division of tensors: torch multiplies a number over a tensor by the reciprocal, which rounds otherwise.
-        factor = torch.where(largest > 0, torch.tensor(float(_LARGEST)) / largest, 0.0)
-        rounded = (wide * factor).round_().to(torch.int8)
         padded = F.pad(rounded, (0, 0, 0, max(0, 32 - len(rounded))))
         sums = torch._int_mm(padded, self.weight_int8().t())[: len(rounded)]  # pyright: ignore[reportPrivateImportUsage]
-        out = sums.float() * (largest / _LARGEST * self._scales)
+        out = sums.float() * (scales[:, None] * self._scales)
         return (out if self._bias is None else out + self._bias).to(input.dtype)
 
     def weight_int8(self) -> Tensor:
@@ -159,6 +153,44 @@ class Int8Linear(_Packed):
         else:
             rounded = self._packed[indices].float()
         return rounded * self._scales[indices, None]
+
+
+class OneDnnInt8Linear(_Packed):
+    """The same numbers as `Int8Linear`, multiplied by oneDNN: for processors that multiply tiles (AMX)."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        """`weight`: [out, in] on the CPU."""
+        super().__init__(*weight.shape)
+        rounded, self._scales = _in_8_bits(weight)
+        self._packed = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
+        self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
+        self._bias = None if bias is None else bias.float()
+
+    def forward(self, input: Tensor) -> Tensor:
+        native = kernels()
+        whole = native is not None and self.in_features % 16 == 0
+        rounded, scales = native.round(input) if native is not None and whole else _rows_in_8_bits(input)
+        sums = torch.ops.onednn.qlinear_pointwise(
+            rounded, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
+        )
+        sums *= scales[:, None]
+        return (sums if self._bias is None else sums.add_(self._bias)).to(input.dtype)
+
+
+def _in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """A matrix [out, in] as whole numbers from -127 to 127, in float32, and what to multiply its rows with: [out]."""
+    wide = weight.float()
+    scales = wide.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / _LARGEST
+    return (wide / scales[:, None]).round_(), scales
+
+
+def _rows_in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row of x [tokens, in] in int8, and what to multiply it with: float32 [tokens]."""
+    wide = x.float()
+    largest = wide.abs().amax(dim=-1, keepdim=True)
+    # A division of tensors: torch multiplies a number over a tensor by the reciprocal, which rounds otherwise.
+    factor = torch.where(largest > 0, torch.tensor(float(_LARGEST)) / largest, 0.0)
+    return (wide * factor).round_().to(torch.int8), largest[:, 0] / _LARGEST
 
 
 class Part(_Packed):

@@ -1,6 +1,8 @@
 """What this process may use of the machine, containers considered."""
 
+import ctypes
 import os
+import sys
 from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -18,6 +20,14 @@ def memory_bytes() -> int:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limit = _read(_CGROUP / "memory.max")
     return min(total, int(limit)) if limit.isdigit() else total
+
+
+def give_back_memory() -> None:
+    """Return to the system what was freed: glibc keeps it, and a model has just been read and laid out anew."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 def _core_of(cpu: int) -> str:

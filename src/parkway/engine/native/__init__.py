@@ -9,12 +9,17 @@ Tensors are on the CPU. Where nothing else is said they are bfloat16, and their 
 
 import ctypes
 import functools
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from parkway.engine.native.sources import digest
+
+log = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent / "kernels.so"
 
@@ -27,6 +32,10 @@ def kernels() -> "Kernels | None":
     if os.environ.get("PARKWAY_KERNELS") == "off" or not LIBRARY.is_file():
         return None
     library = ctypes.CDLL(str(LIBRARY))
+    library.parkway_sources.restype = ctypes.c_char_p
+    if library.parkway_sources().decode() != digest(LIBRARY.parent):
+        log.warning("%s was compiled from other sources and is not used; install Parkway again", LIBRARY)
+        return None
     return Kernels(library) if library.parkway_supported() else None
 
 
@@ -47,6 +56,7 @@ class Kernels:
             return found
 
         self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I)
+        self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
         self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
         self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _N, _N, _I)
         self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _P, _P)
@@ -95,6 +105,27 @@ class Kernels:
             )
         )
         return out
+
+    def round(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Every row of x [tokens, inputs] in 8 bits, int8, and what to multiply it with, float32 [tokens].
+
+        `x` is bfloat16 or float32, and `inputs` a multiple of 16.
+        """
+        x = x.contiguous()
+        rows, scales = torch.empty_like(x, dtype=torch.int8), torch.empty(2, x.shape[0])
+        _check(
+            self._round(
+                x.data_ptr(),
+                x.shape[0],
+                x.shape[1],
+                x.dtype == torch.float32,
+                rows.data_ptr(),
+                scales[0].data_ptr(),
+                scales[1].data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
+        return rows, scales[0]
 
     def linear_bfloat16(self, x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> Tensor:
         """`x @ weight.T + bias`: x [tokens, inputs], weight in panels (`pack_bfloat16`), bias float32 [channels]."""
