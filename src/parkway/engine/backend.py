@@ -1,5 +1,6 @@
 """How a model is computed on this machine: which layout its matrices get, and which kernels run."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,8 @@ from parkway.engine.linear import (
 from parkway.engine.model import Decoder
 from parkway.engine.native import kernels
 from parkway.engine.shape import ModelShape
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ def prepare(decoder: Decoder, *, quantization: str = "none", deterministic: bool
     if make is not None:
         pack(decoder, make)
     rows = _as_they_are if apart or device.type != "cpu" else rounded
-    attention = _attention(decoder.shape, dtype, device)
+    attention = PagedAttention if deterministic and device.type == "cuda" else _attention(decoder.shape, dtype, device)
     if not deterministic:
         return Backend(attention, rows)
     if apart and attention is NativeAttention:
@@ -81,7 +84,14 @@ def check_device(device: torch.device, config: EngineConfig) -> None:
 def _attention(shape: ModelShape, dtype: torch.dtype, device: torch.device) -> type[PagedAttention]:
     if device.type == "cpu" and NativeAttention.serves(shape, dtype):
         return NativeAttention
-    return PagedAttention
+    if device.type != "cuda":
+        return PagedAttention
+    try:
+        from parkway.engine.paged_triton import TritonAttention
+    except ImportError as error:
+        log.warning("no Triton (%s): torch's attention does its work, more slowly", error)
+        return PagedAttention
+    return TritonAttention if TritonAttention.usable(shape, dtype, device) else PagedAttention
 
 
 def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantization: str) -> tuple[Make | None, bool]:
