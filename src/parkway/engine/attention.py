@@ -47,7 +47,12 @@ class PagedAttention:
     The spans of a step must come as `order` sorts them. Sequences that decode one token and have lengths of one
     magnitude are served by one call, so that a short one is not padded to the length of a long one. Each prompt is a
     call of its own.
+
+    Fields:
+        recordable: its kernels can be recorded as a CUDA graph.
     """
+
+    recordable = False
 
     def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
         self._cache = cache

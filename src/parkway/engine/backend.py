@@ -39,19 +39,24 @@ class Backend:
         attention: attends over the cache.
         rows: to how many rows a step of so many tokens is filled up.
         linear: multiplies the matrices of adapters.
+        graphs: steps that decode are recorded as CUDA graphs.
     """
 
     attention: type[PagedAttention] = PagedAttention
     rows: Callable[[int], int] = rounded
     linear: Linear = F.linear
+    graphs: bool = False
 
 
-def prepare(decoder: Decoder, *, quantization: str = "none", deterministic: bool = False) -> Backend:
+def prepare(
+    decoder: Decoder, *, quantization: str = "none", deterministic: bool = False, graphs: bool = True
+) -> Backend:
     """Lay the matrices of `decoder` out for the device that they are on, and say how it is to be run.
 
     Args:
         quantization: `int8`, or `none`.
         deterministic: a token's scores must not depend on what else is in the step.
+        graphs: record CUDA graphs where that is possible.
     """
     parameter = next(decoder.parameters())
     dtype, device = parameter.dtype, parameter.device
@@ -61,7 +66,7 @@ def prepare(decoder: Decoder, *, quantization: str = "none", deterministic: bool
     rows = _as_they_are if apart or device.type != "cpu" else rounded
     attention = PagedAttention if deterministic and device.type == "cuda" else _attention(decoder.shape, dtype, device)
     if not deterministic:
-        return Backend(attention, rows)
+        return Backend(attention, rows, graphs=graphs and attention.recordable)
     if apart and attention is NativeAttention:
         return Backend(attention, rows, tiled_linear)
     make_deterministic(decoder)

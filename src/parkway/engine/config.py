@@ -57,6 +57,8 @@ class EngineConfig(Section):
             0 guesses never. Guessing changes how fast answers come, not what they are.
         deterministic: the same request with a seed, or temperature 0, gets the same answer to the last bit, whatever
             else is in the batch. Slower; `bench/determinism.py` prints by how much.
+        cuda_graphs: on a GPU, steps that only go on with answers are recorded once and replayed: faster, for some
+            hundred MB of its memory.
         max_answer_tokens: length of a chat answer for which the client sets no limit.
         request_timeout_s: a request that takes longer is given up.
         drain_s: how long running requests may go on after SIGTERM.
@@ -80,6 +82,7 @@ class EngineConfig(Section):
     queue_limit: int = Field(default=256, ge=1)
     guess_tokens: int = Field(default=16, ge=0)
     deterministic: bool = False
+    cuda_graphs: bool = True
     max_answer_tokens: int = Field(default=2048, ge=1)
     request_timeout_s: float = Field(default=600.0, gt=0)
     drain_s: float = Field(default=30.0, ge=0)

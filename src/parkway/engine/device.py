@@ -61,6 +61,13 @@ def moved(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True)
 
 
+def put(numbers: Sequence[int], place: Tensor) -> None:
+    """Write int64 numbers to the beginning of `place`, likewise."""
+    given = torch.tensor(numbers)
+    pinned = given.pin_memory() if place.is_cuda else given
+    place[: len(numbers)].copy_(pinned, non_blocking=True)
+
+
 def launching_on(device: torch.device) -> AbstractContextManager[object]:
     """Within it, kernels that are not torch's own are launched on `device` too."""
     return nullcontext() if device.type == "cpu" else torch.cuda.device(device)

@@ -26,6 +26,7 @@ from parkway.engine.grammar import GrammarCompiler
 from parkway.engine.linear import rounded
 from parkway.engine.pace import Pace
 from parkway.engine.parallel import Group, Leader, LedCache, divide
+from parkway.engine.runner import choose_runner
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
@@ -77,7 +78,12 @@ class Generator:
         check_device(device, config)
         dtype = choose_dtype(config.dtype, device)
         decoder = load_decoder(directory, dtype, group, device=device)
-        backend = prepare(decoder, quantization=config.quantization, deterministic=config.deterministic)
+        backend = prepare(
+            decoder,
+            quantization=config.quantization,
+            deterministic=config.deterministic,
+            graphs=config.cuda_graphs,
+        )
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "
@@ -99,7 +105,9 @@ class Generator:
             guess_tokens=config.guess_tokens,
             pace=Pace(rounded),
         )
-        engine = Engine(decoder if group is None else Leader(decoder, group), cache, scheduler, backend)
+        leader = decoder if group is None else Leader(decoder, group)
+        runner = choose_runner(leader, cache, backend, sequences=config.max_sequences, context=context)
+        engine = Engine(leader, cache, scheduler, backend, runner)
         recommended = directory.generation_config
         answer_tokens = _answer_tokens(recommended, config.max_answer_tokens)
         adapters = Adapters(decoder, divided=group is not None)

@@ -234,6 +234,8 @@ class Tiles:
 class TritonAttention(PagedAttention):
     """Attention that reads the cache's blocks where they lie, on a GPU; in Triton's interpreter also on the CPU."""
 
+    recordable = True
+
     def __init__(self, cache: KVCache, spans: Sequence[Span], dtype: torch.dtype) -> None:
         tiles = Tiles.of(cache.shape, dtype)
         plan = Plan.of(spans, tiles.queries)

@@ -13,6 +13,23 @@ from parkway.engine.model import Changes, Decoder
 from parkway.engine.parallel import Leader
 
 
+def choose_runner(
+    decoder: Decoder | Leader, cache: KVCache, backend: Backend, *, sequences: int, context: int
+) -> "Runner":
+    """What runs the model on the device of its cache.
+
+    Args:
+        sequences: the most in a step.
+        context: the most tokens of one.
+    """
+    if not backend.graphs or isinstance(decoder, Leader):
+        return Runner(decoder, cache, backend)
+    from parkway.engine.graphs import CudaRecorder, GraphRunner  # imports Triton, which is not everywhere
+
+    record = CudaRecorder(cache.device)
+    return GraphRunner(decoder, cache, backend, sequences=sequences, context=context, record=record)
+
+
 class Runner:
     """Brings a step's tokens to the device of the cache, and runs the model over them there."""
 
