@@ -28,6 +28,7 @@ def test_weights_count_in_the_type_that_they_are_computed_in(tiny: Path) -> None
     parameters = read_facts(tiny).parameters
     assert need_of(str(tiny), CONFIG).weights_bytes == parameters * 4
     assert need_of(str(tiny), CONFIG.model_copy(update={"dtype": "bfloat16"})).weights_bytes == parameters * 2
+    assert need_of(str(tiny), CONFIG.model_copy(update={"quantization": "int8"})).weights_bytes == parameters
 
 
 def test_adapters_count_in_the_type_of_the_model(tiny: Path, tmp_path: Path) -> None:

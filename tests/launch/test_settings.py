@@ -8,6 +8,7 @@ import pytest
 
 from parkway.core.errors import ConfigurationError
 from parkway.engine.config import MAX_ADAPTERS
+from parkway.launch.engines import engine_options
 from parkway.launch.settings import Settings
 
 
@@ -112,16 +113,16 @@ def test_several_endpoints_of_one_model(tmp_path: Path) -> None:
         ),
         (
             "models:\n  a: {endpoints: [{path: x}], adapters: {b: ./b}}",
-            "parkway.yaml:2: models.a: `weight` and `adapters` belong to each of the `endpoints`",
+            "parkway.yaml:2: models.a: `weight`, `engine` and `adapters` belong to each of the `endpoints`",
         ),
-        ("engine:\n  adapters: [b=./b]", "parkway.yaml:1: engine: `adapters` is not for all engines alike"),
+        ("engine:\n  adapters: [b=./b]", "parkway.yaml:1: engine: `adapters` does not belong here"),
         ("models:\n  a: {path: x, load: later}", "parkway.yaml:2: models.a.load"),
         ("memory_bytes: 0", "parkway.yaml:1: memory_bytes"),
         ("models:\n  'a b': ./x", "parkway.yaml:2: models.a b"),
         ("models:\n  a: {path: x, weight: 0}", "parkway.yaml:2: models.a.weight"),
         ("models:\n  - a", "parkway.yaml:1: models"),
         ("models:\n  a: 7", "parkway.yaml:2: models.a"),
-        ("engine:\n  port: 1", "parkway.yaml:1: engine: `port` is not for all engines alike"),
+        ("engine:\n  port: 1", "parkway.yaml:1: engine: `port` does not belong here"),
         ("limits:\n  burst: many", "parkway.yaml:2: limits.burst"),
         ("gateway: {\n", "parkway.yaml:2: not valid YAML"),
         ("store:\n  url: a\n  url: b", "parkway.yaml:3: store.url: given twice"),
@@ -151,6 +152,41 @@ def test_an_engine_has_a_limit_of_adapters(tmp_path: Path) -> None:
     fault = _fault(tmp_path, text.format(", ".join(f"{name}: ./{name}" for name in names)))
     assert "parkway.yaml:2: models.a.adapters: Dictionary should have at most 64 items" in fault
     _settings(tmp_path, text.format(", ".join(f"{name}: ./{name}" for name in names[1:])))
+
+
+def test_a_model_may_have_engine_settings_of_its_own(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        """
+        engine: {max_sequences: 4, dtype: float32}
+        models:
+          small: {path: ./a, engine: {quantization: int8, max_sequences: 9}}
+          plain: ./b
+          both: {endpoints: [{path: ./a, engine: {dtype: bfloat16}}, {path: ./b}]}
+        """,
+    )
+    small, plain = settings.engine_of(settings.models["small"]), settings.engine_of(settings.models["plain"])
+    assert (small.quantization, small.max_sequences, small.dtype) == ("int8", 9, "float32")
+    assert (plain.quantization, plain.max_sequences, plain.dtype) == ("none", 4, "float32")
+    assert [settings.engine_of(place).dtype for place in settings.models["both"].all()] == ["bfloat16", "float32"]
+    assert {*engine_options(small)} == {"--set", "max_sequences=9", "dtype=float32", "quantization=int8"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("models: {a: {path: ./a, engine: {quantisation: int8}}}", 'unknown key. Did you mean "quantization"?'),
+        ("models: {a: {path: ./a, engine: {port: 1}}}", "`port` does not belong here"),
+        ("models: {a: {url: http://b, engine: {dtype: float32}}}", "`engine` belongs to a `path`"),
+        ("models: {a: {engine: {dtype: float32}, endpoints: [{path: ./a}]}}", "belong to each of the `endpoints`"),
+        (
+            "{engine: {deterministic: true}, models: {a: {path: ./a, engine: {tensor_parallel: 2}}}}",
+            "models.a.engine: together with `engine`: `deterministic` does not go together with `tensor_parallel`",
+        ),
+    ],
+)
+def test_wrong_engine_settings_of_a_model_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    assert message in _fault(tmp_path, text)
 
 
 def test_models_on_demand_are_not_among_those_of_the_start(tmp_path: Path) -> None:

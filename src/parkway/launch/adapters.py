@@ -57,7 +57,7 @@ def _places(model: ModelConfig) -> Iterator[tuple[Location, EndpointConfig]]:
 
 def _fault_of_model(place: EndpointConfig, settings: Settings) -> str | None:
     """Why a model can have no adapters at all; None also where its files cannot be read, which its engine tells."""
-    if settings.engine.tensor_parallel > 1:
+    if settings.engine_of(place).tensor_parallel > 1:
         return "a model that is divided takes no adapters; remove them, or set `engine.tensor_parallel` to 1"
     try:
         kind = ModelDirectory(resolve(str(place.path))).kind

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
+from parkway.engine.config import EngineConfig
 from parkway.launch.adapters import adapter_options
 from parkway.launch.child import Child, Say, State
-from parkway.launch.engines import shared_options, unstarted
+from parkway.launch.engines import engine_options, unstarted
 from parkway.launch.family import Family
 from parkway.launch.on_demand import OnDemand
 from parkway.launch.publication import Publication
-from parkway.launch.settings import KEEP_ALIVE_S, Settings
+from parkway.launch.settings import KEEP_ALIVE_S, EndpointConfig, Settings
 from parkway.launch.sleeper import Sleeper
 from parkway.store.home import Home
 from parkway.store.models import PulledModel, PulledModels
@@ -45,7 +46,7 @@ class Catalogue:
         self._commits: dict[str, str] = {}
         for name, model in settings.models_on_demand().items():
             keep_alive_s = KEEP_ALIVE_S if model.keep_alive_s is None else model.keep_alive_s
-            self._add(name, str(model.path), keep_alive_s, model.adapters)
+            self._add(name, model, keep_alive_s)
 
     async def follow(self) -> None:
         """Takes in what was pulled or removed since the last time."""
@@ -68,7 +69,7 @@ class Catalogue:
             known = self._commits.get(name)
             # One that was removed a moment ago may still be finishing its answers; then it is for the next time.
             if known is None and name not in self._on_demand.names():
-                self._add(name, str(model.path), KEEP_ALIVE_S, {})
+                self._add(name, EndpointConfig(path=str(model.path)), KEEP_ALIVE_S)
                 self._commits[name] = model.manifest.commit
                 if tell:
                     self._say(f"{name} was pulled and can be used")
@@ -76,15 +77,15 @@ class Catalogue:
                 self._on_demand.renew(name)
                 self._commits[name] = model.manifest.commit
 
-    def _add(self, name: str, path: str, keep_alive_s: float, adapters: Mapping[str, str]) -> None:
+    def _add(self, name: str, place: EndpointConfig, keep_alive_s: float) -> None:
         self._on_demand.add(
             Sleeper(
                 name,
-                path,
+                str(place.path),
                 keep_alive_s,
-                config=self._settings.engine,
-                adapters=adapters,
-                asleep=unstarted(name, 0, adapters, "asleep"),
+                config=self._settings.engine_of(place),
+                adapters=place.adapters,
+                asleep=unstarted(name, 0, place.adapters, "asleep"),
                 token=self._token,
                 start=self._start,
                 end=self._family.forget,
@@ -93,9 +94,15 @@ class Catalogue:
             )
         )
 
-    def _start(self, name: str, path: str, adapters: Mapping[str, str], changed: Callable[[State, str], None]) -> Child:
+    def _start(
+        self,
+        name: str,
+        path: str,
+        config: EngineConfig,
+        adapters: Mapping[str, str],
+        changed: Callable[[State, str], None],
+    ) -> Child:
         options = ("--model", path, "--name", name, "--port", "0", *adapter_options(adapters))
-        shared = shared_options(self._settings)
         return self._family.child(
-            f"engine {name}", "engine", *options, *shared, announces=True, on_change=changed, once=True
+            f"engine {name}", "engine", *options, *engine_options(config), announces=True, on_change=changed, once=True
         )

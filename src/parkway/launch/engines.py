@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from parkway.core.errors import ConfigurationError, ModelFilesError, StartupError
 from parkway.core.tasks import Tasks
+from parkway.engine.config import EngineConfig
 from parkway.launch.adapters import adapter_options
 from parkway.launch.child import Child, Say, State
 from parkway.launch.control import ModelState
@@ -83,8 +84,7 @@ class Engines:
         self._say = say
         self._remote = {name for name, model in settings.models.items() if any(place.url for place in model.all())}
         self._others = bool(settings.models_on_demand())
-        self._shared = shared_options(settings)
-        self._config = settings.engine
+        self._settings = settings
         self._liveness_s = settings.liveness_s
         self._token = token
         self._engines = [
@@ -143,7 +143,7 @@ class Engines:
             raise ConfigurationError(
                 f"memory_bytes: the models that are loaded at the start need {readable_bytes(needed)} without their "
                 f"caches, and may use {readable_bytes(limit_bytes)}. What helps: `load: on_demand` for some of them, "
-                f"`engine.dtype: bfloat16`, a larger `memory_bytes`. They need: {each}"
+                f"`engine.quantization: int8`, a larger `memory_bytes`. They need: {each}"
             )
 
     async def states(self) -> list[ModelState]:
@@ -176,13 +176,14 @@ class Engines:
                 self._publication.put(*down)
 
         options = ("--model", str(place.path), "--name", model, "--port", "0", *adapter_options(place.adapters))
-        child = self._family.child(name, "engine", *options, *self._shared, announces=True, on_change=changed)
+        config = engine_options(self._settings.engine_of(place))
+        child = self._family.child(name, "engine", *options, *config, announces=True, on_change=changed)
         self._publication.put(*down)
         return Engine(model, child, self._need(place), served, since)
 
     def _need(self, place: EndpointConfig) -> Need | None:
         try:
-            return need_of(str(place.path), self._config, place.adapters.values())
+            return need_of(str(place.path), self._settings.engine_of(place), place.adapters.values())
         except ModelFilesError:
             return None  # its engine will say so
 
@@ -241,7 +242,7 @@ def unstarted(
     ]
 
 
-def shared_options(settings: Settings) -> list[str]:
-    """The section `engine` of the configuration as options of `parkway engine`."""
-    section = settings.engine.model_dump(exclude_unset=True)
+def engine_options(config: EngineConfig) -> list[str]:
+    """What was configured for an engine, as options of `parkway engine`."""
+    section = config.model_dump(exclude_unset=True)
     return [part for key, value in section.items() if value is not None for part in ("--set", f"{key}={value}")]

@@ -67,8 +67,9 @@ def need_of(model: str, config: EngineConfig, adapters: Iterable[str] = ()) -> N
     # As the engine has it: no more than twice what so many answers can fill.
     useful = min(shape.context, config.max_context_tokens) * config.max_sequences * 2
     allowed_bytes = config.cache_bytes or machine.memory_bytes() // 4
-    parameters += sum(count_parameters(Path(adapter)).total() for adapter in adapters)
-    return Need(parameters * number_bytes, min(allowed_bytes, useful * token_bytes))
+    weights = parameters * (1 if config.quantization == "int8" else number_bytes)
+    weights += sum(count_parameters(Path(adapter)).total() for adapter in adapters) * number_bytes
+    return Need(weights, min(allowed_bytes, useful * token_bytes))
 
 
 def default_limit_bytes() -> int:

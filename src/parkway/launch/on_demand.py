@@ -172,8 +172,8 @@ class OnDemand:
         raise NoEndpoint(
             f"model {sleeper.name!r} does not fit: it needs {sleeper.need()}, and `memory_bytes` is "
             f"{readable_bytes(self._limit_bytes)}{beside}. What helps: a smaller `engine.cache_bytes`, "
-            "`engine.max_context_tokens` or `engine.max_sequences`, `engine.dtype: bfloat16`, a larger `memory_bytes`"
-            + (", `load: on_demand` for the others" if others else "")
+            "`engine.max_context_tokens` or `engine.max_sequences`, `engine.quantization: int8`, a larger "
+            "`memory_bytes`" + (", `load: on_demand` for the others" if others else "")
         )
 
     async def _has_room(self, sleeper: Sleeper) -> bool:

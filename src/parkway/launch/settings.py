@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from parkway.aggregate.config import ConversationConfig
 from parkway.core.configuration import Section, load
@@ -33,6 +33,18 @@ ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._:/-]{1,128}$
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 
 
+class EngineDefaults(EngineConfig):
+    """How engines run. Which model an engine has, and where it listens, is for `models` and the supervisor."""
+
+    model: str = ""
+
+    @model_validator(mode="after")
+    def _not_of_one_engine(self) -> EngineDefaults:
+        if given := self.model_fields_set & {"model", "name", "host", "port", "adapters"}:
+            raise ValueError(f"`{min(given)}` does not belong here; list what is served under `models`")
+        return self
+
+
 class EndpointConfig(Section):
     """One place that serves a model: a directory on this machine, or the URL of an OpenAI-compatible server.
 
@@ -43,6 +55,7 @@ class EndpointConfig(Section):
         api_key_env: The environment variable that holds the key for `url`.
         weight: Its share of the requests, relative to the model's other endpoints.
         replicas: How many engines run for `path`.
+        engine: Where they differ from the section `engine`.
         adapters: LoRA adapters that each of them holds: name -> directory. Clients call them `MODEL:NAME`.
     """
 
@@ -52,6 +65,7 @@ class EndpointConfig(Section):
     api_key_env: VariableName | None = None
     weight: Annotated[int, Field(ge=1, le=10_000)] = 1
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    engine: EngineDefaults = EngineDefaults()
     adapters: Annotated[dict[AdapterName, str], Field(max_length=MAX_ADAPTERS)] = {}
 
     @model_validator(mode="before")
@@ -84,8 +98,10 @@ class EndpointConfig(Section):
             raise ValueError("`model` and `api_key_env` belong to a `url`")
         if places != ["path"] and self.replicas != 1:
             raise ValueError("`replicas` belongs to a `path`; list several `endpoints` instead")
-        if places == ["endpoints"] and (self.weight != 1 or self.adapters):
-            raise ValueError("`weight` and `adapters` belong to each of the `endpoints`")
+        if places == ["endpoints"] and (self.weight != 1 or self.adapters or self.engine.model_fields_set):
+            raise ValueError("`weight`, `engine` and `adapters` belong to each of the `endpoints`")
+        if places == ["url"] and self.engine.model_fields_set:
+            raise ValueError("`engine` belongs to a `path`; another server has settings of its own")
         if places == ["url"] and self.adapters:
             raise ValueError("`adapters` belong to a `path`; one that another server has is a model of its own here")
         return self
@@ -124,18 +140,6 @@ class ModelConfig(EndpointConfig):
         return list(self.endpoints) or [self]
 
 
-class EngineDefaults(EngineConfig):
-    """What all engines share. Which model an engine has, and where it listens, is for `models` and the supervisor."""
-
-    model: str = ""
-
-    @model_validator(mode="after")
-    def _not_of_one_engine(self) -> EngineDefaults:
-        if given := self.model_fields_set & {"model", "name", "host", "port", "adapters"}:
-            raise ValueError(f"`{min(given)}` is not for all engines alike; list what is served under `models`")
-        return self
-
-
 def _built_in_models() -> dict[str, ModelConfig]:
     return {name: ModelConfig(path=name) for name in BUILT_IN}
 
@@ -164,6 +168,17 @@ class Settings(Section):
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     pulled_models: bool = True
 
+    @model_validator(mode="after")
+    def _engines_possible(self) -> Settings:
+        for name, model in self.models.items():
+            for place in model.all():
+                try:
+                    self.engine_of(place)
+                except ValidationError as error:
+                    reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+                    raise ValueError(f"models.{name}.engine: together with `engine`: {reason}") from error
+        return self
+
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:
         """Reads `config`, or `parkway.yaml` in the working directory if there is one, or takes the defaults.
@@ -177,6 +192,11 @@ class Settings(Section):
         if config is None and not path.exists():
             return cls()
         return load(path, cls)._anchored(path.resolve().parent)
+
+    def engine_of(self, place: EndpointConfig) -> EngineConfig:
+        """How the engines of one place run: as the section `engine` says, but for what the place says itself."""
+        own = {key: getattr(place.engine, key) for key in place.engine.model_fields_set}
+        return EngineDefaults(**{key: getattr(self.engine, key) for key in self.engine.model_fields_set} | own)
 
     def models_at_start(self) -> list[str]:
         """The models for which engines run on this machine from the start on."""

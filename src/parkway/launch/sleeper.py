@@ -30,8 +30,8 @@ RETRY_S = 30.0
 """So long is a model that could not be loaded refused with the same reason; then it is tried again."""
 
 SleeperState = Literal["asleep", "waiting", "loading", "ready", "unloading"]
-Start = Callable[[str, str, Mapping[str, str], Callable[[State, str], None]], Child]
-"""Makes the child that serves a model: its name, its directory, its adapters, who hears of its states."""
+Start = Callable[[str, str, EngineConfig, Mapping[str, str], Callable[[State, str], None]], Child]
+"""Makes the child that serves a model: its name, its directory, its settings, its adapters, who hears of its states."""
 
 
 class Sleeper:
@@ -185,7 +185,7 @@ class Sleeper:
         self.outdated = False
         self._reserved_bytes = self.needed_bytes()
         self.become("loading")
-        child = self._child = self._start(self.name, self.path, self._adapters, changed)
+        child = self._child = self._start(self.name, self.path, self._config, self._adapters, changed)
         self._life = tasks.start(self._run(child), name=child.program.name)
         await settled.wait()
         if self._address is None:
