@@ -37,8 +37,9 @@ from parkway.engine.model import Decoder
 from parkway.engine.sampler import Sampling
 from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
+from parkway.engine.shape import ModelShape
 from tests.engine.test_engine import finish, load, new
-from tests.engine.tiny import CONFIGS, write_directory
+from tests.engine.tiny import CONFIGS, SIZES, write_directory
 
 GPU = torch.device("cuda", 0)
 PAPER = torch.device("privateuseone", 0)
@@ -101,9 +102,26 @@ def test_weights_that_do_not_fit_are_not_loaded(
 
 
 def test_a_cache_takes_what_is_left_of_a_gpu(two_gpus: None) -> None:
-    budget = cache_budget_bytes(GPU, rows=10, vocabulary=1000)
-    assert budget == (1 << 30) - (512 << 20) - 8 * 10 * 1000 * 4
-    assert cache_budget_bytes(GPU, rows=10, vocabulary=1 << 30) == 0
+    shape = ModelShape.from_config({**SIZES, **QWEN3})
+    budget = cache_budget_bytes(GPU, shape, choices=10, tokens=100)
+    assert budget == (1 << 30) - (512 << 20) - 4 * (320 * (8 * 10 + 2 * 100) + 16 * 100 * 64)
+    assert cache_budget_bytes(GPU, shape, choices=10, tokens=1 << 30) == 0
+
+
+def test_memory_that_runs_out_while_loading_is_told(
+    two_gpus: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    path = write_directory(tmp_path, QWEN3)
+
+    def fail(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(generator_module, "prepare", fail)
+    with pytest.raises(ModelFilesError, match="cpu ran out of memory while the model was loaded: tried to allocate"):
+        load(path)
+    monkeypatch.setattr(weights, "_tensors", fail)
+    with pytest.raises(ModelFilesError, match="cuda:1 ran out of memory while the model was loaded"):
+        load(path, device="cuda:1", dtype="float32")
 
 
 def test_a_cache_too_small_for_one_sequence_says_what_fits(

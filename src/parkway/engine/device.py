@@ -1,19 +1,23 @@
 """The device that an engine computes on: the processors, or one GPU."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from parkway.core.errors import ConfigurationError
+from parkway.core.errors import ConfigurationError, ModelFilesError
 from parkway.engine import machine
+from parkway.engine.shape import ModelShape
 
 CPU = torch.device("cpu")
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 _ROOM_BYTES = 512 << 20  # of a GPU's memory: for what libraries keep, and for graphs
-_SCORE_COPIES = 8  # of the scores of a step, while tokens are chosen
+_CHOOSING_COPIES = 8  # of scores, while tokens are chosen by them
+_PROMPT_COPIES = 2  # of scores, where those of a prompt are asked for
+_WIDEST = 16  # times a token's hidden state, while it passes through a layer
 
 
 def choose_device(name: str) -> torch.device:
@@ -79,19 +83,29 @@ def free_bytes(device: torch.device) -> int:
     return torch.cuda.mem_get_info(device)[0]
 
 
-def cache_budget_bytes(device: torch.device, *, rows: int, vocabulary: int) -> int:
+def cache_budget_bytes(device: torch.device, shape: ModelShape, *, choices: int, tokens: int) -> int:
     """What keys and values may take where nobody says it.
 
     A quarter of main memory; of a GPU all that is left beside the weights, but for a reserve to compute in.
 
     Args:
-        rows: the most tokens of a step whose scores are asked for.
-        vocabulary: how many scores each of them has.
+        choices: the most tokens that a step chooses.
+        tokens: the most that it reads.
     """
     if device.type == "cpu":
         return machine.memory_bytes() // 4
-    reserve = _ROOM_BYTES + _SCORE_COPIES * rows * vocabulary * torch.float32.itemsize
-    return max(0, free_bytes(device) - reserve)
+    scores = (_CHOOSING_COPIES * choices + _PROMPT_COPIES * tokens) * shape.vocab_size
+    numbers = scores + _WIDEST * tokens * shape.hidden_size
+    return max(0, free_bytes(device) - _ROOM_BYTES - numbers * torch.float32.itemsize)
+
+
+@contextmanager
+def within_memory(place: Path, device: torch.device) -> Iterator[None]:
+    """Loading the model in `place`; ModelFilesError where the device has too little memory for it."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ModelFilesError(f"{place}: {device} ran out of memory while the model was loaded: {error}") from error
 
 
 def _why_no_gpu() -> str:

@@ -19,7 +19,7 @@ from parkway.engine.blocks import BlockPool
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 from parkway.engine.chat_template import ChatTemplate
 from parkway.engine.config import EngineConfig
-from parkway.engine.device import CPU, cache_budget_bytes, choose_device, choose_dtype
+from parkway.engine.device import CPU, cache_budget_bytes, choose_device, choose_dtype, within_memory
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
 from parkway.engine.grammar import GrammarCompiler
@@ -78,12 +78,13 @@ class Generator:
         check_device(device, config)
         dtype = choose_dtype(config.dtype, device)
         decoder = load_decoder(directory, dtype, group, device=device)
-        backend = prepare(
-            decoder,
-            quantization=config.quantization,
-            deterministic=config.deterministic,
-            graphs=config.cuda_graphs,
-        )
+        with within_memory(directory.path, device):
+            backend = prepare(
+                decoder,
+                quantization=config.quantization,
+                deterministic=config.deterministic,
+                graphs=config.cuda_graphs,
+            )
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "
@@ -296,8 +297,8 @@ def _blocks(
     Raises:
         ModelFilesError: not even one sequence fits the budget.
     """
-    rows = max(config.max_sequences + config.guess_tokens, config.step_tokens)
-    budget_bytes = config.cache_bytes or cache_budget_bytes(device, rows=rows, vocabulary=shape.vocab_size)
+    choices = config.max_sequences + config.guess_tokens
+    budget_bytes = config.cache_bytes or cache_budget_bytes(device, shape, choices=choices, tokens=config.step_tokens)
     block_bytes = KVCache.block_bytes(shape, dtype)
     least = blocks_for(context)
     blocks = min(budget_bytes // block_bytes, least * config.max_sequences * 2)

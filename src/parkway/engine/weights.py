@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from parkway.core.errors import ModelFilesError
-from parkway.engine.device import CPU, free_bytes
+from parkway.engine.device import CPU, free_bytes, within_memory
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.model import Decoder
 from parkway.engine.shape import ModelShape
@@ -74,11 +74,9 @@ def load_module(
         device: where the weights are to lie.
     """
     module = _unfilled(build)
-    try:
-        _check_room(path, module, dtype, device)
+    _check_room(path, module, dtype, device)
+    with within_memory(path, device):  # somebody else may take it meanwhile
         module.load_state_dict(_tensors(path, module, dtype, needless, _whole, device), assign=True)
-    except torch.OutOfMemoryError as error:  # somebody else took it meanwhile
-        raise ModelFilesError(f"{path}: the memory of {device} ran out while weights were loaded: {error}") from error
     return module.eval().requires_grad_(False)
 
 
