@@ -26,7 +26,7 @@ from tests.engine.tiny import CONFIGS, write_directory
 def test_a_packed_layer_multiplies_as_before(rows: int, biased: bool) -> None:
     linear = nn.Linear(48, 80, bias=biased, dtype=torch.bfloat16)
     x = torch.randn(rows, 48, dtype=torch.bfloat16)
-    packed = OneDnnLinear(linear.weight.detach(), linear.bias.detach() if biased else None)
+    packed = OneDnnLinear([linear.weight.detach()], linear.bias.detach() if biased else None)
     torch.testing.assert_close(packed(x), linear(x), rtol=2e-2, atol=2e-2)
     torch.testing.assert_close(packed(x[:, None].transpose(0, 1)[0]), packed(x))
 
@@ -35,7 +35,7 @@ def test_a_packed_layer_multiplies_as_before(rows: int, biased: bool) -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 def test_8_bits_are_the_same_whoever_multiplies(rows: int, inputs: int, channels: int, dtype: torch.dtype) -> None:
     weight, bias, x = torch.randn(channels, inputs), torch.randn(channels), torch.randn(rows, inputs).to(dtype)
-    ours, theirs = Int8Linear(weight, bias, Shelf()), OneDnnInt8Linear(weight, bias)
+    ours, theirs = Int8Linear([weight], bias, Shelf()), OneDnnInt8Linear([weight], bias)
     exact = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
     torch.testing.assert_close(theirs(x), ours(x), **exact)
 

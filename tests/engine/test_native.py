@@ -62,7 +62,7 @@ def bfloat16(*size: int, scale: float = 1.0) -> Tensor:
 def test_a_bfloat16_matrix_is_multiplied_as_torch_does(rows: int, inputs: int, channels: int, biased: bool) -> None:
     weight, x = bfloat16(channels, inputs), bfloat16(rows, inputs)
     bias = bfloat16(channels) if biased else None
-    out = Bfloat16Linear(weight, bias, Shelf())(x)
+    out = Bfloat16Linear([weight], bias, Shelf())(x)
     expected = F.linear(x.float(), weight.float(), None if bias is None else bias.float())
     torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=2e-2)
 
@@ -74,7 +74,7 @@ def test_an_8_bit_matrix_is_multiplied_as_its_definition_says(
     rows: int, inputs: int, channels: int, biased: bool, dtype: torch.dtype
 ) -> None:
     weight, x = torch.randn(channels, inputs), torch.randn(rows, inputs).to(dtype)
-    packed = Int8Linear(weight, torch.randn(channels) if biased else None, Shelf())
+    packed = Int8Linear([weight], torch.randn(channels) if biased else None, Shelf())
     exact = {"rtol": 1e-5, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
     torch.testing.assert_close(packed(x), packed.reference(x), **exact)
     plain = F.linear(x.float(), weight, packed._bias)
@@ -83,9 +83,9 @@ def test_an_8_bit_matrix_is_multiplied_as_its_definition_says(
 
 def test_without_the_kernels_8_bits_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     weight, bias, x = torch.randn(70, 100), torch.randn(70), torch.randn(9, 100)
-    packed = Int8Linear(weight, bias, Shelf())
+    packed = Int8Linear([weight], bias, Shelf())
     monkeypatch.setattr(linear_module, "kernels", lambda: None)
-    plain = Int8Linear(weight, bias, Shelf())
+    plain = Int8Linear([weight], bias, Shelf())
     torch.testing.assert_close(plain(x), packed(x), rtol=1e-5, atol=1e-5)
     assert torch.equal(plain.weight_int8(), packed.weight_int8())
     indices = torch.tensor([0, 69, 3, 64])
@@ -95,7 +95,7 @@ def test_without_the_kernels_8_bits_give_the_same(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
 def test_a_row_does_not_depend_on_its_neighbours(kind: type[Bfloat16Linear] | type[Int8Linear]) -> None:
-    packed = kind(bfloat16(200, 160), None, Shelf())
+    packed = kind([bfloat16(200, 160)], None, Shelf())
     x = bfloat16(401, 160)
     whole = packed(x)
     for start, end in ((0, 1), (5, 7), (190, 197), (192, 401), (400, 401)):
@@ -105,7 +105,7 @@ def test_a_row_does_not_depend_on_its_neighbours(kind: type[Bfloat16Linear] | ty
 @pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_stays_none_in_its_own_row(kind: type[Bfloat16Linear] | type[Int8Linear], bad: float) -> None:
-    packed = kind(bfloat16(70, 64).abs(), None, Shelf())
+    packed = kind([bfloat16(70, 64).abs()], None, Shelf())
     x = bfloat16(8, 64)
     before = packed(x)
     x[3, 5] = bad
@@ -117,14 +117,14 @@ def test_what_is_no_number_stays_none_in_its_own_row(kind: type[Bfloat16Linear] 
 
 def test_a_row_of_zeros_gives_the_bias() -> None:
     bias = torch.randn(70)
-    packed = Int8Linear(torch.randn(70, 64), bias, Shelf())
+    packed = Int8Linear([torch.randn(70, 64)], bias, Shelf())
     assert torch.equal(packed(torch.zeros(2, 64)), bias.expand(2, 70))
 
 
 @pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
 def test_the_embedding_is_read_from_the_heads_matrix(kind: type[Bfloat16Linear] | type[Int8Linear]) -> None:
     weight = bfloat16(130, 64)
-    embedding = PackedEmbedding(kind(weight, None, Shelf()), torch.bfloat16)
+    embedding = PackedEmbedding(kind([weight], None, Shelf()), torch.bfloat16)
     indices = torch.tensor([0, 129, 64, 64])
     torch.testing.assert_close(embedding(indices), weight[indices], rtol=2e-2, atol=2e-2)
     if kind is Bfloat16Linear:
@@ -135,9 +135,22 @@ def test_a_shelf_holds_many_matrices_and_large_ones(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(linear_module, "_CHUNK", 4096)
     shelf = Shelf()
     tensors = [torch.randint(0, 256, (size,), dtype=torch.uint8) for size in (1, 63, 64, 4000, 100, 9000, 7)]
-    kept = [shelf.keep(tensor) for tensor in tensors]
+    kept = [shelf.room(tensor.shape, tensor.dtype) for tensor in tensors]
+    for place, tensor in zip(kept, tensors, strict=True):
+        place.copy_(tensor)
     assert all(torch.equal(one, other) for one, other in zip(kept, tensors, strict=True))
     assert all(each.data_ptr() % 64 == 0 for each in kept)
+
+
+@pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
+@pytest.mark.parametrize("sizes", [(1,), (64,), (64, 128, 64), (3, 70, 1, 130)])
+def test_matrices_are_packed_one_below_the_other(
+    kind: type[Bfloat16Linear] | type[Int8Linear], sizes: tuple[int, ...]
+) -> None:
+    weights = [bfloat16(size, 74) for size in sizes]
+    packed, x = kind(weights, None, Shelf()), bfloat16(3, 74)
+    alone = [kind([weight], None, Shelf())(x) for weight in weights]
+    assert torch.equal(packed(x), torch.cat(alone, dim=-1))
 
 
 def shape(heads: int, kv_heads: int, head_dim: int) -> ModelShape:

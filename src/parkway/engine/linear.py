@@ -1,6 +1,7 @@
 """Matrices laid out once for the processor's own instructions, instead of at every multiplication; and in 8 bits."""
 
 import contextlib
+import math
 import mmap
 from collections.abc import Sequence
 from typing import Protocol
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parkway.engine.model import MLP, Decoder, SelfAttention
-from parkway.engine.native import kernels
+from parkway.engine.native import Kernels, kernels
 
 _CHUNK = 256 << 20  # only what is used of it takes memory
 _ALIGN = 64
@@ -26,14 +27,15 @@ class Shelf:
         self._chunk = torch.empty(0, dtype=torch.uint8)
         self._used = 0
 
-    def keep(self, tensor: Tensor) -> Tensor:
-        """A copy of `tensor` that lies here."""
-        if self._used + tensor.nbytes > len(self._chunk):
-            self._chunk = _huge(max(tensor.nbytes, _CHUNK))
+    def room(self, size: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """A tensor that lies here and was never written to."""
+        count = math.prod(size) * dtype.itemsize
+        if self._used + count > len(self._chunk):
+            self._chunk = _huge(max(count, _CHUNK))
             self._used = 0
-        place = self._chunk[self._used : self._used + tensor.nbytes]
-        self._used += -(-tensor.nbytes // _ALIGN) * _ALIGN
-        return place.view(tensor.dtype).view(tensor.shape).copy_(tensor)
+        place = self._chunk[self._used : self._used + count]
+        self._used += -(-count // _ALIGN) * _ALIGN
+        return place.view(dtype).view(size)
 
 
 def _huge(size: int) -> Tensor:
@@ -47,18 +49,19 @@ def _huge(size: int) -> Tensor:
 class _Packed(nn.Linear):
     """A linear layer whose matrix is not a parameter any more."""
 
-    def __init__(self, out_features: int, in_features: int) -> None:
+    def __init__(self, weights: Sequence[Tensor]) -> None:
         nn.Module.__init__(self)
-        self.out_features, self.in_features = out_features, in_features
+        self.out_features = sum(len(weight) for weight in weights)
+        self.in_features = weights[0].shape[1]
 
 
 class PlainLinear(_Packed):
     """A matrix as torch has it."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """`weight`: [out, in]."""
-        super().__init__(*weight.shape)
-        self._weight, self._bias = weight, bias
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """`weights`: [out, in]; one below the other they are the matrix."""
+        super().__init__(weights)
+        self._weight, self._bias = torch.cat([*weights]), bias
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self._weight, self._bias)
@@ -67,10 +70,10 @@ class PlainLinear(_Packed):
 class OneDnnLinear(_Packed):
     """A matrix as oneDNN wants it: the fastest for processors that multiply tiles (AMX)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """`weight`: bfloat16 [out, in] on the CPU."""
-        super().__init__(*weight.shape)
-        self._packed = torch.ops.mkldnn._reorder_linear_weight(weight, _ROWS)
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """`weights`: bfloat16 [out, in] on the CPU; one below the other they are the matrix."""
+        super().__init__(weights)
+        self._packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat([*weights]), _ROWS)
         self._bias = bias
 
     def forward(self, input: Tensor) -> Tensor:
@@ -84,16 +87,15 @@ class Bfloat16Linear(_Packed):
     0.35 instead of 0.45 for 8, and as fast for many.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, shelf: Shelf) -> None:
-        """`weight`: bfloat16 [out, in] on the CPU; `in` is even."""
-        super().__init__(*weight.shape)
-        self._packed = shelf.keep(_panels(weight, 2))
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, shelf: Shelf) -> None:
+        """`weights`: bfloat16 [out, in] on the CPU, `in` even; one below the other they are the matrix."""
+        super().__init__(weights)
+        self._packed = shelf.room((_panels(self.out_features), self.in_features // 2, _PANEL, 2), torch.bfloat16)
+        _native().pack_bfloat16(weights, self._packed)
         self._bias = None if bias is None else bias.float()
 
     def forward(self, input: Tensor) -> Tensor:
-        native = kernels()
-        assert native is not None, "packed where there are kernels"  # noqa: S101
-        return native.linear_bfloat16(input, self._packed, self._bias, self.out_features)
+        return _native().linear_bfloat16(input, self._packed, self._bias, self.out_features)
 
     def rows(self, indices: Tensor) -> Tensor:
         """Rows of the matrix: int64 [n] -> bfloat16 [n, in]."""
@@ -110,17 +112,17 @@ class Int8Linear(_Packed):
     Source of the scheme: Dettmers et al., 2022, arXiv:2208.07339, without its outliers.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, shelf: Shelf) -> None:
-        """`weight`: [out, in] on the CPU."""
-        super().__init__(*weight.shape)
-        rounded, self._scales = _in_8_bits(weight)
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, shelf: Shelf) -> None:
+        """`weights`: [out, in] on the CPU; one below the other they are the matrix."""
+        super().__init__(weights)
         self._padded = -(-self.in_features // _PANEL) * _PANEL
-        self._native = kernels() is not None
-        if self._native:
-            unsigned = rounded.add_(_LARGEST + 1).to(torch.uint8)  # the kernel wants no sign on this side
-            self._packed = shelf.keep(_panels(F.pad(unsigned, (0, self._padded - self.in_features)), 4))
+        native = kernels()
+        self._native = native is not None
+        if native is not None:
+            self._packed = shelf.room((_panels(self.out_features), self._padded // 4, _PANEL, 4), torch.uint8)
+            self._scales = native.pack_int8(weights, self._packed)
         else:
-            self._packed = rounded.to(torch.int8)
+            self._packed, self._scales = _in_8_bits(torch.cat([*weights]))
         self._bias = None if bias is None else bias.float()
 
     def forward(self, input: Tensor) -> Tensor:
@@ -131,7 +133,7 @@ class Int8Linear(_Packed):
 
     def reference(self, input: Tensor) -> Tensor:
         """The same, computed by torch."""
-        rounded, scales = _rows_in_8_bits(input)
+        rounded, scales = _in_8_bits(input)
         # At least 32 rows, because torch refuses fewer on some processors.
         padded = F.pad(rounded, (0, 0, 0, max(0, 32 - len(rounded))))
         sums = torch._int_mm(padded, self.weight_int8().t())[: len(rounded)]  # pyright: ignore[reportPrivateImportUsage]
@@ -158,18 +160,18 @@ class Int8Linear(_Packed):
 class OneDnnInt8Linear(_Packed):
     """The same numbers as `Int8Linear`, multiplied by oneDNN: for processors that multiply tiles (AMX)."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
-        """`weight`: [out, in] on the CPU."""
-        super().__init__(*weight.shape)
-        rounded, self._scales = _in_8_bits(weight)
-        self._packed = torch.ops.onednn.qlinear_prepack(rounded.to(torch.int8), None)
+    def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
+        """`weights`: [out, in] on the CPU; one below the other they are the matrix."""
+        super().__init__(weights)
+        rounded, self._scales = _in_8_bits(torch.cat([*weights]))
+        self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
         self._bias = None if bias is None else bias.float()
 
     def forward(self, input: Tensor) -> Tensor:
         native = kernels()
         whole = native is not None and self.in_features % 16 == 0
-        rounded, scales = native.round(input) if native is not None and whole else _rows_in_8_bits(input)
+        rounded, scales = native.round(input) if native is not None and whole else _in_8_bits(input)
         sums = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )
@@ -177,15 +179,8 @@ class OneDnnInt8Linear(_Packed):
         return (sums if self._bias is None else sums.add_(self._bias)).to(input.dtype)
 
 
-def _in_8_bits(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """A matrix [out, in] as whole numbers from -127 to 127, in float32, and what to multiply its rows with: [out]."""
-    wide = weight.float()
-    scales = wide.abs().amax(dim=1).clamp_(min=torch.finfo(torch.float32).tiny) / _LARGEST
-    return (wide / scales[:, None]).round_(), scales
-
-
-def _rows_in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Every row of x [tokens, in] in int8, and what to multiply it with: float32 [tokens]."""
+def _in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Every row of x [rows, in] in int8, and what to multiply it with: float32 [rows]."""
     wide = x.float()
     largest = wide.abs().amax(dim=-1, keepdim=True)
     # A division of tensors: torch multiplies a number over a tensor by the reciprocal, which rounds otherwise.
@@ -213,9 +208,9 @@ class PackedEmbedding(nn.Module):
 
 
 class Make(Protocol):
-    """Packs a matrix: [out, in] and maybe a bias [out]."""
+    """Packs matrices [out, in] into one, and maybe a bias [out]."""
 
-    def __call__(self, weight: Tensor, bias: Tensor | None) -> nn.Linear: ...
+    def __call__(self, weights: Sequence[Tensor], bias: Tensor | None) -> nn.Linear: ...
 
 
 def rounded(rows: int) -> int:
@@ -240,26 +235,30 @@ def pack(decoder: Decoder, make: Make) -> None:
         decoder.lm_head = _packed(decoder.lm_head, make)
         return
     embedding = decoder.model.embed_tokens
-    head = make(embedding.weight, None)
+    head = make([embedding.weight], None)
     decoder.head = head
     if isinstance(head, Bfloat16Linear | Int8Linear):
         decoder.model.embed_tokens = PackedEmbedding(head, embedding.weight.dtype)  # pyright: ignore[reportAttributeAccessIssue]
 
 
 def _packed(linear: nn.Linear, make: Make) -> nn.Linear:
-    return make(linear.weight, linear.bias)
+    return make([linear.weight], linear.bias)
 
 
 def _pack_together(module: SelfAttention | MLP, names: Sequence[str], make: Make) -> None:
     parts = [getattr(module, name) for name in names]
     biases = [part.bias for part in parts]
     bias = None if biases[0] is None else torch.cat(biases)
-    module.together = make(torch.cat([part.weight for part in parts]), bias)
+    module.together = make([part.weight for part in parts], bias)
     for name, part in zip(names, parts, strict=True):
-        setattr(module, name, Part(part.out_features, part.in_features))
+        setattr(module, name, Part([part.weight]))
 
 
-def _panels(weight: Tensor, inputs: int) -> Tensor:
-    """[out, in] -> [out / 64, in / inputs, 64, inputs], the last panel filled up: as the kernels read it."""
-    filled = F.pad(weight, (0, 0, 0, -weight.shape[0] % _PANEL))
-    return filled.view(-1, _PANEL, weight.shape[1] // inputs, inputs).transpose(1, 2).contiguous()
+def _panels(channels: int) -> int:
+    return -(-channels // _PANEL)
+
+
+def _native() -> Kernels:
+    found = kernels()
+    assert found is not None, "packed where there are kernels"  # noqa: S101
+    return found

@@ -11,6 +11,7 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,8 @@ class Kernels:
             return found
 
         self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I)
+        self._pack_bfloat16 = function("pack_bfloat16", _P, _N, _N, _P, _I)
+        self._pack_int8 = function("pack_int8", _P, _N, _N, _I, _N, _P, _P, _I)
         self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
         self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
         self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _N, _N, _I)
@@ -65,6 +68,34 @@ class Kernels:
         self._gate = function("gate", _P, _P, _N, _P, _N, _N, _I)
         library.parkway_use_threads_of.argtypes = [_P]
         library.parkway_use_threads_of(_threads())
+
+    def pack_bfloat16(self, weights: Sequence[Tensor], out: Tensor) -> None:
+        """Bring matrices [channels, inputs], one below the other, into panels: [panels, inputs / 2, 64, 2]."""
+        rows = _rows(weights)
+        inputs = weights[0].shape[1]
+        _check(self._pack_bfloat16(rows.data_ptr(), len(rows), inputs, out.data_ptr(), torch.get_num_threads()))
+
+    def pack_int8(self, weights: Sequence[Tensor], out: Tensor) -> Tensor:
+        """The same in 8 bits; the matrices are bfloat16 or float32, the panels [panels, padded / 4, 64, 4].
+
+        Returns:
+            The scales of the channels: float32 [channels].
+        """
+        rows = _rows(weights)
+        scales = torch.empty(len(rows))
+        _check(
+            self._pack_int8(
+                rows.data_ptr(),
+                len(rows),
+                weights[0].shape[1],
+                weights[0].dtype == torch.float32,
+                out.shape[1] * 4,
+                out.data_ptr(),
+                scales.data_ptr(),
+                torch.get_num_threads(),
+            )
+        )
+        return scales
 
     def linear_int8(
         self, x: Tensor, weight: Tensor, padded: int, scales: Tensor, bias: Tensor | None, channels: int
@@ -243,6 +274,13 @@ class Kernels:
             )
         )
         return out
+
+
+def _rows(weights: Sequence[Tensor]) -> Tensor:
+    """Where the rows of matrices begin: addresses, int64."""
+    return torch.cat(
+        [weight.data_ptr() + torch.arange(len(weight)) * weight.stride(0) * weight.itemsize for weight in weights]
+    )
 
 
 def _check(code: int) -> None:

@@ -57,34 +57,6 @@ static room room_in(char *scratch, int64_t rows, int64_t dim) {
     return r;
 }
 
-/* 16 x 16 numbers of 32 bits: rows `stride` apart become columns, `to_stride` apart. */
-INLINE void transpose(const uint32_t *from, int64_t stride, uint32_t *to, int64_t to_stride) {
-    __m512i a[16], b[16];
-#pragma GCC unroll 16
-    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * stride);
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
-        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) { /* a[4 i + j]: column j of each quarter, rows 4 i to 4 i + 3 */
-        a[4 * i + 0] = _mm512_unpacklo_epi64(b[4 * i + 0], b[4 * i + 2]);
-        a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i + 0], b[4 * i + 2]);
-        a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
-        a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
-    }
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-        __m512i low = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), low2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
-        __m512i high = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd), high2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
-        _mm512_store_si512(to + (j + 0) * to_stride, _mm512_shuffle_i32x4(low, low2, 0x88));
-        _mm512_store_si512(to + (j + 4) * to_stride, _mm512_shuffle_i32x4(high, high2, 0x88));
-        _mm512_store_si512(to + (j + 8) * to_stride, _mm512_shuffle_i32x4(low, low2, 0xdd));
-        _mm512_store_si512(to + (j + 12) * to_stride, _mm512_shuffle_i32x4(high, high2, 0xdd));
-    }
-}
-
 TARGET static void turn_keys(const uint16_t *from, int64_t stride, int64_t dim, uint32_t *to) {
     for (int64_t pair = 0; pair < dim / 2; pair += 16)
         for (int64_t token = 0; token < PAGE; token += 16)

@@ -37,15 +37,7 @@ TARGET static void round_row(void *data, int64_t row, char *scratch) {
     (void)scratch;
     linear_job *job = data;
     const char *x = (const char *)job->x + row * job->inputs * (job->wide ? 4 : 2);
-    /* Compared as integers, what is no number is the largest, and makes the scale none. */
-    __m512i largest = _mm512_setzero_si512();
-    for (int64_t i = 0; i < job->inputs; i += 16) {
-        __m512i bits = _mm512_castps_si512(load16(x, i, job->wide, first(job->inputs - i)));
-        largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
-    }
-    uint32_t top = _mm512_reduce_max_epu32(largest);
-    float peak;
-    memcpy(&peak, &top, 4);
+    float peak = largest_of(x, job->inputs, job->wide);
     __m512 factor = _mm512_set1_ps(peak > 0 ? 127.0f / peak : 0.0f);
     char *out = job->rows + row * job->row_bytes;
     __m512i sum = _mm512_setzero_si512();

@@ -5,6 +5,7 @@
 
 #include <immintrin.h>
 #include <stdint.h>
+#include <string.h>
 
 #define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vnni,avx512bf16")))
 #define NOINLINE __attribute__((noinline))
@@ -40,6 +41,47 @@ INLINE __m512 exp2_16(__m512 x) {
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.9314718055994531e-1f));
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(y, whole);
+}
+
+/* The largest magnitude of `n` numbers. Compared as integers, what is no number is the largest of all. */
+INLINE float largest_of(const void *x, int64_t n, int wide) {
+    __m512i largest = _mm512_setzero_si512();
+    for (int64_t i = 0; i < n; i += 16) {
+        __m512i bits = _mm512_castps_si512(load16(x, i, wide, first(n - i)));
+        largest = _mm512_max_epu32(largest, _mm512_and_si512(bits, _mm512_set1_epi32(0x7fffffff)));
+    }
+    uint32_t top = _mm512_reduce_max_epu32(largest);
+    float peak;
+    memcpy(&peak, &top, 4);
+    return peak;
+}
+
+/* 16 x 16 numbers of 32 bits: rows `stride` apart become columns, `to_stride` apart. */
+INLINE void transpose(const uint32_t *from, int64_t stride, uint32_t *to, int64_t to_stride) {
+    __m512i a[16], b[16];
+#pragma GCC unroll 16
+    for (int i = 0; i < 16; i++) a[i] = _mm512_loadu_si512(from + i * stride);
+#pragma GCC unroll 8
+    for (int i = 0; i < 8; i++) {
+        b[2 * i] = _mm512_unpacklo_epi32(a[2 * i], a[2 * i + 1]);
+        b[2 * i + 1] = _mm512_unpackhi_epi32(a[2 * i], a[2 * i + 1]);
+    }
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) { /* a[4 i + j]: column j of each quarter, rows 4 i to 4 i + 3 */
+        a[4 * i + 0] = _mm512_unpacklo_epi64(b[4 * i + 0], b[4 * i + 2]);
+        a[4 * i + 1] = _mm512_unpackhi_epi64(b[4 * i + 0], b[4 * i + 2]);
+        a[4 * i + 2] = _mm512_unpacklo_epi64(b[4 * i + 1], b[4 * i + 3]);
+        a[4 * i + 3] = _mm512_unpackhi_epi64(b[4 * i + 1], b[4 * i + 3]);
+    }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; j++) {
+        __m512i low = _mm512_shuffle_i32x4(a[j], a[4 + j], 0x88), low2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0x88);
+        __m512i high = _mm512_shuffle_i32x4(a[j], a[4 + j], 0xdd), high2 = _mm512_shuffle_i32x4(a[8 + j], a[12 + j], 0xdd);
+        _mm512_storeu_si512(to + (j + 0) * to_stride, _mm512_shuffle_i32x4(low, low2, 0x88));
+        _mm512_storeu_si512(to + (j + 4) * to_stride, _mm512_shuffle_i32x4(high, high2, 0x88));
+        _mm512_storeu_si512(to + (j + 8) * to_stride, _mm512_shuffle_i32x4(low, low2, 0xdd));
+        _mm512_storeu_si512(to + (j + 12) * to_stride, _mm512_shuffle_i32x4(high, high2, 0xdd));
+    }
 }
 
 #endif
