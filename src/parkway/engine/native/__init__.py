@@ -289,10 +289,13 @@ def _check(code: int) -> None:
 
 
 def _threads() -> int | None:
-    """The entry of the OpenMP runtime that torch brought along; None where it is another one.
+    """The entry of the OpenMP runtime that torch has loaded; None where it has none that we know.
 
     A second runtime would keep threads of its own, and the two would fight over the cores.
     """
-    for path in sorted(Path(torch.__path__[0], "lib").glob("libgomp*.so*")):
-        return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, _P).value
+    mapped = {line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libgomp" in line}
+    # Other packages may have brought one along too.
+    for path in sorted(mapped, key=lambda path: Path(torch.__path__[0]).name not in path):
+        return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, _P).value
+    log.warning("torch uses no libgomp here, so the engine's kernels run on one thread")
     return None

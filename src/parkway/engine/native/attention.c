@@ -1,9 +1,9 @@
 /* Causal attention over a cache in pages, in bfloat16, with sums in float32.
 
    An item of work is one head of keys and values and up to 16 new tokens of one sequence: all queries that read the same
-   keys. Page by page its keys are turned so that a register holds two dimensions of 16 tokens, scores are made,
-   and the softmax goes on from the pages before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but
-   the page at hand, within the thread's own cache. */
+   keys. Two pages at a time its keys are turned so that a register holds two dimensions of 16 tokens, scores are made,
+   and the softmax goes on from the keys before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but
+   the pages at hand, within the thread's own cache. */
 
 #include <math.h>
 #include <string.h>
@@ -11,9 +11,10 @@
 #include "threads.h"
 #include "vectors.h"
 
-#define PAGE 32   /* tokens */
+#define PAGE 32    /* tokens */
+#define KEYS 64    /* tokens of two pages, which are read at once */
 #define QUERIES 16 /* tokens of one item */
-#define ROWS 8    /* queries that are multiplied at once: 8 x 2 sums, 2 keys and a query in 32 registers */
+#define ROWS 6     /* queries that are multiplied at once: 6 x 4 sums, 4 keys and a query in 32 registers */
 
 typedef struct {
     int64_t row;      /* of the first new token in q and out */
@@ -34,8 +35,9 @@ typedef struct {
 
 /* A thread's own memory. */
 typedef struct {
-    uint32_t *keys;   /* [dim / 2][PAGE] pairs of dimensions */
-    uint32_t *values; /* [PAGE / 2][dim] pairs of tokens */
+    uint32_t *keys;   /* [dim / 2][KEYS] pairs of dimensions */
+    uint32_t *values; /* [KEYS / 2][dim] pairs of tokens */
+    int64_t pairs;    /* of tokens that are there */
     float *mixed;     /* [rows][dim], not yet divided by the sum */
     float *sums;      /* [rows][16] */
     float *tops;      /* [rows] */
@@ -43,14 +45,14 @@ typedef struct {
 } room;
 
 static size_t room_for(int64_t rows, int64_t dim) {
-    return 2 * PAGE * dim * 2 + rows * (dim * 4 + 64 + 4 + 8) + 64;
+    return 2 * KEYS * dim * 2 + rows * (dim * 4 + 64 + 4 + 8) + 64;
 }
 
 static room room_in(char *scratch, int64_t rows, int64_t dim) {
     room r;
     r.keys = (uint32_t *)scratch;
-    r.values = r.keys + PAGE * dim / 2;
-    r.mixed = (float *)(r.values + PAGE * dim / 2);
+    r.values = r.keys + KEYS * dim / 2;
+    r.mixed = (float *)(r.values + KEYS * dim / 2);
     r.sums = r.mixed + rows * dim;
     r.queries = (const uint32_t **)(r.sums + rows * 16);
     r.tops = (float *)(r.queries + rows);
@@ -60,7 +62,7 @@ static room room_in(char *scratch, int64_t rows, int64_t dim) {
 TARGET static void turn_keys(const uint16_t *from, int64_t stride, int64_t dim, uint32_t *to) {
     for (int64_t pair = 0; pair < dim / 2; pair += 16)
         for (int64_t token = 0; token < PAGE; token += 16)
-            transpose((const uint32_t *)(from + token * stride) + pair, stride / 2, to + pair * PAGE + token, PAGE);
+            transpose((const uint32_t *)(from + token * stride) + pair, stride / 2, to + pair * KEYS + token, KEYS);
 }
 
 TARGET static void pair_values(const uint16_t *from, int64_t stride, int64_t dim, uint32_t *to) {
@@ -86,18 +88,21 @@ INLINE __m512 weight_of(__m512 x) {
     return _mm512_scalef_ps(y, whole);
 }
 
-/* The next part of a query's softmax: its scores for the page at hand become weights, and what it mixed of the pages before
-   shrinks where a score is larger than any before. The query sees the first `seen` tokens of the page. */
+/* The next part of a query's softmax: its scores for the keys at hand become weights, and what it mixed of values before
+   shrinks where a score is larger than any before. The query sees the first `seen` of these keys. */
 TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t row, int64_t seen, __m512 s0, __m512 s1,
-                                  uint32_t *weights) {
+                                  __m512 s2, __m512 s3, uint32_t *weights) {
     float *mixed = own->mixed + row * job->dim, *sum = own->sums + row * 16;
     __m512 scale = _mm512_set1_ps(job->scale), none = _mm512_set1_ps(-INFINITY);
-    __mmask16 m0 = first(seen), m1 = first(seen - 16);
+    __mmask16 m0 = first(seen), m1 = first(seen - 16), m2 = first(seen - 32), m3 = first(seen - 48);
     s0 = _mm512_mask_mul_ps(none, m0, s0, scale);
     s1 = _mm512_mask_mul_ps(none, m1, s1, scale);
-    float top = _mm512_reduce_max_ps(_mm512_max_ps(s0, s1)), before = own->tops[row];
+    s2 = _mm512_mask_mul_ps(none, m2, s2, scale);
+    s3 = _mm512_mask_mul_ps(none, m3, s3, scale);
+    float top = _mm512_reduce_max_ps(_mm512_max_ps(_mm512_max_ps(s0, s1), _mm512_max_ps(s2, s3)));
+    float before = own->tops[row];
     if (top > before) {
-        if (before > -INFINITY) { /* there was a page before */
+        if (before > -INFINITY) { /* there were keys before */
             __m512 shrink = weight_of(_mm512_set1_ps(before - top));
             for (int64_t d = 0; d < job->dim; d += 16)
                 _mm512_store_ps(mixed + d, _mm512_mul_ps(_mm512_load_ps(mixed + d), shrink));
@@ -105,54 +110,63 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
         }
         own->tops[row] = before = top;
     }
-    __m512 p0 = _mm512_maskz_mov_ps(m0, weight_of(_mm512_sub_ps(s0, _mm512_set1_ps(before))));
-    __m512 p1 = _mm512_maskz_mov_ps(m1, weight_of(_mm512_sub_ps(s1, _mm512_set1_ps(before))));
-    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), _mm512_add_ps(p0, p1)));
+    __m512 now = _mm512_set1_ps(before);
+    __m512 p0 = _mm512_maskz_mov_ps(m0, weight_of(_mm512_sub_ps(s0, now)));
+    __m512 p1 = _mm512_maskz_mov_ps(m1, weight_of(_mm512_sub_ps(s1, now)));
+    __m512 p2 = _mm512_maskz_mov_ps(m2, weight_of(_mm512_sub_ps(s2, now)));
+    __m512 p3 = _mm512_maskz_mov_ps(m3, weight_of(_mm512_sub_ps(s3, now)));
+    __m512 more = _mm512_add_ps(_mm512_add_ps(p0, p1), _mm512_add_ps(p2, p3));
+    _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), more));
     _mm512_store_si512(weights, (__m512i)_mm512_cvtne2ps_pbh(p1, p0));
+    _mm512_store_si512(weights + 16, (__m512i)_mm512_cvtne2ps_pbh(p3, p2));
 }
 
-/* Queries `row` to `row` + ROWS - 1 against the page at hand, of which each sees the first `seen[i]` tokens: `attend_1` to
-   `attend_8`. Every sum is a variable with a name of its own, as in panel.h. */
+/* Queries `row` to `row` + ROWS - 1 against the keys at hand, of which each sees the first `seen[i]` tokens: `attend_1` to
+   `attend_6`. Every sum is a variable with a name of its own, as in panel.h. */
 #define DOT(sums, pairs, other) _mm512_dpbf16_ps(sums, (__m512bh)(pairs), (__m512bh)(other))
-#define START(r)                               \
+#define START(r)                                  \
     const uint32_t *q##r = own->queries[row + r]; \
-    __m512 s##r##0 = _mm512_setzero_ps(), s##r##1 = s##r##0;
-#define SCORE(r)                               \
-    x = _mm512_set1_epi32((int)q##r[pair]);    \
-    s##r##0 = DOT(s##r##0, a, x);              \
-    s##r##1 = DOT(s##r##1, b, x);
-#define WEIGH(r) weigh(job, own, row + r, seen[r], s##r##0, s##r##1, weights[r]);
-#define LOAD(r)                                                   \
-    s##r##0 = _mm512_load_ps(own->mixed + (row + r) * dim + d);   \
-    s##r##1 = _mm512_load_ps(own->mixed + (row + r) * dim + d + 16);
-#define MIX(r)                                 \
+    __m512 s##r##0 = _mm512_setzero_ps(), s##r##1 = s##r##0, s##r##2 = s##r##0, s##r##3 = s##r##0;
+#define SCORE(r)                            \
+    x = _mm512_set1_epi32((int)q##r[pair]); \
+    s##r##0 = DOT(s##r##0, a, x);           \
+    s##r##1 = DOT(s##r##1, b, x);           \
+    s##r##2 = DOT(s##r##2, c, x);           \
+    s##r##3 = DOT(s##r##3, d, x);
+#define WEIGH(r) weigh(job, own, row + r, seen[r], s##r##0, s##r##1, s##r##2, s##r##3, weights[r]);
+#define LOAD(r)                                                \
+    s##r##0 = _mm512_load_ps(own->mixed + (row + r) * dim + at); \
+    s##r##1 = _mm512_load_ps(own->mixed + (row + r) * dim + at + 16);
+#define MIX(r)                                    \
     x = _mm512_set1_epi32((int)weights[r][pair]); \
-    s##r##0 = DOT(s##r##0, a, x);              \
+    s##r##0 = DOT(s##r##0, a, x);                 \
     s##r##1 = DOT(s##r##1, b, x);
-#define STORE(r)                                                  \
-    _mm512_store_ps(own->mixed + (row + r) * dim + d, s##r##0);   \
-    _mm512_store_ps(own->mixed + (row + r) * dim + d + 16, s##r##1);
+#define STORE(r)                                                \
+    _mm512_store_ps(own->mixed + (row + r) * dim + at, s##r##0); \
+    _mm512_store_ps(own->mixed + (row + r) * dim + at + 16, s##r##1);
 
-#define ATTEND(ROWS, EACH)                                                                                        \
-    TARGET static void attend_##ROWS(const attention_job *job, room *own, int64_t row, const int64_t *seen) {     \
-        const int64_t dim = job->dim;                                                                             \
-        uint32_t weights[ROWS][PAGE / 2] __attribute__((aligned(64)));                                            \
-        __m512i x, a, b;                                                                                          \
-        EACH(START)                                                                                               \
-        for (int64_t pair = 0; pair < dim / 2; pair++) {                                                          \
-            a = _mm512_load_si512(own->keys + pair * PAGE), b = _mm512_load_si512(own->keys + pair * PAGE + 16);  \
-            EACH(SCORE)                                                                                           \
-        }                                                                                                         \
-        EACH(WEIGH)                                                                                               \
-        for (int64_t d = 0; d < dim; d += 32) {                                                                   \
-            const uint32_t *values = own->values + d;                                                             \
-            EACH(LOAD)                                                                                            \
-            for (int64_t pair = 0; pair < PAGE / 2; pair++, values += dim) {                                      \
-                a = _mm512_load_si512(values), b = _mm512_load_si512(values + 16);                                \
-                EACH(MIX)                                                                                         \
-            }                                                                                                     \
-            EACH(STORE)                                                                                           \
-        }                                                                                                         \
+#define ATTEND(ROWS, EACH)                                                                                    \
+    TARGET static void attend_##ROWS(const attention_job *job, room *own, int64_t row, const int64_t *seen) { \
+        const int64_t dim = job->dim;                                                                         \
+        uint32_t weights[ROWS][KEYS / 2] __attribute__((aligned(64)));                                        \
+        __m512i x, a, b, c, d;                                                                                \
+        EACH(START)                                                                                           \
+        for (int64_t pair = 0; pair < dim / 2; pair++) {                                                      \
+            const uint32_t *keys = own->keys + pair * KEYS;                                                   \
+            a = _mm512_load_si512(keys), b = _mm512_load_si512(keys + 16);                                    \
+            c = _mm512_load_si512(keys + 32), d = _mm512_load_si512(keys + 48);                               \
+            EACH(SCORE)                                                                                       \
+        }                                                                                                     \
+        EACH(WEIGH)                                                                                           \
+        for (int64_t at = 0; at < dim; at += 32) {                                                            \
+            const uint32_t *values = own->values + at;                                                        \
+            EACH(LOAD)                                                                                        \
+            for (int64_t pair = 0; pair < own->pairs; pair++, values += dim) {                                \
+                a = _mm512_load_si512(values), b = _mm512_load_si512(values + 16);                            \
+                EACH(MIX)                                                                                     \
+            }                                                                                                 \
+            EACH(STORE)                                                                                       \
+        }                                                                                                     \
     }
 
 #define EACH_1(DO) DO(0)
@@ -161,8 +175,6 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
 #define EACH_4(DO) EACH_3(DO) DO(3)
 #define EACH_5(DO) EACH_4(DO) DO(4)
 #define EACH_6(DO) EACH_5(DO) DO(5)
-#define EACH_7(DO) EACH_6(DO) DO(6)
-#define EACH_8(DO) EACH_7(DO) DO(7)
 
 ATTEND(1, EACH_1)
 ATTEND(2, EACH_2)
@@ -170,11 +182,9 @@ ATTEND(3, EACH_3)
 ATTEND(4, EACH_4)
 ATTEND(5, EACH_5)
 ATTEND(6, EACH_6)
-ATTEND(7, EACH_7)
-ATTEND(8, EACH_8)
 
 static void (*const attend_by_rows[])(const attention_job *, room *, int64_t, const int64_t *) = {
-    attend_1, attend_2, attend_3, attend_4, attend_5, attend_6, attend_7, attend_8,
+    attend_1, attend_2, attend_3, attend_4, attend_5, attend_6,
 };
 
 TARGET static void attend_item(void *data, int64_t item, char *scratch) {
@@ -191,12 +201,16 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
     memset(own.mixed, 0, rows * dim * 4);
     memset(own.sums, 0, rows * 64);
     const int64_t end = own_piece->position + own_piece->count;
-    for (int64_t start = 0; start < end; start += PAGE) {
-        int64_t place = (job->tables[own_piece->table + start / PAGE] * PAGE) * stride + head * dim;
-        turn_keys(job->keys + place, stride, dim, own.keys);
-        pair_values(job->values + place, stride, dim, own.values);
+    for (int64_t start = 0; start < end; start += KEYS) {
+        own.pairs = 0;
+        for (int64_t page = start; page < end && page < start + KEYS; page += PAGE) {
+            int64_t place = (job->tables[own_piece->table + page / PAGE] * PAGE) * stride + head * dim;
+            turn_keys(job->keys + place, stride, dim, own.keys + (page - start));
+            pair_values(job->values + place, stride, dim, own.values + own.pairs * dim);
+            own.pairs += PAGE / 2;
+        }
         int64_t row = start > own_piece->position ? (start - own_piece->position) * group : 0;
-        while (row < rows) { /* those before see nothing of this page */
+        while (row < rows) { /* those before see nothing of these keys */
             int64_t left = rows - row, passes = (left + ROWS - 1) / ROWS, now = (left + passes - 1) / passes;
             int64_t seen[ROWS];
             for (int64_t r = 0; r < now; r++) seen[r] = own_piece->position + (row + r) / group + 1 - start;
