@@ -16,6 +16,7 @@ from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.generator import Generator
+from parkway.engine.loop import EngineLoop
 from parkway.engine.sampler import Sampling
 from parkway.engine.sequence import Piece, Sequence
 from parkway.engine.shape import ModelShape
@@ -276,6 +277,40 @@ def test_a_cancelled_answer_frees_its_row_at_the_next_step(generator: Generator)
     assert len(waiting.tokens) == 4
 
 
+def test_whenever_an_answer_is_cancelled_nothing_is_lost_and_the_others_are_as_before(tmp_path: Path) -> None:
+    """At each step of its life: while it waits, reads a shared prompt in parts, decodes, guesses, makes room."""
+    path = write_directory(tmp_path, QWEN3)
+    block_bytes = KVCache.block_bytes(ModelShape.from_config(ModelDirectory(path).config), torch.float32)
+    settings = {"step_tokens": 24, "max_sequences": 3, "max_context_tokens": 160, "cache_bytes": 8 * block_bytes}
+    shared = [5, 6, 7] * 22
+
+    def crowd(generator: Generator) -> list[Sequence]:
+        return [new(generator, [*shared, n], 24) for n in range(4)] + [new(generator, [9] * 3, 40)]
+
+    alone = load(path, **settings)
+    expected = [each.tokens for each in crowd(alone) if finish(alone, each)]
+    generator = load(path, **settings)
+    steps = 0
+    while True:
+        sequences = crowd(generator)
+        generator.engine.add(sequences)
+        victim = sequences[steps % 5]
+        for _ in range(steps):
+            generator.engine.step()
+        over = not generator.engine.running and not generator.engine.waiting
+        generator.engine.cancel([victim])
+        while generator.engine.running or generator.engine.waiting:
+            generator.engine.step()
+        assert generator.engine.cache_use == 0
+        for sequence, tokens in zip(sequences, expected, strict=True):
+            assert sequence.tokens == tokens or (sequence is victim and tokens[: len(victim.tokens)] == victim.tokens)
+        if over:
+            break
+        steps += 1
+    assert steps > 20
+    assert generator.engine.preemptions
+
+
 def test_a_long_prompt_does_not_hold_up_running_answers(generator: Generator) -> None:
     talking = new(generator, [1], 60)
     generator.engine.add([talking])
@@ -290,6 +325,32 @@ def test_a_long_prompt_does_not_hold_up_running_answers(generator: Generator) ->
         assert talking.completion_tokens == before + 1
     assert steps >= 200 // 24
     generator.engine.abort(InternalError("the test is over"))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+async def test_a_step_without_memory_ends_its_answers_and_the_next_request_is_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    generator = load(write_directory(tmp_path, QWEN3))
+    loop = EngineLoop(generator.engine)
+    decoder, whole = generator.engine._decoder, generator.engine._decoder.logits
+
+    def logits(hidden: torch.Tensor) -> torch.Tensor:
+        monkeypatch.setattr(decoder, "logits", whole)
+        raise error
+
+    monkeypatch.setattr(decoder, "logits", logits)
+    try:
+        poor, next_one = new(generator, [1, 2], 5), new(generator, [1, 2], 5)
+        async with loop.submit([poor]) as generation:
+            with pytest.raises(InternalError, match="in the middle of this answer"):
+                _ = [batch async for batch in generation.batches()]
+        async with loop.submit([next_one]) as generation:
+            pieces = [piece async for batch in generation.batches() for _, piece in batch]
+        assert pieces[-1].ending == "length"
+        assert generator.engine.cache_use == 0
+    finally:
+        await loop.close()
 
 
 def test_damaged_weights_end_the_answer_with_an_error_and_hurt_no_other(tmp_path: Path) -> None:
