@@ -281,11 +281,11 @@ def test_whenever_an_answer_is_cancelled_nothing_is_lost_and_the_others_are_as_b
     """At each step of its life: while it waits, reads a shared prompt in parts, decodes, guesses, makes room."""
     path = write_directory(tmp_path, QWEN3)
     block_bytes = KVCache.block_bytes(ModelShape.from_config(ModelDirectory(path).config), torch.float32)
-    settings = {"step_tokens": 24, "max_sequences": 3, "max_context_tokens": 160, "cache_bytes": 8 * block_bytes}
+    settings = {"step_tokens": 24, "max_sequences": 3, "max_context_tokens": 160, "cache_bytes": 6 * block_bytes}
     shared = [5, 6, 7] * 22
 
     def crowd(generator: Generator) -> list[Sequence]:
-        return [new(generator, [*shared, n], 24) for n in range(4)] + [new(generator, [9] * 3, 40)]
+        return [new(generator, [*shared, n], 50) for n in range(4)] + [new(generator, [9] * 3, 60)]
 
     alone = load(path, **settings)
     expected = [each.tokens for each in crowd(alone) if finish(alone, each)]
