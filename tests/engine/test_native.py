@@ -149,7 +149,7 @@ def test_matrices_are_packed_one_below_the_other(
 ) -> None:
     weights = [bfloat16(size, 74) for size in sizes]
     packed, x = kind(weights, None, Shelf()), bfloat16(3, 74)
-    alone = [kind([weight], None, Shelf())(x) for weight in weights]
+    alone = [kind([weight.t().contiguous().t()], None, Shelf())(x) for weight in weights]  # lie column by column
     assert torch.equal(packed(x), torch.cat(alone, dim=-1))
 
 
@@ -263,6 +263,8 @@ def test_a_rotation_is_that_of_torch(kernels: Kernels, tokens: int, heads: int, 
     first, second = x.float().chunk(2, dim=-1)
     expected = x.float() * cos + torch.cat((-second, first), dim=-1) * sin
     torch.testing.assert_close(kernels.rotate(x, cos, sin).float(), expected, rtol=1e-2, atol=1e-3)
+    turned = x.transpose(0, 1).contiguous().transpose(0, 1)  # lies head by head
+    assert torch.equal(kernels.rotate(turned, cos, sin), kernels.rotate(x, cos, sin))
 
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 16), (3, 100), (300, 4864)])
@@ -270,6 +272,7 @@ def test_a_gate_is_that_of_torch(kernels: Kernels, rows: int, size: int) -> None
     gate, up = bfloat16(rows, 2 * size, scale=20).split(size, dim=-1)
     out = kernels.gate(gate, up)
     torch.testing.assert_close(out.float(), F.silu(gate.float()) * up.float(), rtol=1e-2, atol=1e-3)
+    assert torch.equal(kernels.gate(gate.t().contiguous().t(), up), out)
     extremes = torch.tensor([[-1e30, -200.0, -0.0, 200.0, 1e30, math.nan, math.inf, -math.inf]]).bfloat16()
     ones = torch.ones_like(extremes)
     torch.testing.assert_close(kernels.gate(extremes, ones)[:, :7], F.silu(extremes)[:, :7], equal_nan=True)

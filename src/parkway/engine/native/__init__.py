@@ -71,6 +71,7 @@ class Kernels:
 
     def pack_bfloat16(self, weights: Sequence[Tensor], out: Tensor) -> None:
         """Bring matrices [channels, inputs], one below the other, into panels: [panels, inputs / 2, 64, 2]."""
+        weights = [weight.contiguous() for weight in weights]
         rows = _rows(weights)
         inputs = weights[0].shape[1]
         _check(self._pack_bfloat16(rows.data_ptr(), len(rows), inputs, out.data_ptr(), torch.get_num_threads()))
@@ -81,6 +82,7 @@ class Kernels:
         Returns:
             The scales of the channels: float32 [channels].
         """
+        weights = [weight.contiguous() for weight in weights]
         rows = _rows(weights)
         scales = torch.empty(len(rows))
         _check(
@@ -243,6 +245,8 @@ class Kernels:
     def rotate(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         """The pairs (i, i + size / 2) of x [tokens, heads, size] turned; cos and sin float32 [tokens, 1, size]."""
         tokens, heads, size = x.shape
+        if x.stride()[1:] != (size, 1):
+            x = x.contiguous()
         out = x.new_empty(x.shape)
         _check(
             self._rotate(
@@ -260,7 +264,9 @@ class Kernels:
         return out
 
     def gate(self, x: Tensor, up: Tensor) -> Tensor:
-        """silu(x) * up: both [rows, size], and as far apart in memory."""
+        """silu(x) * up: both [rows, size]."""
+        if x.stride() != up.stride() or x.stride(1) != 1:
+            x, up = x.contiguous(), up.contiguous()
         out = x.new_empty(x.shape)
         _check(
             self._gate(
@@ -277,10 +283,9 @@ class Kernels:
 
 
 def _rows(weights: Sequence[Tensor]) -> Tensor:
-    """Where the rows of matrices begin: addresses, int64."""
-    return torch.cat(
-        [weight.data_ptr() + torch.arange(len(weight)) * weight.stride(0) * weight.itemsize for weight in weights]
-    )
+    """Where the rows of contiguous matrices begin: addresses, int64."""
+    places = [torch.arange(len(weight)) * (weight.shape[1] * weight.itemsize) + weight.data_ptr() for weight in weights]
+    return torch.cat(places)
 
 
 def _check(code: int) -> None:
