@@ -1,5 +1,6 @@
 """Matrices laid out for the processor: the same results, for every number of rows."""
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from parkway.engine.linear import (
     Shelf,
 )
 from tests.engine.test_engine import finish, load, new
-from tests.engine.tiny import CONFIGS, write_directory
+from tests.engine.tiny import CONFIGS, reference, state_of, write_directory
 
 
 @pytest.mark.parametrize("rows", [1, 2, 16, 33, 300])
@@ -84,3 +85,26 @@ def test_a_float32_model_stays_as_it_is(tmp_path: Path) -> None:
     before = [type(module) for module in decoder.modules()]
     prepare(decoder)  # pyright: ignore[reportArgumentType]
     assert [type(module) for module in decoder.modules()] == before
+
+
+@pytest.mark.parametrize("name", ["qwen2-grouped-tied", "llama-full-tied-biased-linear", "llama-grouped-llama3"])
+@pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "quantization": "int8"}])
+@pytest.mark.parametrize("tiles", [False, True])
+def test_nothing_of_a_loaded_model_stays_in_its_files(
+    name: str, settings: dict[str, str], tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may rewrite them; a process that then reads what it has mapped is killed."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    config = CONFIGS[name]
+    dtype = torch.bfloat16 if "dtype" in settings else torch.float32
+    tensors = {key: tensor.to(dtype) for key, tensor in state_of(reference(config)).items()}
+    path = write_directory(tmp_path, config, tensors=tensors)
+    generator = load(path, **settings)
+    gc.collect()
+    maps = Path("/proc/self/maps")
+    assert maps.is_file()
+    assert str(path) not in maps.read_text()
+    (path / "model.safetensors").write_bytes(b"")
+    sequence = new(generator, [1, 2, 3], 3)
+    finish(generator, sequence)
+    assert sequence.completion_tokens == 3

@@ -23,7 +23,7 @@ from parkway.engine.config import EngineConfig
 from parkway.engine.device import choose_dtype
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.parallel import Group, divide, follow
-from parkway.engine.weights import load_decoder
+from parkway.engine.weights import load_decoder, own
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,9 @@ def main() -> None:
     store = TCPStore(_HOST, orders.port, orders.size, is_master=False)
     group = Group(orders.rank, orders.size, store)
     dtype = choose_dtype(orders.dtype)
-    decoder = load_decoder(ModelDirectory(Path(orders.directory)), dtype, group)
+    decoder = load_decoder(ModelDirectory(Path(orders.directory)), dtype, group, borrowed=True)
     backend = prepare(decoder, quantization=orders.quantization)
+    own(decoder)
     divide(decoder, group)
     [blocks] = group.hear()
     follow(decoder, KVCache(decoder.shape, dtype, blocks=blocks), group, backend.attention)

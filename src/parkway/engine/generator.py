@@ -35,7 +35,7 @@ from parkway.engine.speculation import Lookup
 from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.tools import HERMES, CallFormat, ToolUse
-from parkway.engine.weights import load_decoder
+from parkway.engine.weights import load_decoder, own
 
 MAX_CHOICES = 8
 MAX_STOPS = 4
@@ -77,7 +77,7 @@ class Generator:
         device = choose_device(config.device)
         check_device(device, config)
         dtype = choose_dtype(config.dtype, device)
-        decoder = load_decoder(directory, dtype, group, device=device)
+        decoder = load_decoder(directory, dtype, group, device=device, borrowed=True)
         with within_memory(directory.path, device):
             backend = prepare(
                 decoder,
@@ -85,6 +85,7 @@ class Generator:
                 deterministic=config.deterministic,
                 graphs=config.cuda_graphs,
             )
+            own(decoder)
         if tokenizer.size > decoder.shape.vocab_size:
             raise ModelFilesError(
                 f"{directory.path}: tokenizer.json has token ids up to {tokenizer.size - 1}, but config.json's "

@@ -61,7 +61,7 @@ class PlainLinear(_Packed):
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """`weights`: [out, in]; one below the other they are the matrix."""
         super().__init__(weights)
-        self._weight, self._bias = torch.cat([*weights]), bias
+        self._weight, self._bias = torch.cat([*weights]), None if bias is None else bias.clone()
 
     def forward(self, input: Tensor) -> Tensor:
         return F.linear(input, self._weight, self._bias)
@@ -74,7 +74,7 @@ class OneDnnLinear(_Packed):
         """`weights`: bfloat16 [out, in] on the CPU; one below the other they are the matrix."""
         super().__init__(weights)
         self._packed = torch.ops.mkldnn._reorder_linear_weight(torch.cat([*weights]), _ROWS)
-        self._bias = bias
+        self._bias = None if bias is None else bias.clone()
 
     def forward(self, input: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(input.contiguous(), self._packed, self._bias, "none", [], "")
@@ -92,7 +92,7 @@ class Bfloat16Linear(_Packed):
         super().__init__(weights)
         self._packed = shelf.room((_panels(self.out_features), self.in_features // 2, _PANEL, 2), torch.bfloat16)
         _native().pack_bfloat16(weights, self._packed)
-        self._bias = None if bias is None else bias.float()
+        self._bias = None if bias is None else bias.to(torch.float32, copy=True)
 
     def forward(self, input: Tensor) -> Tensor:
         return _native().linear_bfloat16(input, self._packed, self._bias, self.out_features)
@@ -123,7 +123,7 @@ class Int8Linear(_Packed):
             self._scales = native.pack_int8(weights, self._packed)
         else:
             self._packed, self._scales = _in_8_bits(torch.cat([*weights]))
-        self._bias = None if bias is None else bias.float()
+        self._bias = None if bias is None else bias.to(torch.float32, copy=True)
 
     def forward(self, input: Tensor) -> Tensor:
         native = kernels()
@@ -166,7 +166,7 @@ class OneDnnInt8Linear(_Packed):
         rounded, self._scales = _in_8_bits(torch.cat([*weights]))
         self._packed = torch.ops.onednn.qlinear_prepack(rounded, None)
         self._zeros = torch.zeros(self.out_features, dtype=torch.int32)
-        self._bias = None if bias is None else bias.float()
+        self._bias = None if bias is None else bias.to(torch.float32, copy=True)
 
     def forward(self, input: Tensor) -> Tensor:
         native = kernels()

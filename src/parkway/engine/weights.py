@@ -38,9 +38,18 @@ class Division(Protocol):
 
 
 def load_decoder(
-    directory: ModelDirectory, dtype: torch.dtype, division: Division | None = None, *, device: torch.device = CPU
+    directory: ModelDirectory,
+    dtype: torch.dtype,
+    division: Division | None = None,
+    *,
+    device: torch.device = CPU,
+    borrowed: bool = False,
 ) -> Decoder:
     """The decoder in `directory`, ready to run; with a `division`, this process's part of it, on the CPU.
+
+    Args:
+        borrowed: weights may stay in the mapped files. Whoever asks for that lays out anew what it can, and then calls
+            `own`, so that a model is never in memory twice.
 
     Raises:
         ModelFilesError: the files are missing, damaged, pickled, or do not fit config.json, or the weights do not fit
@@ -50,19 +59,27 @@ def load_decoder(
     # Some checkpoints carry what others leave out: a copy of the tied head, and angles that are computed anyway.
     needless = ("rotary_emb.inv_freq", "lm_head.weight") if shape.tied_embeddings else ("rotary_emb.inv_freq",)
     if division is None:
-        decoder = load_module(directory.path, lambda: Decoder(shape), dtype, needless=needless, device=device)
+        decoder = load_module(
+            directory.path, lambda: Decoder(shape), dtype, needless=needless, device=device, borrowed=borrowed
+        )
         decoder.frequencies = decoder.frequencies.to(device)
         return decoder
     division.check(shape)
     part = _unfilled(lambda: Decoder(division.part(shape)))
     whole = _unfilled(lambda: Decoder(shape))
-    tensors = _tensors(directory.path, whole, dtype, needless, division.slice)
+    tensors = _tensors(directory.path, whole, dtype, needless, division.slice, borrowed=borrowed)
     part.load_state_dict(tensors, assign=True)
     return part.eval().requires_grad_(False)
 
 
 def load_module(
-    path: Path, build: Callable[[], M], dtype: torch.dtype, *, needless: tuple[str, ...], device: torch.device = CPU
+    path: Path,
+    build: Callable[[], M],
+    dtype: torch.dtype,
+    *,
+    needless: tuple[str, ...],
+    device: torch.device = CPU,
+    borrowed: bool = False,
 ) -> M:
     """Build a module and fill all its parameters from the safetensors files in `path`.
 
@@ -72,11 +89,12 @@ def load_module(
         dtype: the type that the weights are converted to.
         needless: ends of tensor names that the files may hold and the module does not have.
         device: where the weights are to lie.
+        borrowed: as `load_decoder` has it.
     """
     module = _unfilled(build)
     _check_room(path, module, dtype, device)
     with within_memory(path, device):  # somebody else may take it meanwhile
-        module.load_state_dict(_tensors(path, module, dtype, needless, _whole, device), assign=True)
+        module.load_state_dict(_tensors(path, module, dtype, needless, _whole, device, borrowed), assign=True)
     return module.eval().requires_grad_(False)
 
 
@@ -90,6 +108,16 @@ def _check_room(path: Path, module: nn.Module, dtype: torch.dtype, device: torch
             f"{path}: the weights take {needed} bytes in {str(dtype).removeprefix('torch.')}, but {device} has {free} "
             "bytes free; choose a smaller model or another device, such as device: cpu"
         )
+
+
+def own(module: nn.Module) -> None:
+    """Copy the parameters of a module that was loaded `borrowed` out of the mapped files.
+
+    A tensor that stays mapped kills the process if somebody rewrites the file under it.
+    """
+    for parameter in module.parameters():
+        if parameter.device.type == "cpu":
+            parameter.data = parameter.data.clone()
 
 
 def _unfilled(build: Callable[[], M]) -> M:
@@ -108,6 +136,7 @@ def _tensors(
     needless: tuple[str, ...],
     take: Callable[[str, Tensor], Tensor],
     device: torch.device = CPU,
+    borrowed: bool = False,
 ) -> dict[str, Tensor]:
     """What `take` makes of every parameter of `module`, from the files in `path`."""
     wanted = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
@@ -115,7 +144,7 @@ def _tensors(
     _compare_names(path, wanted, places)
     tensors: dict[str, Tensor] = {}
     for file in sorted(set(places.values())):
-        found = _read(file, [name for name in wanted if places[name] == file], wanted, dtype, device)
+        found = _read(file, [name for name in wanted if places[name] == file], wanted, dtype, device, borrowed)
         tensors |= {name: take(name, tensor) for name, tensor in found.items()}
     return tensors
 
@@ -170,9 +199,14 @@ def _compare_names(path: Path, wanted: Mapping[str, object], found: Mapping[str,
 
 
 def _read(
-    file: Path, names: Iterable[str], shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, device: torch.device
+    file: Path,
+    names: Iterable[str],
+    shapes: Mapping[str, tuple[int, ...]],
+    dtype: torch.dtype,
+    device: torch.device,
+    borrowed: bool,
 ) -> dict[str, Tensor]:
-    """The tensors `names` of one file, each checked against its shape and copied from the mapped file to `device`."""
+    """The tensors `names` of one file, each checked against its shape and brought from the mapped file to `device`."""
     tensors: dict[str, Tensor] = {}
     with _open(file) as reader:
         present = set(reader.keys())
@@ -188,8 +222,7 @@ def _read(
                 raise ModelFilesError(
                     f"{file}: {name} is stored as {entry.get_dtype()}; the engine loads {', '.join(sorted(_FLOATS))}"
                 )
-            # A copy: a tensor that stays mapped kills the process if somebody rewrites the file under it.
-            tensors[name] = reader.get_tensor(name).to(device, dtype, copy=True)
+            tensors[name] = reader.get_tensor(name).to(device, dtype, copy=not borrowed)
     return tensors
 
 
