@@ -2,12 +2,14 @@
 #   make run      set up and start Parkway            make test    set up and run the whole test suite
 #   make check    lint, types, import rules           make bench   list the benchmarks
 #   make setup    only what running needs             make lock    write the exact pins anew
+# Without a GPU, TORCH_FROM='--index-url https://download.pytorch.org/whl/cpu' takes a torch that is gigabytes smaller.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+TORCH_FROM ?=
 SHELL := bash
 
 .PHONY: run test check bench setup setup-dev servers lock
@@ -40,8 +42,9 @@ lock: setup-dev
 # torch alone carries no hash here: its CPU wheel and its CUDA wheel differ in it. Its version is exact in pyproject.toml.
 $(VENV)/.run: pyproject.toml constraints-run.txt tools/build_kernels.py $(wildcard src/parkway/engine/native/*.[ch])
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(PIP) install --no-deps 'torch==2.13.0'
+	$(PIP) install --no-deps $(TORCH_FROM) 'torch==2.13.0'
 	$(PIP) install --no-deps --require-hashes -r constraints-run.txt
+	@$(BIN)/python -c 'import torch' 2>/dev/null || { echo 'installing what the CUDA build of torch needs' && $(PIP) install 'torch==2.13.0'; }
 	@tools/compiler
 	$(PIP) install --no-deps --no-build-isolation --editable .
 	touch $@
