@@ -47,7 +47,8 @@ TARGET static void round_row(void *data, int64_t row, char *scratch) {
         _mm_storeu_si128((__m128i *)(out + i), _mm512_cvtsepi32_epi8(q));
     }
     job->row_scales[row] = peak / 127.0f;
-    job->row_sums[row] = 128 * _mm512_reduce_add_epi32(sum);
+    /* Without a sign, because what is no number may overflow; its scale is none, and so is what comes of it. */
+    job->row_sums[row] = (int32_t)(128u * (uint32_t)_mm512_reduce_add_epi32(sum));
 }
 
 INLINE void finish_int8_16(const linear_job *job, int64_t channel, int64_t row, __m512i sum) {
