@@ -81,6 +81,16 @@ async def metric(http: aiohttp.ClientSession, name: str) -> float:
     return next(float(line.split()[-1]) for line in lines if line.startswith(f"parkway_engine_{name}{{"))
 
 
+async def test_the_metrics_tell_how_the_model_is_computed(http: aiohttp.ClientSession) -> None:
+    assert await metric(http, "info") == 1
+    async with http.get("/metrics") as response:
+        line = next(each for each in (await response.text()).splitlines() if each.startswith("parkway_engine_info{"))
+    assert 'device="cpu"' in line
+    assert 'dtype="float32"' in line
+    assert 'matrices="Linear"' in line
+    assert 'attention="PagedAttention"' in line
+
+
 async def until_idle(http: aiohttp.ClientSession) -> None:
     async with asyncio.timeout(30):
         # Each look is a request of its own, so this does not spin.

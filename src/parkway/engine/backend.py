@@ -7,6 +7,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from parkway.core.errors import ConfigurationError
 from parkway.engine.adapters import Linear
@@ -111,6 +112,18 @@ def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantiza
     if kernels() is not None and not tiles and decoder.shape.hidden_size % 2 == 0:
         return partial(Bfloat16Linear, shelf=Shelf()), True
     return OneDnnLinear if torch.backends.mkldnn.is_available() else None, False
+
+
+def described(decoder: nn.Module, backend: Backend) -> dict[str, str]:
+    """How a decoder is computed, for people: its device and type, and what multiplies and attends."""
+    parameter = next(decoder.parameters())
+    matrices = {type(module).__name__ for module in decoder.modules() if isinstance(module, nn.Linear)} - {"Part"}
+    return {
+        "device": str(parameter.device),
+        "dtype": str(parameter.dtype).removeprefix("torch."),
+        "matrices": " ".join(sorted(matrices)),
+        "attention": backend.attention.__name__,
+    }
 
 
 def _as_they_are(rows: int) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor
 from parkway.core.errors import InternalError, Overloaded, ParkwayError
 from parkway.engine.adapters import Deltas
 from parkway.engine.attention import PagedAttention
-from parkway.engine.backend import Backend
+from parkway.engine.backend import Backend, described
 from parkway.engine.cache import KVCache
 from parkway.engine.device import moved, upload
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
@@ -56,6 +56,11 @@ class Engine:
         self.batch = 0  # sequences that took part in the latest step
         self.first_token = Latencies(FIRST_TOKEN_S)  # from the queue to the first token
         self.next_token = Latencies(NEXT_TOKEN_S)  # from one token to the next
+
+    @property
+    def computing(self) -> dict[str, str]:
+        """How the model is computed: `device`, `dtype`, and which `matrices` and `attention` do it."""
+        return described(self._decoder, self._backend)
 
     @property
     def waiting(self) -> int:

@@ -1,5 +1,6 @@
 """A generating model, loaded: its tokenizer, its template, its defaults, and its engine."""
 
+import logging
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
@@ -36,6 +37,8 @@ from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.tools import HERMES, CallFormat, ToolUse
 from parkway.engine.weights import load_decoder, own
+
+log = logging.getLogger(__name__)
 
 MAX_CHOICES = 8
 MAX_STOPS = 4
@@ -116,6 +119,7 @@ class Generator:
         for name, place in config.named_adapters():
             adapters.load(name, place)
         machine.give_back_memory()
+        log.info("%s is computed by %s", directory.path, engine.computing)
         return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, adapters, config)
 
     def chat(self, request: ChatRequest) -> list[Sequence]:

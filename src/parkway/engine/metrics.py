@@ -33,6 +33,7 @@ class Metrics(Collector):
             yield self._counter("texts", "Texts turned into vectors.", source.texts)
             yield self._counter("prompt_tokens", "Tokens of those texts.", source.tokens)
         else:
+            yield self._info("How the model is computed; always 1.", source.computing)
             yield self._gauge("running", "Answers in the making.", source.running)
             yield self._gauge("batch", "Answers that took part in the latest pass.", source.batch)
             yield self._gauge("cache_use", "Share of the cache that running answers hold, 0 to 1.", source.cache_use)
@@ -51,6 +52,11 @@ class Metrics(Collector):
     def _gauge(self, name: str, text: str, value: float) -> Metric:
         family = GaugeMetricFamily(f"parkway_engine_{name}", text, labels=("model",))
         family.add_metric((self._model,), value)
+        return family
+
+    def _info(self, text: str, values: dict[str, str]) -> Metric:
+        family = GaugeMetricFamily("parkway_engine_info", text, labels=("model", *values))
+        family.add_metric((self._model, *values.values()), 1)
         return family
 
     def _histogram(self, name: str, text: str, latencies: Latencies) -> Metric:
