@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -199,10 +199,17 @@ class Case:
         return kind(cache, self.spans, torch.bfloat16)(0, self.q, self.k, self.v), cache
 
 
+@pytest.fixture(params=[64, native.PART])
+def part(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys that one thread reads: so few that the tests' sequences are divided, and so many that they are not."""
+    monkeypatch.setattr(native, "PART", request.param)
+
+
 SEQUENCES = st.lists(st.tuples(st.integers(0, 150), st.integers(1, 70)), min_size=1, max_size=5)
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.usefixtures("part")
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(SEQUENCES, st.sampled_from([(4, 2, 32), (7, 1, 64), (2, 2, 128), (18, 2, 96)]), st.integers(0, 1000))
 def test_attention_over_pages_is_attention(
     sizes: list[tuple[int, int]], heads: tuple[int, int, int], seed: int
@@ -214,6 +221,7 @@ def test_attention_over_pages_is_attention(
     assert all(torch.equal(one, two) for one, two in zip(cache.layer(0), other.layer(0), strict=True))
 
 
+@pytest.mark.usefixtures("part")
 def test_a_query_gets_the_same_alone_in_parts_and_in_a_crowd() -> None:
     case = Case([(0, 150), (40, 9), (70, 1)], 6, 2, 64, seed=3)
     whole, _ = case.attend(NativeAttention)
@@ -228,6 +236,13 @@ def test_a_query_gets_the_same_alone_in_parts_and_in_a_crowd() -> None:
         first += span.count
 
 
+def test_a_long_sequence_is_divided_and_gets_what_torch_makes_of_it() -> None:
+    case = Case([(3000, 1), (2040, 40), (5, 1)], 6, 2, 64, seed=4)
+    out, _ = case.attend(NativeAttention)
+    expected, _ = case.attend(PagedAttention)
+    torch.testing.assert_close(out.float(), expected.float(), rtol=3e-2, atol=1e-2)
+
+
 def test_idle_rows_behind_the_others_stay_zero() -> None:
     case = Case([(5, 3)], 4, 2, 32, seed=1)
     case.q = torch.cat([case.q, bfloat16(2, 4, 32)])
@@ -236,8 +251,9 @@ def test_idle_rows_behind_the_others_stay_zero() -> None:
     assert bool(out[:3].any())
 
 
+@pytest.mark.usefixtures("part")
 def test_scores_that_are_no_numbers_are_not_hidden() -> None:
-    case = Case([(40, 2), (10, 2)], 4, 2, 32, seed=1)
+    case = Case([(140, 2), (10, 2)], 4, 2, 32, seed=1)
     case.q[0, 1, 3] = math.nan
     out, _ = case.attend(NativeAttention)
     assert out[0, 1].isnan().all()

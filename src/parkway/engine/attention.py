@@ -9,11 +9,10 @@ from torch import Tensor
 
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 from parkway.engine.device import moved
-from parkway.engine.native import kernels
+from parkway.engine.native import Plan, kernels
 from parkway.engine.shape import ModelShape
 
 _LANES = 32  # dimensions of a head that the kernel takes at once
-_PIECE = 16  # new tokens that it takes at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,23 +97,14 @@ class NativeAttention(PagedAttention):
         return kernels() is not None and dtype == torch.bfloat16 and shape.head_dim % _LANES == 0
 
     def _prepare(self, dtype: torch.dtype) -> None:  # noqa: ARG002 - it is always bfloat16
-        pieces: list[tuple[int, int, int, int]] = []
-        tables: list[int] = []
-        row = 0
-        for span in self.spans:
-            for start in range(0, span.count, _PIECE):
-                count = min(_PIECE, span.count - start)
-                pieces.append((row + start, count, span.start + start, len(tables)))
-            tables += span.table
-            row += span.count
-        self._pieces, self._tables = torch.tensor(pieces), torch.tensor(tables)
+        self._plan = Plan.of((span.table, span.start, span.count) for span in self.spans)
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         native = kernels()
         assert native is not None, "chosen where there are kernels"  # noqa: S101
         keys, values = self._cache.layer(layer)
         native.write(k, v, self._places, keys, values)
-        return native.attend(q, keys, values, self._pieces, self._tables)
+        return native.attend(q, keys, values, self._plan)
 
 
 def _decode(q: Tensor, keys: Tensor, values: Tensor, block: _Block) -> Tensor:

@@ -11,7 +11,8 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,11 @@ from parkway.engine.native.sources import digest
 log = logging.getLogger(__name__)
 
 LIBRARY = Path(__file__).parent / "kernels.so"
+QUERIES = 16
+"""New tokens that attention takes at once."""
+
+PART = 1024
+"""Keys that one thread reads; a longer sequence is divided, so that one alone keeps all threads busy."""
 
 _P, _N, _I, _F = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
 
@@ -47,6 +53,49 @@ def serving(x: Tensor) -> "Kernels | None":
     return kernels()
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How attention divides a step.
+
+    Fields:
+        pieces: int64 [n, 7]: the first row of q, how many (up to `QUERIES`), the first one's position in its sequence,
+            where in `tables` the sequence's pages begin, the keys from one position to another, and the slot for what
+            comes of them, or -1 where they are all that is seen.
+        tables: int64, numbers of pages.
+        mergers: int64 [m, 4]: rows as in a piece, their first slot, and how many follow one another.
+        slots: how many there are.
+    """
+
+    pieces: Tensor
+    tables: Tensor
+    mergers: Tensor
+    slots: int
+
+    @classmethod
+    def of(cls, spans: Iterable[tuple[Sequence[int], int, int]]) -> "Plan":
+        """For new tokens of sequences, one behind the other: each a table, the first position, how many."""
+        pieces: list[tuple[int, ...]] = []
+        mergers: list[tuple[int, int, int, int]] = []
+        tables: list[int] = []
+        row = slots = 0
+        for table, position, count in spans:
+            for first in range(0, count, QUERIES):
+                own = min(QUERIES, count - first)
+                queries = (row + first, own, position + first, len(tables))
+                end = position + first + own
+                starts = range(0, end, PART)
+                if len(starts) == 1:
+                    pieces.append((*queries, 0, end, -1))
+                    continue
+                mergers.append((row + first, own, slots, len(starts)))
+                for start in starts:
+                    pieces.append((*queries, start, min(end, start + PART), slots))
+                    slots += 1
+            tables += table
+            row += count
+        return cls(torch.tensor(pieces), torch.tensor(tables), torch.tensor(mergers), slots)
+
+
 class Kernels:
     """The functions of the library, with tensors for pointers."""
 
@@ -61,7 +110,7 @@ class Kernels:
         self._pack_int8 = function("pack_int8", _P, _N, _N, _I, _N, _P, _P, _I)
         self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
         self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
-        self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _N, _N, _I)
+        self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _P, _P, _N, _N, _N, _I)
         self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _P, _P)
         self._rms_norm = function("rms_norm", _P, _N, _P, _F, _P, _N, _N, _I)
         self._rotate = function("rotate", _P, _N, _P, _P, _P, _N, _N, _N, _I)
@@ -178,32 +227,34 @@ class Kernels:
         )
         return out
 
-    def attend(self, q: Tensor, keys: Tensor, values: Tensor, pieces: Tensor, tables: Tensor) -> Tensor:
+    def attend(self, q: Tensor, keys: Tensor, values: Tensor, plan: "Plan") -> Tensor:
         """Causal attention of new tokens over the cache.
 
         Args:
             q: [tokens, heads, head_dim]; head_dim is a multiple of 32.
             keys, values: [places, kv_heads, head_dim], in pages of 32 places.
-            pieces: int64 [n, 4]: the first row of q, how many (up to 16), the first one's position in its sequence, and
-                where in `tables` the sequence's pages begin.
-            tables: int64, numbers of pages.
 
         Returns:
-            As `q`; zeros in rows of which no piece speaks.
+            As `q`; zeros in rows of which the plan does not speak.
         """
         out = torch.zeros_like(q)
+        heads, kv_heads, head_dim = q.shape[1], keys.shape[1], q.shape[2]
+        parts = torch.empty(plan.slots * QUERIES * heads * (head_dim + 2))
         _check(
             self._attend(
                 q.data_ptr(),
                 keys.data_ptr(),
                 values.data_ptr(),
-                pieces.data_ptr(),
-                len(pieces),
-                tables.data_ptr(),
+                plan.pieces.data_ptr(),
+                len(plan.pieces),
+                plan.tables.data_ptr(),
+                plan.mergers.data_ptr(),
+                len(plan.mergers),
+                parts.data_ptr(),
                 out.data_ptr(),
-                q.shape[1],
-                keys.shape[1],
-                q.shape[2],
+                heads,
+                kv_heads,
+                head_dim,
                 torch.get_num_threads(),
             )
         )

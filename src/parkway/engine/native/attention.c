@@ -1,7 +1,8 @@
 /* Causal attention over a cache in pages, in bfloat16, with sums in float32.
 
-   An item of work is one head of keys and values and up to 16 new tokens of one sequence: all queries that read the same
-   keys. Two pages at a time its keys are turned so that a register holds two dimensions of 16 tokens, scores are made,
+   An item of work is one head of keys and values, up to 16 new tokens of one sequence, and up to PART of the tokens that they
+   see: all queries that read the same keys. What a query makes of several parts is united afterwards; where parts end
+   depends on nothing but positions, so a query's result is the same whoever computes it. Two pages at a time its keys are turned so that a register holds two dimensions of 16 tokens, scores are made,
    and the softmax goes on from the keys before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but
    the pages at hand, within the thread's own cache. */
 
@@ -21,7 +22,17 @@ typedef struct {
     int64_t count;    /* new tokens, up to QUERIES */
     int64_t position; /* of the first of them in its sequence */
     int64_t table;    /* where its sequence's page numbers begin */
+    int64_t start;    /* of the keys, in the sequence */
+    int64_t end;
+    int64_t slot; /* where its part of a result goes; -1 for the whole */
 } piece;
+
+/* Parts of results, one for each slot: what to unite in `out`. */
+typedef struct {
+    int64_t row, count; /* as in a piece */
+    int64_t slot;       /* the first one */
+    int64_t slots;
+} merger;
 
 typedef struct {
     const uint16_t *q;            /* [tokens, heads, dim] */
@@ -31,6 +42,8 @@ typedef struct {
     uint16_t *out; /* [tokens, heads, dim] */
     int64_t heads, kv_heads, dim;
     float scale; /* of scores, times log2(e) */
+    const merger *mergers;
+    float *parts; /* [slots, kv_heads, QUERIES * heads / kv_heads, dim + 2]: mixed, the sum, the largest score */
 } attention_job;
 
 /* A thread's own memory. */
@@ -200,8 +213,8 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
     }
     memset(own.mixed, 0, rows * dim * 4);
     memset(own.sums, 0, rows * 64);
-    const int64_t end = own_piece->position + own_piece->count;
-    for (int64_t start = 0; start < end; start += KEYS) {
+    const int64_t end = own_piece->end;
+    for (int64_t start = own_piece->start; start < end; start += KEYS) {
         own.pairs = 0;
         for (int64_t page = start; page < end && page < start + KEYS; page += PAGE) {
             int64_t place = (job->tables[own_piece->table + page / PAGE] * PAGE) * stride + head * dim;
@@ -218,6 +231,15 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
             row += now;
         }
     }
+    if (own_piece->slot >= 0) {
+        float *part = job->parts + (own_piece->slot * job->kv_heads + head) * QUERIES * group * (dim + 2);
+        for (int64_t row = 0; row < rows; row++, part += dim + 2) {
+            memcpy(part, own.mixed + row * dim, dim * 4);
+            part[dim] = _mm512_reduce_add_ps(_mm512_load_ps(own.sums + row * 16));
+            part[dim + 1] = own.tops[row];
+        }
+        return;
+    }
     for (int64_t row = 0; row < rows; row++) {
         __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(_mm512_load_ps(own.sums + row * 16)));
         uint16_t *out = job->out + ((const uint16_t *)own.queries[row] - job->q);
@@ -226,12 +248,44 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
     }
 }
 
-/* `pieces`: int64 [count, 4]. `dim` is a multiple of 32. */
+/* Parts weigh by how much their largest score is below the largest of all. A part that a query does not see has -inf, and
+   weighs nothing; what is no number in one of them stays none. */
+TARGET static void unite_item(void *data, int64_t item, char *scratch) {
+    (void)scratch;
+    const attention_job *job = data;
+    const merger *own = job->mergers + item / job->kv_heads;
+    const int64_t head = item % job->kv_heads, group = job->heads / job->kv_heads, width = job->dim + 2;
+    const int64_t stride = job->kv_heads * QUERIES * group * width; /* from one slot to the next */
+    for (int64_t row = 0; row < own->count * group; row++) {
+        const float *first_part = job->parts + own->slot * stride + (head * QUERIES * group + row) * width;
+        float top = -INFINITY, total = 0;
+        for (int64_t slot = 0; slot < own->slots; slot++) top = fmaxf(top, first_part[slot * stride + job->dim + 1]);
+        for (int64_t slot = 0; slot < own->slots; slot++) {
+            const float *part = first_part + slot * stride;
+            total += part[job->dim] * exp2f(part[job->dim + 1] - top);
+        }
+        __m512 share = _mm512_set1_ps(1.0f / total); /* as where there is one part: the same numbers, to the last bit */
+        uint16_t *out = job->out + ((own->row + row / group) * job->heads + head * group + row % group) * job->dim;
+        for (int64_t d = 0; d < job->dim; d += 16) {
+            __m512 mixed = _mm512_setzero_ps();
+            for (int64_t slot = 0; slot < own->slots; slot++) {
+                const float *part = first_part + slot * stride;
+                __m512 weight = _mm512_set1_ps(exp2f(part[job->dim + 1] - top));
+                mixed = _mm512_fmadd_ps(_mm512_loadu_ps(part + d), weight, mixed);
+            }
+            store16(out, d, 0, 0xffff, _mm512_mul_ps(mixed, share));
+        }
+    }
+}
+
+/* `pieces`: int64 [count, 7]; `mergers`: int64 [merged, 4]. `dim` is a multiple of 32. */
 int parkway_attend(const uint16_t *q, const uint16_t *keys, const uint16_t *values, const int64_t *pieces, int64_t count,
-                   const int64_t *tables, uint16_t *out, int64_t heads, int64_t kv_heads, int64_t dim, int threads) {
+                   const int64_t *tables, const int64_t *mergers, int64_t merged, float *parts, uint16_t *out, int64_t heads,
+                   int64_t kv_heads, int64_t dim, int threads) {
     attention_job job = {q, keys, values, (const piece *)pieces, tables, out, heads, kv_heads, dim,
-                         1.44269504f / sqrtf((float)dim)};
-    return parallel(attend_item, &job, count * kv_heads, threads, room_for(QUERIES * (heads / kv_heads), dim));
+                         1.44269504f / sqrtf((float)dim), (const merger *)mergers, parts};
+    if (parallel(attend_item, &job, count * kv_heads, threads, room_for(QUERIES * (heads / kv_heads), dim))) return -1;
+    return merged ? parallel(unite_item, &job, merged * kv_heads, threads, 0) : 0;
 }
 
 /* Put the keys and values of `tokens` tokens, each `size` numbers, where `places` says; in k and v tokens are `k_stride` and
