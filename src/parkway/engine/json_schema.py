@@ -7,20 +7,18 @@ is either enforced, or known to be a pure annotation, or refused by name.
 import copy
 import math
 import re
-from collections.abc import Iterator
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any
-from urllib.parse import unquote
 
-from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator, FormatChecker
-from jsonschema.exceptions import SchemaError
+from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator
 
 from parkway.core.errors import InvalidRequest, UnsupportedField
 from parkway.engine.exclusion import Exclusion
 from parkway.engine.json_check import JsonCheck
 from parkway.engine.number_format import BOUNDS, EVERY_NUMBER, INTEGERS, is_implied, kinds_of, narrow, span
 from parkway.engine.pattern import portable
+from parkway.engine.references import Linked, check_shape, escaped, link, subschemas
 
 # The grammar engine recurses through a schema and through everything that it refers to, on a stack of fixed size.
 MAX_NESTING = 64
@@ -49,9 +47,10 @@ _ENFORCED = frozenset({
 })  # fmt: skip
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "example", "examples", "$comment", "deprecated", "readOnly", "writeOnly",
-    "$schema", "$defs", "definitions", "$anchor",
     "discriminator",  # OpenAPI: a hint, validation is the same without it
 })  # fmt: skip
+
+_KEPT = frozenset({"$schema", "$defs"})
 
 _YEAR = "[1-9][0-9]{3}"
 _LEAP_YEAR = "(?:[1-9][0-9](?:0[48]|[2468][048]|[13579][26])|(?:[2468][048]|[13579][26])00)"
@@ -90,28 +89,22 @@ class JsonSchema:
             raise InvalidRequest(f"the schema is {type(schema).__name__}; expected an object")
         _check_nesting(schema)
         dialect = _dialect(schema)
-        try:
-            dialect.check_schema(schema, format_checker=FormatChecker(formats=()))
-        except SchemaError as error:
-            raise InvalidRequest(
-                f"{_pointer(error.absolute_path)}: not a JSON Schema: {error.message[:300]}"
-            ) from error
-        except RecursionError as error:
-            raise InvalidRequest("the schema is nested too deeply") from error
-        document = {key: value for key, value in copy.deepcopy(schema).items() if key != "$id"}
-        survey = _Survey(document)
-        survey.visit(document, "#", 0)
+        check_shape(schema, dialect)
+        linked = link(schema, dialect)
+        survey = _Survey(linked)
+        survey.visit(linked.schema, "#", 0)
         survey.check_multiples()
-        self.enforced = _enforceable(document, survey.reached)
-        self.check = JsonCheck(document, dialect)
+        self.enforced = _enforceable(linked.schema, survey.reached)
+        self.check = JsonCheck(linked.schema, dialect)
 
 
 class _Survey:
     """Visits every subschema that the root reaches, refuses what cannot be enforced, and rewrites patterns in place."""
 
-    def __init__(self, document: dict[str, Any]) -> None:
-        self._document = document
-        self._older = document.get("$schema", _LATEST).rstrip("#") != _LATEST
+    def __init__(self, linked: Linked) -> None:
+        self._document = linked.schema
+        self._places = linked.places
+        self._older = linked.schema.get("$schema", _LATEST).rstrip("#") != _LATEST
         self._keywords = _ENFORCED | ({"additionalItems"} if self._older else {"prefixItems"})
         self._seen: set[int] = set()
         self._multiples: set[Fraction] = set()
@@ -120,8 +113,6 @@ class _Survey:
     def visit(self, node: Any, pointer: str, depth: int) -> None:
         if isinstance(node, bool) or id(node) in self._seen:
             return
-        if not isinstance(node, dict):
-            raise InvalidRequest(f"{pointer}: {type(node).__name__} where a schema is expected")
         if depth > MAX_DEPTH:
             raise InvalidRequest(f"{pointer}: more than {MAX_DEPTH} schemas inside or behind one another")
         self._seen.add(id(node))
@@ -130,11 +121,11 @@ class _Survey:
         self._check_format(node, pointer)
         self._check_values(node, pointer)
         self._check_strings(node, pointer)
-        for key, child in _subschemas(node):
+        for key, child in subschemas(node):
             self.visit(child, f"{pointer}/{key}", depth + 1)
         if "$ref" in node:
-            target = node["$ref"]
-            self.visit(resolve(self._document, target, f"{pointer}/$ref"), target, depth + 1)
+            reference = node["$ref"]
+            self.visit(resolve(self._document, reference), self._places.get(reference, "#"), depth + 1)
 
     def check_multiples(self) -> None:
         """The grammar engine combines several `multipleOf` into one in 32 bits."""
@@ -146,10 +137,8 @@ class _Survey:
 
     def _check_keywords(self, node: dict[str, Any], pointer: str) -> None:
         for key, value in node.items():
-            where = f"{pointer}/{_escaped(key)}"
-            if key == "$schema" and node is not self._document:
-                raise UnsupportedField(f"{where}: only the root may name a dialect")
-            known = key in self._keywords or key in _ANNOTATIONS or key.startswith("x-")
+            where = f"{pointer}/{escaped(key)}"
+            known = key in self._keywords or key in _ANNOTATIONS or key in _KEPT or key.startswith("x-")
             if known or (key == "uniqueItems" and value is False):
                 continue
             raise UnsupportedField(
@@ -193,44 +182,15 @@ class _Survey:
             node["pattern"] = _portable(node["pattern"], f"{pointer}/pattern")
         if "patternProperties" in node:
             schemas = node["patternProperties"]
-            patterns = [_portable(name, f"{pointer}/patternProperties/{_escaped(name)}") for name in schemas]
+            patterns = [_portable(name, f"{pointer}/patternProperties/{escaped(name)}") for name in schemas]
             if len(set(patterns)) < len(patterns):
                 raise UnsupportedField(f"{pointer}/patternProperties: two patterns mean the same; write them as one")
             node["patternProperties"] = dict(zip(patterns, schemas.values(), strict=True))
 
 
-def resolve(document: dict[str, Any], reference: str, pointer: str = "$ref") -> Any:
-    """What `reference` points to inside `document`.
-
-    Raises:
-        UnsupportedField: it points out of the document.
-        InvalidRequest: it points to nothing.
-    """
-    if reference == "#":
-        return document
-    if not reference.startswith("#/"):
-        raise UnsupportedField(f'{pointer}: "{reference[:200]}" is not supported; refer inside the schema, by "#/..."')
-    node: Any = document
-    for part in reference[2:].split("/"):
-        key = unquote(part).replace("~1", "/").replace("~0", "~")
-        try:
-            node = node[int(key)] if isinstance(node, list) else node[key]
-        except (KeyError, IndexError, ValueError, TypeError) as error:
-            raise InvalidRequest(f'{pointer}: "{reference[:200]}" points to nothing') from error
-    return node
-
-
-def _subschemas(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas directly inside, with their places."""
-    for key in ("properties", "patternProperties"):
-        for name, child in node.get(key, {}).items():
-            yield f"{key}/{_escaped(name)}", child
-    for key in ("allOf", "anyOf", "oneOf", "prefixItems", "items", "additionalItems", "additionalProperties"):
-        if isinstance(node.get(key), list):
-            for place, child in enumerate(node[key]):
-                yield f"{key}/{place}", child
-        elif key in node:
-            yield key, node[key]
+def resolve(schema: dict[str, Any], reference: str) -> Any:
+    """What a reference of a linked schema refers to."""
+    return schema if reference == "#" else schema["$defs"][reference.removeprefix("#/$defs/")]
 
 
 def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
@@ -247,11 +207,10 @@ def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, An
                 'use "anyOf", or require in each a property that is another "const"'
             )
     for _, node in nodes:
-        node.pop("uniqueItems", None)  # false, which says nothing
+        for key in [key for key in node if key in _ANNOTATIONS or key.startswith("x-") or key == "uniqueItems"]:
+            del node[key]  # says nothing; "uniqueItems" is false here
         _move_one_of(node)
         _move_format(node)
-    for key in [key for key in enforced if key.startswith("x-")]:
-        del enforced[key]
     enforced["x-guidance"] = {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
     return enforced
 
@@ -310,8 +269,12 @@ def _check_value(value: Any, pointer: str) -> None:
             _check_value(item, pointer)
     elif isinstance(value, str) and (found := _UNWRITABLE.search(value)):
         raise UnsupportedField(f"{pointer}: the character U+{ord(found.group()):04X} cannot be written in an answer")
-    elif isinstance(value, int | float) and not _is_exact(value):
-        raise UnsupportedField(f"{pointer}: {str(value)[:40]} is not exact as a 64-bit float; use a smaller number")
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        if not _is_exact(value):
+            raise UnsupportedField(f"{pointer}: {str(value)[:40]} is not exact as a 64-bit float; use a smaller number")
+        if abs(value) >= 1 << 63:  # the least of 64 bits would end the process
+            raise UnsupportedField(f"{pointer}: {str(value)[:40]} cannot be enforced; use a number below 2**63")
+        _check_digits(value, pointer)
 
 
 def _check_bound(node: dict[str, Any], key: str, pointer: str) -> None:
@@ -325,10 +288,14 @@ def _check_bound(node: dict[str, Any], key: str, pointer: str) -> None:
     power = 63 if whole and not key.startswith("exclusive") else 53
     if abs(bound) >= 1 << power:
         raise UnsupportedField(f"{pointer}/{key}: {bound} cannot be enforced; use a number below 2**{power}")
-    _, digits, exponent = Decimal(str(bound)).as_tuple()
-    # Within these limits digits and power of ten are exact doubles: what is read is rounded once, and rightly.
-    if bound != int(bound) and (int("".join(map(str, digits))) > 1 << 53 or int(exponent) < -22):
-        raise UnsupportedField(f"{pointer}/{key}: {bound} has too many digits to be enforced exactly; round it")
+    _check_digits(bound, f"{pointer}/{key}")
+
+
+def _check_digits(number: float, pointer: str) -> None:
+    """Digits and power of ten are exact doubles: what the grammar engine reads is rounded once, and rightly."""
+    _, digits, exponent = Decimal(str(number)).as_tuple()
+    if number != int(number) and (int("".join(map(str, digits))) > 1 << 53 or int(exponent) < -22):
+        raise UnsupportedField(f"{pointer}: {number} has too many digits to be enforced exactly; round it")
 
 
 def _check_span(node: dict[str, Any], pointer: str) -> None:
@@ -353,11 +320,3 @@ def _portable(pattern: str, pointer: str) -> str:
         return portable(pattern)
     except ValueError as error:
         raise UnsupportedField(f'{pointer}: "{pattern[:200]}": {error}') from error
-
-
-def _escaped(key: str) -> str:
-    return key.replace("~", "~0").replace("/", "~1")
-
-
-def _pointer(path: Any) -> str:
-    return "/".join(["#", *(_escaped(str(part)) for part in path)])
