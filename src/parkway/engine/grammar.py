@@ -32,6 +32,7 @@ _LIMITS = LLParserLimits(
     initial_lexer_fuel=1_000_000,
     step_lexer_fuel=200_000,
     step_max_items=50_000,
+    max_items_in_row=10_000,  # four for each property that may be left out
     max_lexer_states=50_000,
     max_grammar_size=500_000,
     verbose_errors=False,

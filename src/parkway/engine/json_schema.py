@@ -8,7 +8,6 @@ import copy
 import math
 import re
 from decimal import Decimal
-from fractions import Fraction
 from typing import Any
 
 from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator
@@ -16,6 +15,7 @@ from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validat
 from parkway.core.errors import InvalidRequest, UnsupportedField
 from parkway.engine.exclusion import Exclusion
 from parkway.engine.json_check import JsonCheck
+from parkway.engine.multiples import check_multiples
 from parkway.engine.number_format import BOUNDS, EVERY_NUMBER, INTEGERS, is_implied, kinds_of, narrow, span
 from parkway.engine.pattern import portable
 from parkway.engine.references import Linked, check_shape, escaped, link, subschemas
@@ -24,6 +24,8 @@ from parkway.engine.references import Linked, check_shape, escaped, link, subsch
 MAX_NESTING = 64
 MAX_DEPTH = 256
 MAX_PROPERTIES = 2_000
+# Of "patternProperties", in all: the grammar engine compares every two.
+MAX_PATTERNS = 100
 
 # A model that hesitates writes spaces; a bound sends it on.
 _WHITESPACE = r"[\x20\x0A\x0D\x09]{1,64}"
@@ -93,7 +95,7 @@ class JsonSchema:
         linked = link(schema, dialect)
         survey = _Survey(linked)
         survey.visit(linked.schema, "#", 0)
-        survey.check_multiples()
+        check_multiples(survey.reached, lambda reference: resolve(linked.schema, reference))
         self.enforced = _enforceable(linked.schema, survey.reached)
         self.check = JsonCheck(linked.schema, dialect)
 
@@ -107,7 +109,7 @@ class _Survey:
         self._older = linked.schema.get("$schema", _LATEST).rstrip("#") != _LATEST
         self._keywords = _ENFORCED | ({"additionalItems"} if self._older else {"prefixItems"})
         self._seen: set[int] = set()
-        self._multiples: set[Fraction] = set()
+        self._patterns = 0
         self.reached: list[tuple[str, dict[str, Any]]] = []
 
     def visit(self, node: Any, pointer: str, depth: int) -> None:
@@ -126,14 +128,6 @@ class _Survey:
         if "$ref" in node:
             reference = node["$ref"]
             self.visit(resolve(self._document, reference), self._places.get(reference, "#"), depth + 1)
-
-    def check_multiples(self) -> None:
-        """The grammar engine combines several `multipleOf` into one in 32 bits."""
-        if not self._multiples:
-            return
-        scale = math.lcm(*(step.denominator for step in self._multiples))
-        if math.lcm(*(int(step * scale) for step in self._multiples)) >= 1 << 32:
-            raise UnsupportedField('"multipleOf": the values have no common multiple below 2**32; use fewer or rounder')
 
     def _check_keywords(self, node: dict[str, Any], pointer: str) -> None:
         for key, value in node.items():
@@ -161,8 +155,6 @@ class _Survey:
         if len(properties) > MAX_PROPERTIES:
             raise InvalidRequest(f"{pointer}/properties: {len(properties)} properties; {MAX_PROPERTIES} are the most")
         _check_value(list(properties), f"{pointer}/properties")
-        if "multipleOf" in node:
-            self._multiples.add(Fraction(str(node["multipleOf"])))
 
     def _check_format(self, node: dict[str, Any], pointer: str) -> None:
         name = node.get("format", "date")
@@ -182,6 +174,12 @@ class _Survey:
             node["pattern"] = _portable(node["pattern"], f"{pointer}/pattern")
         if "patternProperties" in node:
             schemas = node["patternProperties"]
+            self._patterns += len(schemas)
+            if self._patterns > MAX_PATTERNS:
+                raise UnsupportedField(
+                    f"{pointer}/patternProperties: the schema has more than {MAX_PATTERNS} patterns of properties; "
+                    "name the properties, or use fewer patterns"
+                )
             patterns = [_portable(name, f"{pointer}/patternProperties/{escaped(name)}") for name in schemas]
             if len(set(patterns)) < len(patterns):
                 raise UnsupportedField(f"{pointer}/patternProperties: two patterns mean the same; write them as one")

@@ -8,7 +8,7 @@ means the same everywhere is refused.
 import re
 
 # A pattern of this many places is unrolled into as many states at once.
-MAX_PLACES = 20_000
+MAX_PLACES = 10_000
 
 _DIGIT = "0-9"
 _WORD = "0-9A-Za-z_"
