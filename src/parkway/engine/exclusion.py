@@ -1,6 +1,6 @@
 """Proves that no value satisfies two schemas: `oneOf` then asks for no more than `anyOf`, which grammars have."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from itertools import product
 from typing import Any
 
@@ -24,6 +24,9 @@ _BOUNDS = {
     "string": ("minLength", "maxLength"),
     "array": ("minItems", "maxItems"),
 }
+
+Comparable = Hashable
+"""Stands for a value of JSON: the same just where the values are."""
 
 Facets = list[dict[str, Any]]
 """Schemas that a value has to satisfy all at once."""
@@ -126,15 +129,15 @@ def _values_differ(first: dict[str, Any], second: dict[str, Any]) -> bool:
     ours, theirs = _values(first), _values(second)
     if ours is None or theirs is None:
         return False
-    return {_comparable(value) for value in ours}.isdisjoint(_comparable(value) for value in theirs)
+    return {comparable(value) for value in ours}.isdisjoint(comparable(value) for value in theirs)
 
 
-def _comparable(value: Any) -> Any:
+def comparable(value: Any) -> Comparable:
     """Hashable, and equal just where JSON values are: 1 is 1.0 and not true."""
     if isinstance(value, list):
-        return ("array", *map(_comparable, value))
+        return ("array", *map(comparable, value))
     if isinstance(value, dict):
-        return ("object", frozenset((key, _comparable(item)) for key, item in value.items()))
+        return ("object", frozenset((key, comparable(item)) for key, item in value.items()))
     return (_kind(value), value)
 
 

@@ -54,14 +54,14 @@ def matches(source: str, text: str) -> bool:
     return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
-def _found(pattern: str, text: str) -> bool:
+def found_in(pattern: str, text: str) -> bool:
     """`pattern` matches in `text`. In linear time: Python's `re` could be made to take for ever."""
     schema = {"type": "string", "pattern": pattern}
     return matches(json.dumps({"grammars": [{"json_schema": schema}]}), json.dumps(text, ensure_ascii=False))
 
 
 def _pattern(_validator: Any, pattern: str, instance: Any, _schema: Any) -> Iterator[ValidationError]:
-    if isinstance(instance, str) and not _found(pattern, instance):
+    if isinstance(instance, str) and not found_in(pattern, instance):
         yield ValidationError(f"{instance!r} does not match {pattern!r}")
 
 
@@ -70,7 +70,7 @@ def _pattern_properties(validator: Any, patterns: dict[str, Any], instance: Any,
         return
     for pattern, schema in patterns.items():
         for name, value in instance.items():
-            if _found(pattern, name):
+            if found_in(pattern, name):
                 yield from validator.descend(value, schema, path=name, schema_path=pattern)
 
 
@@ -79,7 +79,7 @@ def _additional_properties(validator: Any, additional: Any, instance: Any, schem
         return
     patterns = schema.get("patternProperties", {})
     for name, value in instance.items():
-        if name in schema.get("properties", {}) or any(_found(pattern, name) for pattern in patterns):
+        if name in schema.get("properties", {}) or any(found_in(pattern, name) for pattern in patterns):
             continue
         if additional is False:
             yield ValidationError(f"the property {name!r} is not allowed")

@@ -13,12 +13,12 @@ from typing import Any
 from jsonschema import Draft7Validator, Draft201909Validator, Draft202012Validator
 
 from parkway.core.errors import InvalidRequest, UnsupportedField
-from parkway.engine.exclusion import Exclusion
 from parkway.engine.json_check import JsonCheck
 from parkway.engine.multiples import check_multiples
 from parkway.engine.number_format import BOUNDS, EVERY_NUMBER, INTEGERS, is_implied, kinds_of, narrow, span
 from parkway.engine.pattern import portable
 from parkway.engine.references import Linked, check_shape, escaped, link, subschemas
+from parkway.engine.rewriting import rewrite
 
 # The grammar engine recurses through a schema and through everything that it refers to, on a stack of fixed size.
 MAX_NESTING = 64
@@ -46,12 +46,17 @@ _ENFORCED = frozenset({
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf",
     "minItems", "maxItems", "items",
     "properties", "patternProperties", "additionalProperties", "required", "minProperties", "maxProperties",
+    # rewritten by others
+    "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "propertyNames", "contains", "minContains",
+    "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems",
 })  # fmt: skip
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "example", "examples", "$comment", "deprecated", "readOnly", "writeOnly",
+    "contentEncoding", "contentMediaType", "contentSchema",  # by the specification
     "discriminator",  # OpenAPI: a hint, validation is the same without it
 })  # fmt: skip
 
+_WHOLE = (*BOUNDS, "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _KEPT = frozenset({"$schema", "$defs"})
 
 _YEAR = "[1-9][0-9]{3}"
@@ -96,7 +101,7 @@ class JsonSchema:
         survey = _Survey(linked)
         survey.visit(linked.schema, "#", 0)
         check_multiples(survey.reached, lambda reference: resolve(linked.schema, reference))
-        self.enforced = _enforceable(linked.schema, survey.reached)
+        self.enforced = _enforceable(linked.schema, survey.reached, older=survey.older)
         self.check = JsonCheck(linked.schema, dialect)
 
 
@@ -106,8 +111,8 @@ class _Survey:
     def __init__(self, linked: Linked) -> None:
         self._document = linked.schema
         self._places = linked.places
-        self._older = linked.schema.get("$schema", _LATEST).rstrip("#") != _LATEST
-        self._keywords = _ENFORCED | ({"additionalItems"} if self._older else {"prefixItems"})
+        self.older = linked.schema.get("$schema", _LATEST).rstrip("#") != _LATEST
+        self._keywords = _ENFORCED | ({"additionalItems", "dependencies"} if self.older else {"prefixItems"})
         self._seen: set[int] = set()
         self._patterns = 0
         self.reached: list[tuple[str, dict[str, Any]]] = []
@@ -130,10 +135,10 @@ class _Survey:
             self.visit(resolve(self._document, reference), self._places.get(reference, "#"), depth + 1)
 
     def _check_keywords(self, node: dict[str, Any], pointer: str) -> None:
-        for key, value in node.items():
+        for key in node:
             where = f"{pointer}/{escaped(key)}"
             known = key in self._keywords or key in _ANNOTATIONS or key in _KEPT or key.startswith("x-")
-            if known or (key == "uniqueItems" and value is False):
+            if known:
                 continue
             raise UnsupportedField(
                 f'{where}: "{key[:50]}" cannot be enforced while an answer is made; remove it, or say the same by '
@@ -191,37 +196,23 @@ def resolve(schema: dict[str, Any], reference: str) -> Any:
     return schema if reference == "#" else schema["$defs"][reference.removeprefix("#/$defs/")]
 
 
-def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, Any]]]) -> dict[str, Any]:
-    """A copy for the grammar engine: its options, formats as exact patterns, `oneOf` as `anyOf` where proven equal."""
-    enforced, nodes = copy.deepcopy((document, reached))
+def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, Any]]], *, older: bool) -> dict[str, Any]:
+    """A copy for the grammar engine: its options, its keywords alone, and formats as exact patterns."""
+    document, nodes = copy.deepcopy((document, reached))
     for _, node in nodes:
         narrow(node)
-        node.update({key: int(node[key]) for key in BOUNDS if key in node and node[key] == int(node[key])})
-    exclusion = Exclusion(lambda reference: resolve(enforced, reference))
-    for pointer, node in nodes:
-        if "oneOf" in node and not exclusion.exclusive(node["oneOf"]):
-            raise UnsupportedField(
-                f"{pointer}/oneOf: it is not evident that no value satisfies two of these schemas; "
-                'use "anyOf", or require in each a property that is another "const"'
-            )
-    for _, node in nodes:
-        for key in [key for key in node if key in _ANNOTATIONS or key.startswith("x-") or key == "uniqueItems"]:
-            del node[key]  # says nothing; "uniqueItems" is false here
-        _move_one_of(node)
-        _move_format(node)
+        node.update({key: int(node[key]) for key in _WHOLE if key in node and node[key] == int(node[key])})
+        for key in [key for key in node if key in _ANNOTATIONS or key.startswith("x-")]:
+            del node[key]
+    enforced = rewrite(document, lambda reference: resolve(document, reference), older=older)
+    waiting: list[Any] = [enforced, *enforced.get("$defs", {}).values()]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, dict):
+            _move_format(node)
+            waiting += [child for _, child in subschemas(node)]
     enforced["x-guidance"] = {"whitespace_pattern": _WHITESPACE, "json_allowed_escapes": _ESCAPES}
     return enforced
-
-
-def _move_one_of(node: dict[str, Any]) -> None:
-    if "oneOf" not in node:
-        return
-    if "anyOf" in node:
-        node["allOf"] = [*node.get("allOf", []), {"anyOf": node.pop("oneOf")}]
-        return
-    items = [("anyOf" if key == "oneOf" else key, value) for key, value in node.items()]
-    node.clear()
-    node.update(items)  # the order of keywords is the order of properties in the answer
 
 
 def _move_format(node: dict[str, Any]) -> None:

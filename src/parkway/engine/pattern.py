@@ -74,7 +74,7 @@ class _Rewriter:
             self._written.append(char)
         else:
             self._at += 1
-            self._atom(_literal(char))
+            self._atom(literal(char))
 
     def _atom(self, text: str) -> None:
         self._written.append(text)
@@ -134,7 +134,7 @@ class _Rewriter:
             return r"\x00"
         if not char or (char.isascii() and char.isalnum()):
             raise ValueError(f'"\\{char}" is not supported{" inside a class" if in_class else ""}')
-        return _literal(char)
+        return literal(char)
 
     def _class(self) -> str:
         self._at += 1
@@ -153,10 +153,11 @@ class _Rewriter:
                 items.append(self._escape(in_class=True))
                 continue
             self._at += 1
-            items.append(char if char == "-" else _literal(char))
+            items.append(char if char == "-" else literal(char))
         self._at += 1
         return "".join([*items, "]"])
 
 
-def _literal(char: str) -> str:
+def literal(char: str) -> str:
+    """A character as itself, inside a class and outside."""
     return "\\" + char if char in _META else char
