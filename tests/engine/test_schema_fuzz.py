@@ -25,6 +25,7 @@ REFERENCES = [
     "#/$defs/~", "#/$defs/~0~1%25", "#/x-t/²", "#/x-t/1_0",
 ]  # fmt: skip
 PATTERNS = ["^a", "b$", "[0-9]{2,3}", "(", "(?=a)", r"\p{L}", "", "^(a|b)*$", ".", "{99999999999999999999}", "\ud800"]
+DRAFT_7 = "http://json-schema.org/draft-07/schema#"
 FORMATS = ["date", "int32", "double", "email", "regex", "", "uuid"]
 
 ints = st.sampled_from([0, 1, 2, 3, 7, -1, 2**31, 2**63, 10**40])
@@ -134,6 +135,9 @@ def test_any_json_is_refused_or_enforced(walker: Walker, schema: Any):
         ({"$ref": "#/x-t", "x-t": {"anyOf": {}}}, "#/x-t/anyOf"),
         ({"$ref": "#/x-t/0", "x-t": [None]}, "leads to NoneType"),
         ({"$ref": "#/anyOf/-1", "anyOf": [{}, {}]}, "points to nothing"),
+        ({"$schema": DRAFT_7, "$defs": None, "$ref": "#/$defs/a"}, "points to nothing"),
+        ({"$schema": DRAFT_7, "$defs": {"a": {"type": 5}}, "$ref": "#/$defs/a"}, "#/$defs/a/type"),
+        ({"$schema": DRAFT_7, "dependentSchemas": 5}, "#/dependentSchemas"),
         ({"$ref": "http://["}, "is not a URI"),
         ({"items": {"$id": "http://["}}, "#/items/$id"),
         ({"$defs": {"a": {"$id": "x:a"}, "b": {"$id": "x:a"}}}, "two schemas are called"),

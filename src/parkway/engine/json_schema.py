@@ -50,6 +50,9 @@ _ENFORCED = frozenset({
     "not", "if", "then", "else", "dependentRequired", "dependentSchemas", "propertyNames", "contains", "minContains",
     "maxContains", "uniqueItems", "unevaluatedProperties", "unevaluatedItems",
 })  # fmt: skip
+_SINCE_2019 = frozenset({
+    "dependentRequired", "dependentSchemas", "minContains", "maxContains", "unevaluatedProperties", "unevaluatedItems",
+})  # fmt: skip
 _ANNOTATIONS = frozenset({
     "title", "description", "default", "example", "examples", "$comment", "deprecated", "readOnly", "writeOnly",
     "contentEncoding", "contentMediaType", "contentSchema",  # by the specification
@@ -98,7 +101,7 @@ class JsonSchema:
         dialect = _dialect(schema)
         check_shape(schema, dialect)
         linked = link(schema, dialect)
-        survey = _Survey(linked)
+        survey = _Survey(linked, dialect)
         survey.visit(linked.schema, "#", 0)
         check_multiples(survey.reached, lambda reference: resolve(linked.schema, reference))
         self.enforced = _enforceable(linked.schema, survey.reached, older=survey.older)
@@ -108,11 +111,13 @@ class JsonSchema:
 class _Survey:
     """Visits every subschema that the root reaches, refuses what cannot be enforced, and rewrites patterns in place."""
 
-    def __init__(self, linked: Linked) -> None:
+    def __init__(self, linked: Linked, dialect: Any) -> None:
         self._document = linked.schema
         self._places = linked.places
-        self.older = linked.schema.get("$schema", _LATEST).rstrip("#") != _LATEST
-        self._keywords = _ENFORCED | ({"additionalItems", "dependencies"} if self.older else {"prefixItems"})
+        self.older = dialect is not Draft202012Validator
+        self._keywords = (_ENFORCED - _SINCE_2019 if dialect is Draft7Validator else _ENFORCED) | (
+            {"additionalItems", "dependencies"} if self.older else {"prefixItems"}
+        )
         self._seen: set[int] = set()
         self._patterns = 0
         self.reached: list[tuple[str, dict[str, Any]]] = []

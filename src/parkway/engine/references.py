@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from jsonschema import Draft7Validator, FormatChecker
+from jsonschema import Draft7Validator, Draft201909Validator, FormatChecker
 from jsonschema.exceptions import SchemaError
 
 from parkway.core.errors import InvalidRequest, UnsupportedField
@@ -24,6 +24,15 @@ INSIDE = (
 )  # fmt: skip
 _STORES = ("$defs", "definitions")
 _NAMES = frozenset({"$id", "$anchor", "$dynamicAnchor", *_STORES})
+
+# What a draft does not know, and its meta-schema has not looked at.
+_FOREIGN = {
+    Draft7Validator: frozenset({
+        "$defs", "dependentSchemas", "prefixItems", "unevaluatedProperties", "unevaluatedItems", "$dynamicRef",
+    }),
+    Draft201909Validator: frozenset({"prefixItems", "$dynamicRef"}),
+}  # fmt: skip
+_FOREIGN_TO_LATEST = frozenset({"additionalItems"})
 
 _INDEX = re.compile(r"0|[1-9][0-9]*")
 
@@ -57,8 +66,9 @@ def link(document: dict[str, Any], dialect: Any) -> Linked:
 def subschemas(node: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """The schemas that a schema applies, with their places; definitions are not among them."""
     for key in IN_MAPS:
-        for name, child in node.get(key, {}).items():
-            if not isinstance(child, list):
+        inside = node.get(key)
+        for name, child in inside.items() if isinstance(inside, dict) else ():
+            if not isinstance(child, list):  # of "dependencies"
                 yield f"{key}/{escaped(name)}", child
     for key in (*IN_LISTS, *INSIDE[1:]):
         if isinstance(node.get(key), list):
@@ -93,6 +103,7 @@ class _Linker:
     def __init__(self, document: dict[str, Any], dialect: Any) -> None:
         self._document = document
         self._dialect = dialect
+        self._foreign = _FOREIGN.get(dialect, _FOREIGN_TO_LATEST)
         self._resources: dict[str, Any] = {}
         self._anchors: dict[tuple[str, str], Any] = {}
         self._dynamic: dict[tuple[str, str], Any] = {}
@@ -124,8 +135,11 @@ class _Linker:
             if isinstance(node.get(key), str):
                 anchors[base, node[key]] = node
         for step, child in subschemas(node):
-            self._survey(child, base, f"{place}/{step}")
+            if step.split("/")[0] not in self._foreign:
+                self._survey(child, base, f"{place}/{step}")
         for key in _STORES:
+            if key in self._foreign:
+                continue
             for key_inside, child in node.get(key, {}).items():
                 self._survey(child, base, f"{place}/{key}/{escaped(key_inside)}")
 
@@ -150,7 +164,9 @@ class _Linker:
                 continue
             if key == "$schema" and node is not self._document:
                 raise UnsupportedField(f"{where}: only the root may name a dialect")
-            if key in IN_MAPS:
+            if key in self._foreign:
+                copied[key] = value
+            elif key in IN_MAPS:
                 copied[key] = {
                     name: self._copied(child, base, f"{where}/{escaped(name)}") for name, child in value.items()
                 }
