@@ -23,7 +23,12 @@ from tests.engine.tiny import CONFIGS, write_directory
 from tests.engine.walk import Walker
 
 SCHEMAS = Path(__file__).with_name("schemas")
-FILES = sorted(SCHEMAS.glob("*.json"))
+# One schema a file, and files of many by their names.
+COLLECTION: dict[str, Any] = {file.stem: json.loads(file.read_text()) for file in sorted(SCHEMAS.glob("*.json"))} | {
+    f"{file.stem}/{name}": schema
+    for file in sorted((SCHEMAS / "themes").glob("*.json"))
+    for name, schema in json.loads(file.read_text()).items()
+}
 SUITE: dict[str, list[dict[str, Any]]] = json.loads((SCHEMAS / "suite" / "draft2020-12.json").read_text())
 
 
@@ -66,14 +71,40 @@ def compiles(walker: Walker, schema: Any) -> bool:
 # Schemas of the world.
 
 
-@pytest.mark.parametrize("file", FILES, ids=[file.stem for file in FILES])
-def test_real_schemas(walker: Walker, file: Path):
-    assert check_walks(walker, json.loads(file.read_text()), range(4)) >= (0 if file.stem == "corner-strings" else 3)
+REFUSED_OF_COLLECTION = {  # and the reason
+    "agents-and-language/multi-label-many": "#/properties/labels/uniqueItems",  # 9 values, in any number and order
+    "agents-and-language/password-rules": "lookarounds",
+    "agents-and-language/schema-of-schema": "another document",
+    "configuration/package-scripts": "#/properties/workspaces/uniqueItems",  # any texts
+    "openapi/nullable-3-0": "#/properties/nick/nullable",  # of OpenAPI 3.0, no JSON Schema
+    "pydantic/bytes": "#/properties/data/format",  # JSON has no bytes
+    "pydantic/decimal": "lookarounds",
+    "pydantic/set-of-strings": "#/properties/tags/uniqueItems",  # any texts
+    "zod/emoji-lookahead": "lookarounds",
+}
+# A random answer hardly ever gets out of these: an expression wants a certain text at the end of any other.
+ENDLESS = {"corner-strings", "zod/string-checks"}
 
 
-def test_several_hundred_generated_schemas(walker: Walker):
-    finished = sum(check_walks(walker, generate(random.Random(seed)), range(1)) for seed in range(300))
-    assert finished > 280
+def test_the_collection_is_large_and_mostly_enforced():
+    assert len(COLLECTION) >= 300
+    assert len(REFUSED_OF_COLLECTION) <= 0.05 * len(COLLECTION)
+
+
+@pytest.mark.parametrize("name", sorted(COLLECTION.keys() - REFUSED_OF_COLLECTION.keys()))
+def test_real_schemas(walker: Walker, name: str):
+    assert check_walks(walker, COLLECTION[name], range(3)) >= (0 if name in ENDLESS else 2)
+
+
+@pytest.mark.parametrize(("name", "reason"), REFUSED_OF_COLLECTION.items())
+def test_real_schemas_that_are_refused(name: str, reason: str):
+    with pytest.raises(UnsupportedField, match=re.escape(reason)):
+        JsonSchema(COLLECTION[name])
+
+
+def test_generated_schemas(walker: Walker):
+    finished = sum(check_walks(walker, generate(random.Random(seed)), range(1)) for seed in range(200))
+    assert finished > 185
 
 
 def generate(rng: random.Random, depth: int = 0) -> dict[str, Any]:
@@ -537,7 +568,7 @@ def test_bounds_that_a_format_implies_may_be_inexact(walker: Walker):
 def test_formats_and_bounds_hold_together(walker: Walker):
     """What is let through is what a plain validator allows by two schemas: one for the format, one for the rest."""
     rng, compiled = random.Random(0), 0
-    for _ in range(400):
+    for _ in range(200):
         name = rng.choice(sorted(FORMATS))
         low, high = FORMATS[name]
         rest: dict[str, Any] = {"type": rng.choice(["integer", "number", ["integer", "null"]])}
@@ -558,7 +589,7 @@ def test_formats_and_bounds_hold_together(walker: Walker):
                 assert walker.follows(grammar, str(value)) == valid, (schema, value)
             else:
                 assert not walker.follows(grammar, str(value))
-    assert compiled > 200
+    assert compiled > 100
 
 
 def test_formats_tell_schemas_of_one_of_apart(walker: Walker):

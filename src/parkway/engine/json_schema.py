@@ -76,6 +76,8 @@ _FORMATS = {
     "date-time": f"^{_DATE}T{_TIME}$",
     **dict.fromkeys(("duration", "email", "hostname", "ipv4", "ipv6", "uuid", "uri")),
 }
+_HINTS = ("password",)
+"""Formats that say how a value is shown, and nothing of it."""
 
 
 class JsonSchema:
@@ -168,10 +170,10 @@ class _Survey:
 
     def _check_format(self, node: dict[str, Any], pointer: str) -> None:
         name = node.get("format", "date")
-        if name in _FORMATS:
+        if name in _FORMATS or name in _HINTS:
             return
         if name not in INTEGERS and name not in EVERY_NUMBER:
-            known = ", ".join([*_FORMATS, *INTEGERS, *EVERY_NUMBER])
+            known = ", ".join([*_FORMATS, *_HINTS, *INTEGERS, *EVERY_NUMBER])
             raise UnsupportedField(f'{pointer}/format: "{str(name)[:50]}" cannot be enforced; known are {known}')
         if "string" in node.get("type", ()):
             raise UnsupportedField(
@@ -221,6 +223,8 @@ def _enforceable(document: dict[str, Any], reached: list[tuple[str, dict[str, An
 
 
 def _move_format(node: dict[str, Any]) -> None:
+    if node.get("format") in _HINTS:
+        del node["format"]
     pattern = _FORMATS.get(node.get("format", ""))
     if pattern is None:
         return
