@@ -40,6 +40,25 @@ EXACT: dict[str, tuple[Any, list[Any], list[Any]]] = {
     "if-of-types": (
         {"if": {"type": "string"}, "then": {"maxLength": 1}, "else": {"type": "null"}}, ["", "a", None], ["ab", 1],
     ),
+    "if-of-one-property": (
+        {"type": ["object", "null"], "properties": {"by": {"enum": [*"abcdefghij"]}, "x": {}, "y": {}},
+         "additionalProperties": False, "allOf": [
+             {"if": {"properties": {"by": {"const": "a"}}}, "then": {"required": ["x"]}, "else": {"required": ["y"]}},
+             *({"if": {"properties": {"by": {"enum": [name, "j"]}}, "required": ["by"]},
+                "then": {"required": ["x", "y"]}} for name in "bcdefgh"),
+             {"required": []},
+         ]},
+        [None, {"x": 1}, {"by": "a", "x": 1}, {"by": "i", "y": 1}, {"by": "j", "x": 1, "y": 1},
+         {"by": "b", "x": 1, "y": 2}],
+        [{}, {"y": 1}, {"by": "a", "y": 1}, {"by": "i", "x": 1}, {"by": "j", "y": 1}, {"by": "c", "y": 1}],
+    ),
+    "if-of-one-property-open": (
+        {"allOf": [
+            {"if": {"properties": {"a": {"const": "p"}}}, "then": {"type": "object"}},
+            {"if": {"properties": {"a": {"const": "q"}}, "required": ["a"]}, "then": {"maxProperties": 1}},
+        ]},
+        [{}, {"a": 3, "b": 1}, {"a": "p", "b": 1}, {"a": "q"}], [{"a": "q", "b": 1}, 1, []],
+    ),
     "dependentRequired": (
         {**PAYMENT, "dependentRequired": {"number": ["tip"]}},
         [{"by": "cash"}, {"by": "card", "number": "1", "tip": False}], [{"by": "card", "number": "1"}],
@@ -166,6 +185,22 @@ def test_what_cannot_be_written_out_is_refused(schema: dict[str, Any], reason: s
     with pytest.raises(UnsupportedField) as raised:
         JsonSchema(schema)
     assert reason in str(raised.value)
+
+
+def test_many_conditions_on_one_property_are_cheap(walker: Walker):
+    kinds = [f"kind-{number}" for number in range(40)]
+    schema = {
+        "type": "object",
+        "properties": {"kind": {"enum": kinds}, **{f"for-{kind}": {"type": "integer"} for kind in kinds}},
+        "required": ["kind"],
+        "additionalProperties": False,
+        "allOf": [
+            {"if": {"properties": {"kind": {"const": kind}}}, "then": {"required": [f"for-{kind}"]}} for kind in kinds
+        ],
+    }  # fmt: skip
+    grammar = walker.compiler.compile(GrammarSpec.json_schema(schema))
+    assert walker.follows(grammar, '{"kind": "kind-7", "for-kind-7": 1}')
+    assert not walker.follows(grammar, '{"kind": "kind-7", "for-kind-8": 1}')
 
 
 def test_conditions_inside_one_another_are_bounded():

@@ -114,7 +114,7 @@ def check(walker: Walker, schema: Any, seeds: int) -> bool:
     return True
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
 @given(schema=schemas)
 def test_any_schema_is_refused_or_enforced(walker: Walker, schema: Any):
     event(f"enforced: {check(walker, schema, 2)}")

@@ -10,6 +10,7 @@ from itertools import combinations, permutations
 from typing import Any
 
 from parkway.core.errors import InvalidRequest, UnsupportedField
+from parkway.engine.cases import choice, gather
 from parkway.engine.exclusion import Exclusion
 from parkway.engine.json_check import found_in
 from parkway.engine.negation import KINDS, distinct, none_of, other_types
@@ -82,8 +83,9 @@ class _Rewriter:
         if not isinstance(node, dict):
             return node
         self._count(place)
+        node, groups = gather(node)
         written = {key: self._inside(key, value, place) for key, value in node.items() if key not in _GONE}
-        also: list[Schema] = []
+        also: list[Schema] = [self.positive(choice(cases), f"{place}/allOf") for cases in groups]
         for key in node:
             where = f"{place}/{key}"
             if key == "oneOf":
