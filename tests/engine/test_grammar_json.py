@@ -93,7 +93,7 @@ def test_the_collection_is_large_and_mostly_enforced():
 
 @pytest.mark.parametrize("name", sorted(COLLECTION.keys() - REFUSED_OF_COLLECTION.keys()))
 def test_real_schemas(walker: Walker, name: str):
-    assert check_walks(walker, COLLECTION[name], range(3)) >= (0 if name in ENDLESS else 2)
+    assert check_walks(walker, COLLECTION[name], range(2)) >= (0 if name in ENDLESS else 1)
 
 
 @pytest.mark.parametrize(("name", "reason"), REFUSED_OF_COLLECTION.items())
@@ -103,8 +103,8 @@ def test_real_schemas_that_are_refused(name: str, reason: str):
 
 
 def test_generated_schemas(walker: Walker):
-    finished = sum(check_walks(walker, generate(random.Random(seed)), range(1)) for seed in range(200))
-    assert finished > 185
+    finished = sum(check_walks(walker, generate(random.Random(seed)), range(1)) for seed in range(150))
+    assert finished > 138
 
 
 def generate(rng: random.Random, depth: int = 0) -> dict[str, Any]:
