@@ -27,18 +27,30 @@ def outcome(generator: Generator, sequence: Sequence, *others: Sequence) -> Outc
     return sequence.tokens, [(each.logprob, each.likeliest) for piece in pieces for each in piece.chosen]
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("settings", "tiles"),
+    [
+        ({"dtype": "float32"}, False),
+        ({"dtype": "bfloat16"}, False),
+        ({"dtype": "bfloat16", "quantization": "int8"}, False),
+        ({"dtype": "bfloat16"}, True),
+    ],
+)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_answer_does_not_depend_on_its_company_to_the_last_bit(
-    tmp_path: Path, dtype: str, temperature: float
+    tmp_path: Path, settings: dict[str, str], tiles: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Alone, in crowds, read in parts of every size, guessed ahead, found in the cache, sent back and read again."""
+    """Alone, in crowds, read in parts of every size, guessed ahead, found in the cache, sent back and read again.
+
+    With our own kernels, and as it is on processors that multiply tiles.
+    """
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
     path = write_directory(tmp_path / "model", QWEN3)
     prompt = [random.Random(1).randrange(300) for _ in range(90)]
     found: list[Outcome] = []
     for step_tokens, guess_tokens, crowd in ((256, 0, 0), (7, 0, 3), (33, 16, 5), (64, 4, 1)):
         generator = load(
-            path, dtype=dtype, deterministic=True, step_tokens=step_tokens, guess_tokens=guess_tokens, max_sequences=6
+            path, **settings, deterministic=True, step_tokens=step_tokens, guess_tokens=guess_tokens, max_sequences=6
         )
         for turn in range(2):  # the second time the cache holds the prompt
             dice = random.Random(step_tokens + turn)
