@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parkway.cli.engine import _configure
-from parkway.launch.engines import shared_options
+from parkway.launch.engines import engine_options
 from parkway.launch.settings import Settings
 from tests.cli.conftest import Command
 
@@ -43,7 +43,7 @@ def test_a_value_stays_what_was_typed() -> None:
 def test_the_section_of_the_configuration_arrives_at_the_engine(tmp_path: Path) -> None:
     path = tmp_path / "parkway.yaml"
     path.write_text("engine: {max_sequences: 4, dtype: float32, drain_s: 1.5, threads: null}")
-    options = shared_options(Settings.find(path))
+    options = engine_options(Settings.find(path).engine)
     config = _configure({"model": "m"}, options[1::2])
     assert options[::2] == ["--set"] * 3
     assert (config.max_sequences, config.dtype, config.drain_s, config.threads) == (4, "float32", 1.5, None)
