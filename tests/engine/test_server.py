@@ -691,7 +691,7 @@ async def test_json_that_is_cut_off_says_so(client: openai.AsyncOpenAI) -> None:
         ({"response_format": {"type": "xml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format.json_schema"),
         (
-            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {"type": "string"}}}}},
+            {"response_format": {"type": "json_schema", "json_schema": {"schema": {"$ref": "https://example.com/a"}}}},
             "response_format",
         ),
         ({"structured_outputs": {}}, "structured_outputs"),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from parkway.core.tasks import Tasks
+from parkway.engine.config import EngineConfig
 from parkway.launch.catalogue import Catalogue
 from parkway.launch.family import Family
 from parkway.launch.on_demand import OnDemand
@@ -80,15 +82,23 @@ async def test_another_commit_is_news(shelf: Shelf) -> None:
 
 
 async def test_the_engine_of_a_pulled_model_is_given_its_name_and_directory(shelf: Shelf) -> None:
-    child = shelf.catalogue._start("helper", "/models/helper", {}, lambda *_: None)  # pyright: ignore
+    child = shelf.catalogue._start("helper", "/models/helper", EngineConfig(), {}, lambda *_: None)  # pyright: ignore
     argv = child.program.argv
     assert argv[argv.index("--model") + 1] == "/models/helper"
     assert argv[argv.index("--name") + 1] == "helper"
     assert "--adapter" not in argv
+    assert "--set" not in argv
+
+
+async def test_an_engine_that_is_loaded_on_demand_is_given_its_settings(shelf: Shelf) -> None:
+    config = EngineConfig(quantization="int8", max_sequences=3)
+    child = shelf.catalogue._start("helper", "/models/helper", config, {}, lambda *_: None)  # pyright: ignore
+    given = [value for flag, value in itertools.pairwise(child.program.argv) if flag == "--set"]
+    assert sorted(given) == ["max_sequences=3", "quantization=int8"]
 
 
 async def test_the_engine_of_a_model_with_adapters_is_given_them(shelf: Shelf) -> None:
     sleeper = shelf.models._sleepers["adapted"]  # pyright: ignore
     assert sleeper.models == ["adapted", "adapted:legal"]
-    child = sleeper._start("adapted", "./adapted", sleeper._adapters, lambda *_: None)  # pyright: ignore
+    child = sleeper._start("adapted", "./adapted", sleeper._config, sleeper._adapters, lambda *_: None)  # pyright: ignore
     assert child.program.argv[child.program.argv.index("--adapter") + 1] == "legal=/adapters/legal"
