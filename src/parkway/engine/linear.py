@@ -68,7 +68,7 @@ class PlainLinear(_Packed):
 
 
 class OneDnnLinear(_Packed):
-    """A matrix as oneDNN wants it: the fastest for processors that multiply tiles (AMX)."""
+    """A matrix as oneDNN wants it: for processors that multiply tiles (AMX), and where our kernels do not run."""
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """`weights`: bfloat16 [out, in] on the CPU; one below the other they are the matrix."""

@@ -237,6 +237,7 @@ class Kernels:
         Returns:
             As `q`; zeros in rows of which the plan does not speak.
         """
+        q = q.contiguous()
         out = torch.zeros_like(q)
         heads, kv_heads, head_dim = q.shape[1], keys.shape[1], q.shape[2]
         parts = torch.empty(plan.slots * QUERIES * heads * (head_dim + 2))

@@ -1,10 +1,11 @@
 /* Causal attention over a cache in pages, in bfloat16, with sums in float32.
 
-   An item of work is one head of keys and values, up to 16 new tokens of one sequence, and up to PART of the tokens that they
+   An item of work is one head of keys and values, up to 16 new tokens of one sequence, and some of the tokens that they
    see: all queries that read the same keys. What a query makes of several parts is united afterwards; where parts end
-   depends on nothing but positions, so a query's result is the same whoever computes it. Two pages at a time its keys are turned so that a register holds two dimensions of 16 tokens, scores are made,
-   and the softmax goes on from the keys before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but
-   the pages at hand, within the thread's own cache. */
+   depends on nothing but positions, so a query's result is the same whoever computes it. Two pages at a time its keys are
+   turned so that a register holds two dimensions of 16 tokens, scores are made, and the softmax goes on from the keys
+   before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but the pages at hand, within the thread's own
+   cache. */
 
 #include <math.h>
 #include <string.h>
@@ -257,21 +258,21 @@ TARGET static void unite_item(void *data, int64_t item, char *scratch) {
     const int64_t head = item % job->kv_heads, group = job->heads / job->kv_heads, width = job->dim + 2;
     const int64_t stride = job->kv_heads * QUERIES * group * width; /* from one slot to the next */
     for (int64_t row = 0; row < own->count * group; row++) {
-        const float *first_part = job->parts + own->slot * stride + (head * QUERIES * group + row) * width;
+        float *parts = job->parts + own->slot * stride + (head * QUERIES * group + row) * width;
         float top = -INFINITY, total = 0;
-        for (int64_t slot = 0; slot < own->slots; slot++) top = fmaxf(top, first_part[slot * stride + job->dim + 1]);
+        for (int64_t slot = 0; slot < own->slots; slot++) top = fmaxf(top, parts[slot * stride + job->dim + 1]);
         for (int64_t slot = 0; slot < own->slots; slot++) {
-            const float *part = first_part + slot * stride;
-            total += part[job->dim] * exp2f(part[job->dim + 1] - top);
+            float *part = parts + slot * stride;
+            part[job->dim + 1] = exp2f(part[job->dim + 1] - top); /* its weight from here on */
+            total += part[job->dim] * part[job->dim + 1];
         }
         __m512 share = _mm512_set1_ps(1.0f / total); /* as where there is one part: the same numbers, to the last bit */
         uint16_t *out = job->out + ((own->row + row / group) * job->heads + head * group + row % group) * job->dim;
         for (int64_t d = 0; d < job->dim; d += 16) {
             __m512 mixed = _mm512_setzero_ps();
             for (int64_t slot = 0; slot < own->slots; slot++) {
-                const float *part = first_part + slot * stride;
-                __m512 weight = _mm512_set1_ps(exp2f(part[job->dim + 1] - top));
-                mixed = _mm512_fmadd_ps(_mm512_loadu_ps(part + d), weight, mixed);
+                const float *part = parts + slot * stride;
+                mixed = _mm512_fmadd_ps(_mm512_loadu_ps(part + d), _mm512_set1_ps(part[job->dim + 1]), mixed);
             }
             store16(out, d, 0, 0xffff, _mm512_mul_ps(mixed, share));
         }

@@ -16,7 +16,6 @@
 #define PANEL 64      /* channels */
 #define ROWS 6        /* tokens that one pass serves: 6 x 4 sums, 4 weights and an input in 32 registers */
 #define ITEM_ROWS 192 /* tokens of one item of work: so many that a panel is read from memory seldom */
-#define AHEAD 2048    /* bytes of weights that are asked for early */
 #define FEW (1 << 16) /* numbers that one thread rounds sooner than a second one wakes up */
 
 typedef struct {
@@ -104,6 +103,7 @@ static void multiply(void *data, int64_t item, char *scratch) {
     int64_t panels = (job->channels + PANEL - 1) / PANEL;
     int64_t row = item / panels * ITEM_ROWS, panel = item % panels;
     int64_t end = row + ITEM_ROWS < job->tokens ? row + ITEM_ROWS : job->tokens;
+    /* Asked for early, a quarter of it at each pass: the panel that is probably this thread's next. */
     const char *soon = job->weight + (panel + 2 < panels ? panel + 2 : panel) * PANEL * job->row_bytes;
     const char *soon_end = soon + PANEL * job->row_bytes;
     while (row < end) {
