@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from parkway.engine.model import Decoder
 from parkway.engine.shape import ModelShape
@@ -36,6 +36,27 @@ def test_logits_are_those_of_transformers(name: str) -> None:
         found = decoder.logits(decoder(token_ids, torch.arange(200), causal))
     assert expected.abs().max() > 0.1
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
+
+
+def test_what_nobody_asks_for_is_left_out_and_changes_nothing() -> None:
+    config = CONFIGS["llama-grouped-llama3"]
+    decoder = decoder_like(reference(config), config)
+    token_ids, positions = torch.randint(0, 320, (20,), generator=torch.Generator().manual_seed(1)), torch.arange(20)
+    wanted = torch.tensor([3, 19])
+    seen: list[int] = []
+    decoder.model.layers[-1].mlp.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    with torch.inference_mode():
+        everything = decoder(token_ids, positions, causal)
+        found = decoder(token_ids, positions, causal, None, wanted)
+        beside_changes = decoder(token_ids, positions, causal, NoChanges(), wanted)
+    torch.testing.assert_close(found, everything[wanted])
+    torch.testing.assert_close(beside_changes, everything[wanted])
+    assert seen == [20, 2, 20], "changes know their tokens by where they stand"
+
+
+class NoChanges:
+    def add(self, module: nn.Module, x: Tensor, y: Tensor) -> None:
+        pass
 
 
 def test_positions_matter() -> None:

@@ -26,6 +26,9 @@ class KVCache:
     Main memory that no token was written to is never touched, so the operating system does not back it. It reads as
     zeros, and must: attention gives hidden places the weight 0, but 0 times NaN is NaN.
 
+    Where in a block its numbers lie is up to the attention that uses it. `write`, `read` and `gather` put token behind
+    token; our own kernels turn a block's keys and values (`engine/native/attention.c`), and work on `layer`.
+
     One block more belongs to nobody: steps that are filled up with idle tokens write these there.
 
     Args:

@@ -147,9 +147,13 @@ class Engine:
             next token, and one behind each guess.
         """
         token_ids = [token for share in shares for token in share.tokens]
-        hidden = self._runner(token_ids, [share.span for share in shares], self._deltas(shares))
-        rows: list[int] = []
-        completing: list[Share] = []
+        completing = [share for share in shares if share.completes]
+        rows = _rows(shares)
+        # States that nobody asks for are not made.
+        everything = len(rows) == len(token_ids) or any(share.sequence.scoring for share in shares)
+        hidden = self._runner(
+            token_ids, [share.span for share in shares], self._deltas(shares), None if everything else rows
+        )
         end = 0
         for share in shares:
             start, end = end, end + len(share.tokens)
@@ -157,16 +161,14 @@ class Engine:
                 self._score_prompt(share, hidden[start:end])
             if not share.sequence.completion_tokens:
                 self.prompt_tokens += share.count
-            if share.completes:
-                rows += range(start + share.count - 1, end)
-                completing.append(share)
-            else:
+            if not share.completes:
                 self._scheduler.advance(share)
         count = len(rows)
-        rows += rows[-1:] * (self._backend.rows(count) - count)
         if not rows:
             return hidden.new_empty(0, self.vocab_size, dtype=torch.float32), completing
-        return self._decoder.logits(hidden[upload(rows, self._device)])[:count].float(), completing
+        if everything:
+            hidden = hidden[upload(rows + rows[-1:] * (self._backend.rows(count) - count), self._device)]
+        return self._decoder.logits(hidden)[:count].float(), completing
 
     def _deltas(self, shares: list[Share]) -> Deltas | None:
         """What adapters change in this step; None where nobody uses one."""
@@ -276,6 +278,17 @@ class Engine:
         self._cache.wipe(self._scheduler.spoil(sequence))
         self._scheduler.remove(sequence)
         return Piece(error=InternalError("the model's scores are not finite numbers; its weights may be damaged"))
+
+
+def _rows(shares: list[Share]) -> list[int]:
+    """Of a step's tokens those behind which something is chosen."""
+    ends = accumulate(len(share.tokens) for share in shares)
+    return [
+        row
+        for share, end in zip(shares, ends, strict=True)
+        if share.completes
+        for row in range(end - len(share.tokens) + share.count - 1, end)
+    ]
 
 
 def _allowed(sequences: Items[Sequence]) -> Tensor:

@@ -119,6 +119,7 @@ class Generator:
         for name, place in config.named_adapters():
             adapters.load(name, place)
         machine.give_back_memory()
+        machine.keep_memory()
         log.info("%s is computed by %s", directory.path, engine.computing)
         return cls(tokenizer, template, engine, context, _defaults(recommended), answer_tokens, adapters, config)
 

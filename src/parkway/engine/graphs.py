@@ -18,7 +18,7 @@ from torch import Tensor
 from parkway.engine.attention import Span
 from parkway.engine.backend import Backend
 from parkway.engine.cache import KVCache, blocks_for
-from parkway.engine.device import put
+from parkway.engine.device import put, upload
 from parkway.engine.model import Changes, Decoder
 from parkway.engine.paged_triton import Plan, TritonAttention
 from parkway.engine.runner import Runner
@@ -93,12 +93,14 @@ class GraphRunner(Runner):
         room = self._most * (_PLAN_NUMBERS + blocks_for(context))
         self._numbers = torch.zeros(room, dtype=torch.int64, device=cache.device)
 
-    def _run(self, token_ids: list[int], spans: Sequence[Span], changes: Changes | None) -> Tensor:
+    def _run(
+        self, token_ids: list[int], spans: Sequence[Span], changes: Changes | None, wanted: list[int] | None
+    ) -> Tensor:
         if changes is None and self._works and self._fits(spans):
             hidden = self._replay(token_ids, spans)
             if hidden is not None:
-                return hidden
-        return super()._run(token_ids, spans, changes)
+                return hidden if wanted is None else hidden[upload(wanted, self._cache.device)]
+        return super()._run(token_ids, spans, changes, wanted)
 
     def _fits(self, spans: Sequence[Span]) -> bool:
         return len(spans) <= self._most and all(span.count == 1 and span.end <= self._context for span in spans)

@@ -66,12 +66,22 @@ class SelfAttention(nn.Module):
         self.q_norm = RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
         self.k_norm = RMSNorm(shape.head_dim, eps=shape.rms_norm_eps) if shape.qk_norm else None
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention: Attention,
+        changes: Changes | None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
         projected = _project_all((self.q_proj, self.k_proj, self.v_proj), self.together, x, changes)
         q, k, v = (part.unflatten(-1, (-1, self.head_dim)) for part in projected)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
         mixed = attention(self.layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        if wanted is not None:
+            mixed = mixed[wanted]
         return _project(self.o_proj, mixed.flatten(-2), changes)
 
 
@@ -121,8 +131,18 @@ class Layer(nn.Module):
         self.input_layernorm = RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, attention: Attention, changes: Changes | None) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin, attention, changes)
+    def forward(
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        attention: Attention,
+        changes: Changes | None,
+        wanted: Tensor | None = None,
+    ) -> Tensor:
+        """All tokens [tokens, hidden_size] go into keys and values; only those `wanted` [n] go on, if it is given."""
+        mixed = self.self_attn(self.input_layernorm(x), cos, sin, attention, changes, wanted)
+        x = (x if wanted is None else x[wanted]) + mixed
         return x + self.mlp(self.post_attention_layernorm(x), changes)
 
 
@@ -150,7 +170,12 @@ class Decoder(nn.Module):
         self.head: Callable[[Tensor], Tensor] = self._plain_head
 
     def forward(
-        self, token_ids: Tensor, positions: Tensor, attention: Attention, changes: Changes | None = None
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        changes: Changes | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Hidden states after the final norm.
 
@@ -159,16 +184,21 @@ class Decoder(nn.Module):
             positions: int64 [tokens]; each token's place within its own sequence, from 0.
             attention: knows which tokens belong together.
             changes: added to what linear layers make of the tokens; None changes nothing.
+            wanted: int64 [n], the tokens whose states are asked for; None for all. Of the others, whose keys and values
+                are all that later tokens need, the rest of the last layer is left out.
 
         Returns:
-            [tokens, hidden_size].
+            [tokens, hidden_size], or [n, hidden_size].
         """
         frequencies = self.frequencies.to(positions.device)
         cos, sin = rotation(positions, frequencies, self.shape.rope.attention_factor)
         x = self.model.embed_tokens(token_ids)
-        for layer in self.model.layers:
-            x = layer(x, cos, sin, attention, changes)
-        return self.model.norm(x)
+        last = len(self.model.layers) - 1
+        only = wanted if changes is None else None  # changes know their tokens by where they stand
+        for number, layer in enumerate(self.model.layers):
+            x = layer(x, cos, sin, attention, changes, only if number == last else None)
+        x = self.model.norm(x)
+        return x if wanted is None or only is not None else x[wanted]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Scores of every token of the vocabulary: [n, hidden_size] -> [n, vocab_size]."""

@@ -137,12 +137,18 @@ class Leader(nn.Module):
         self._group = group
 
     def forward(
-        self, token_ids: Tensor, positions: Tensor, attention: Attention, changes: Changes | None = None
+        self,
+        token_ids: Tensor,
+        positions: Tensor,
+        attention: Attention,
+        changes: Changes | None = None,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         if not isinstance(attention, PagedAttention) or changes is not None:
             raise TypeError("the others can only follow an attention over the cache, without adapters")
         self._group.tell(_step_message(token_ids, attention.spans))
-        return self.decoder(token_ids, positions, attention)
+        hidden = self.decoder(token_ids, positions, attention)
+        return hidden if wanted is None else hidden[wanted]
 
     def logits(self, hidden: Tensor) -> Tensor:
         return self.decoder.logits(hidden)

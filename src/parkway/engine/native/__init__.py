@@ -111,7 +111,7 @@ class Kernels:
         self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
         self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
         self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _P, _P, _N, _N, _N, _I)
-        self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _P, _P)
+        self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _N, _P, _P, _I)
         self._rms_norm = function("rms_norm", _P, _N, _P, _F, _P, _N, _N, _I)
         self._rotate = function("rotate", _P, _N, _P, _P, _P, _N, _N, _N, _I)
         self._gate = function("gate", _P, _P, _N, _P, _N, _N, _I)
@@ -232,7 +232,8 @@ class Kernels:
 
         Args:
             q: [tokens, heads, head_dim]; head_dim is a multiple of 32.
-            keys, values: [places, kv_heads, head_dim], in pages of 32 places.
+            keys, values: [places, kv_heads, head_dim] in size, as `write` lays them: for each page of 32 places and
+                each head, keys [head_dim / 2, 32, 2] and values [16, head_dim, 2].
 
         Returns:
             As `q`; zeros in rows of which the plan does not speak.
@@ -262,17 +263,24 @@ class Kernels:
         return out
 
     def write(self, k: Tensor, v: Tensor, places: Tensor, keys: Tensor, values: Tensor) -> None:
-        """Put k and v [tokens, kv_heads, head_dim] at `places` (int64 [n], of the first n tokens) of the cache."""
-        self._write(
-            k.data_ptr(),
-            k.stride(0),
-            v.data_ptr(),
-            v.stride(0),
-            places.data_ptr(),
-            len(places),
-            k.shape[1] * k.shape[2],
-            keys.data_ptr(),
-            values.data_ptr(),
+        """Put k and v [tokens, kv_heads, head_dim] at `places` (int64 [n], of the first n tokens) of the cache.
+
+        Each place at most once; head_dim is a multiple of 32.
+        """
+        _check(
+            self._write(
+                k.data_ptr(),
+                k.stride(0),
+                v.data_ptr(),
+                v.stride(0),
+                places.data_ptr(),
+                len(places),
+                k.shape[1],
+                k.shape[2],
+                keys.data_ptr(),
+                values.data_ptr(),
+                torch.get_num_threads(),
+            )
         )
 
     def rms_norm(self, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:

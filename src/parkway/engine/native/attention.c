@@ -2,10 +2,12 @@
 
    An item of work is one head of keys and values, up to 16 new tokens of one sequence, and some of the tokens that they
    see: all queries that read the same keys. What a query makes of several parts is united afterwards; where parts end
-   depends on nothing but positions, so a query's result is the same whoever computes it. Two pages at a time its keys are
-   turned so that a register holds two dimensions of 16 tokens, scores are made, and the softmax goes on from the keys
-   before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied but the pages at hand, within the thread's own
-   cache. */
+   depends on nothing but positions, so a query's result is the same whoever computes it. Two pages at a time scores are
+   made, and the softmax goes on from the keys before (Milakov and Gimelshein, 2018, arXiv:1805.02867). Nothing is copied.
+
+   In a page each head lies by itself, so that it is read from front to back: keys as pairs of dimensions of PAGE tokens,
+   [dim / 2][PAGE][2], values as pairs of tokens, [PAGE / 2][dim][2]. That is how the instructions want them, and who writes
+   a token once turns it instead of everybody who reads it. */
 
 #include <math.h>
 #include <string.h>
@@ -16,6 +18,7 @@
 #define PAGE 32    /* tokens */
 #define KEYS 64    /* tokens of two pages, which are read at once */
 #define QUERIES 16 /* tokens of one item */
+#define WRITES 64  /* tokens of one item that writes: fewer are done sooner than a second thread wakes up */
 #define ROWS 6     /* queries that are multiplied at once: 6 x 4 sums, 4 keys and a query in 32 registers */
 
 typedef struct {
@@ -37,7 +40,7 @@ typedef struct {
 
 typedef struct {
     const uint16_t *q;            /* [tokens, heads, dim] */
-    const uint16_t *keys, *values; /* [pages * PAGE, kv_heads, dim] */
+    const uint16_t *keys, *values; /* [pages, kv_heads], each as said above */
     const piece *pieces;
     const int64_t *tables;
     uint16_t *out; /* [tokens, heads, dim] */
@@ -45,13 +48,19 @@ typedef struct {
     float scale; /* of scores, times log2(e) */
     const merger *mergers;
     float *parts; /* [slots, kv_heads, QUERIES * heads / kv_heads, dim + 2]: mixed, the sum, the largest score */
+    int64_t items, threads;
 } attention_job;
+
+/* What lies where of two pages, of which the second may be missing: then it is the first. */
+typedef struct {
+    const uint32_t *keys[2];   /* [dim / 2][PAGE] pairs of dimensions */
+    const uint32_t *values[2]; /* [PAGE / 2][dim] pairs of tokens */
+    int64_t pages;
+} pages;
 
 /* A thread's own memory. */
 typedef struct {
-    uint32_t *keys;   /* [dim / 2][KEYS] pairs of dimensions */
-    uint32_t *values; /* [KEYS / 2][dim] pairs of tokens */
-    int64_t pairs;    /* of tokens that are there */
+    pages now, soon;  /* at hand, and next */
     float *mixed;     /* [rows][dim], not yet divided by the sum */
     float *sums;      /* [rows][16] */
     float *tops;      /* [rows] */
@@ -59,47 +68,28 @@ typedef struct {
 } room;
 
 static size_t room_for(int64_t rows, int64_t dim) {
-    return 2 * KEYS * dim * 2 + rows * (dim * 4 + 64 + 4 + 8) + 64;
+    return rows * (dim * 4 + 64 + 4 + 8) + 64;
 }
 
 static room room_in(char *scratch, int64_t rows, int64_t dim) {
     room r;
-    r.keys = (uint32_t *)scratch;
-    r.values = r.keys + KEYS * dim / 2;
-    r.mixed = (float *)(r.values + KEYS * dim / 2);
+    r.mixed = (float *)scratch;
     r.sums = r.mixed + rows * dim;
     r.queries = (const uint32_t **)(r.sums + rows * 16);
     r.tops = (float *)(r.queries + rows);
     return r;
 }
 
-TARGET static void turn_keys(const uint16_t *from, int64_t stride, int64_t dim, uint32_t *to) {
-    for (int64_t pair = 0; pair < dim / 2; pair += 16)
-        for (int64_t token = 0; token < PAGE; token += 16)
-            transpose((const uint32_t *)(from + token * stride) + pair, stride / 2, to + pair * KEYS + token, KEYS);
-}
-
-TARGET static void pair_values(const uint16_t *from, int64_t stride, int64_t dim, uint32_t *to) {
-    __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5, 36,
-                                   4, 35, 3, 34, 2, 33, 1, 32, 0);
-    __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
-    for (int64_t token = 0; token < PAGE; token += 2, from += 2 * stride)
-        for (int64_t d = 0; d < dim; d += 32, to += 32) {
-            __m512i a = _mm512_loadu_si512(from + d), b = _mm512_loadu_si512(from + stride + d);
-            _mm512_store_si512(to, _mm512_permutex2var_epi16(a, low, b));
-            _mm512_store_si512(to + 16, _mm512_permutex2var_epi16(a, high, b));
-        }
-}
-
-/* 2 to the power of x <= 0, to 1e-4 of it: it is rounded to bfloat16 anyway. What is no number stays none. */
-INLINE __m512 weight_of(__m512 x) {
-    __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    __m512 f = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(9.6181291076284772e-3f), f, _mm512_set1_ps(5.5504108664821580e-2f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.4022650695910072e-1f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.9314718055994531e-1f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
-    return _mm512_scalef_ps(y, whole);
+static pages pages_of(const attention_job *job, const piece *own, int64_t head, int64_t start) {
+    pages found;
+    found.pages = own->end - start > PAGE ? 2 : 1;
+    for (int64_t i = 0; i < 2; i++) {
+        int64_t page = job->tables[own->table + start / PAGE + (i < found.pages ? i : 0)];
+        int64_t place = (page * job->kv_heads + head) * PAGE * job->dim;
+        found.keys[i] = (const uint32_t *)(job->keys + place);
+        found.values[i] = (const uint32_t *)(job->values + place);
+    }
+    return found;
 }
 
 /* The next part of a query's softmax: its scores for the keys at hand become weights, and what it mixed of values before
@@ -117,7 +107,7 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
     float before = own->tops[row];
     if (top > before) {
         if (before > -INFINITY) { /* there were keys before */
-            __m512 shrink = weight_of(_mm512_set1_ps(before - top));
+            __m512 shrink = exp2_rough_16(_mm512_set1_ps(before - top));
             for (int64_t d = 0; d < job->dim; d += 16)
                 _mm512_store_ps(mixed + d, _mm512_mul_ps(_mm512_load_ps(mixed + d), shrink));
             _mm512_store_ps(sum, _mm512_mul_ps(_mm512_load_ps(sum), shrink));
@@ -125,14 +115,22 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
         own->tops[row] = before = top;
     }
     __m512 now = _mm512_set1_ps(before);
-    __m512 p0 = _mm512_maskz_mov_ps(m0, weight_of(_mm512_sub_ps(s0, now)));
-    __m512 p1 = _mm512_maskz_mov_ps(m1, weight_of(_mm512_sub_ps(s1, now)));
-    __m512 p2 = _mm512_maskz_mov_ps(m2, weight_of(_mm512_sub_ps(s2, now)));
-    __m512 p3 = _mm512_maskz_mov_ps(m3, weight_of(_mm512_sub_ps(s3, now)));
+    __m512 p0 = _mm512_maskz_mov_ps(m0, exp2_rough_16(_mm512_sub_ps(s0, now)));
+    __m512 p1 = _mm512_maskz_mov_ps(m1, exp2_rough_16(_mm512_sub_ps(s1, now)));
+    __m512 p2 = _mm512_maskz_mov_ps(m2, exp2_rough_16(_mm512_sub_ps(s2, now)));
+    __m512 p3 = _mm512_maskz_mov_ps(m3, exp2_rough_16(_mm512_sub_ps(s3, now)));
     __m512 more = _mm512_add_ps(_mm512_add_ps(p0, p1), _mm512_add_ps(p2, p3));
     _mm512_store_ps(sum, _mm512_add_ps(_mm512_load_ps(sum), more));
     _mm512_store_si512(weights, (__m512i)_mm512_cvtne2ps_pbh(p1, p0));
     _mm512_store_si512(weights + 16, (__m512i)_mm512_cvtne2ps_pbh(p3, p2));
+}
+
+/* Two lines of each of two pages are asked for early. */
+INLINE void soon(const uint32_t *const *pages, int64_t at) {
+    for (int64_t page = 0; page < 2; page++) {
+        _mm_prefetch((const char *)(pages[page] + at), _MM_HINT_T0);
+        _mm_prefetch((const char *)(pages[page] + at + 16), _MM_HINT_T0);
+    }
 }
 
 /* Queries `row` to `row` + ROWS - 1 against the keys at hand, of which each sees the first `seen[i]` tokens: `attend_1` to
@@ -152,7 +150,7 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
     s##r##0 = _mm512_load_ps(own->mixed + (row + r) * dim + at); \
     s##r##1 = _mm512_load_ps(own->mixed + (row + r) * dim + at + 16);
 #define MIX(r)                                    \
-    x = _mm512_set1_epi32((int)weights[r][pair]); \
+    x = _mm512_set1_epi32((int)weights[r][page * (PAGE / 2) + pair]); \
     s##r##0 = DOT(s##r##0, a, x);                 \
     s##r##1 = DOT(s##r##1, b, x);
 #define STORE(r)                                                \
@@ -166,18 +164,24 @@ TARGET static NOINLINE void weigh(const attention_job *job, room *own, int64_t r
         __m512i x, a, b, c, d;                                                                                \
         EACH(START)                                                                                           \
         for (int64_t pair = 0; pair < dim / 2; pair++) {                                                      \
-            const uint32_t *keys = own->keys + pair * KEYS;                                                   \
-            a = _mm512_load_si512(keys), b = _mm512_load_si512(keys + 16);                                    \
-            c = _mm512_load_si512(keys + 32), d = _mm512_load_si512(keys + 48);                               \
+            const uint32_t *first = own->now.keys[0] + pair * PAGE, *second = own->now.keys[1] + pair * PAGE; \
+            a = _mm512_load_si512(first), b = _mm512_load_si512(first + 16);                                  \
+            c = _mm512_load_si512(second), d = _mm512_load_si512(second + 16);                                \
+            soon(own->soon.keys, pair * PAGE);                                                                \
             EACH(SCORE)                                                                                       \
         }                                                                                                     \
         EACH(WEIGH)                                                                                           \
         for (int64_t at = 0; at < dim; at += 32) {                                                            \
-            const uint32_t *values = own->values + at;                                                        \
             EACH(LOAD)                                                                                        \
-            for (int64_t pair = 0; pair < own->pairs; pair++, values += dim) {                                \
-                a = _mm512_load_si512(values), b = _mm512_load_si512(values + 16);                            \
-                EACH(MIX)                                                                                     \
+            for (int64_t page = 0; page < own->now.pages; page++) {                                           \
+                const uint32_t *values = own->now.values[page] + at;                                          \
+                const uint32_t *next = own->soon.values[page] + at;                                           \
+                for (int64_t pair = 0; pair < PAGE / 2; pair++, values += dim, next += dim) {                 \
+                    a = _mm512_load_si512(values), b = _mm512_load_si512(values + 16);                        \
+                    _mm_prefetch((const char *)next, _MM_HINT_T0);                                            \
+                    _mm_prefetch((const char *)(next + 16), _MM_HINT_T0);                                     \
+                    EACH(MIX)                                                                                 \
+                }                                                                                             \
             }                                                                                                 \
             EACH(STORE)                                                                                       \
         }                                                                                                     \
@@ -205,7 +209,7 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
     const attention_job *job = data;
     const piece *own_piece = job->pieces + item / job->kv_heads;
     const int64_t head = item % job->kv_heads, group = job->heads / job->kv_heads, dim = job->dim;
-    const int64_t stride = job->kv_heads * dim, rows = own_piece->count * group;
+    const int64_t rows = own_piece->count * group;
     room own = room_in(scratch, QUERIES * group, dim);
     for (int64_t row = 0; row < rows; row++) {
         int64_t query = (own_piece->row + row / group) * job->heads + head * group + row % group;
@@ -215,14 +219,13 @@ TARGET static void attend_item(void *data, int64_t item, char *scratch) {
     memset(own.mixed, 0, rows * dim * 4);
     memset(own.sums, 0, rows * 64);
     const int64_t end = own_piece->end;
+    /* What is probably this thread's next item. */
+    const int64_t after = item + job->threads < job->items ? item + job->threads : item;
+    const piece *next_piece = job->pieces + after / job->kv_heads;
+    const pages next = pages_of(job, next_piece, after % job->kv_heads, next_piece->start);
     for (int64_t start = own_piece->start; start < end; start += KEYS) {
-        own.pairs = 0;
-        for (int64_t page = start; page < end && page < start + KEYS; page += PAGE) {
-            int64_t place = (job->tables[own_piece->table + page / PAGE] * PAGE) * stride + head * dim;
-            turn_keys(job->keys + place, stride, dim, own.keys + (page - start));
-            pair_values(job->values + place, stride, dim, own.values + own.pairs * dim);
-            own.pairs += PAGE / 2;
-        }
+        own.now = pages_of(job, own_piece, head, start);
+        own.soon = start + KEYS < end ? pages_of(job, own_piece, head, start + KEYS) : next;
         int64_t row = start > own_piece->position ? (start - own_piece->position) * group : 0;
         while (row < rows) { /* those before see nothing of these keys */
             int64_t left = rows - row, passes = (left + ROWS - 1) / ROWS, now = (left + passes - 1) / passes;
@@ -284,17 +287,68 @@ int parkway_attend(const uint16_t *q, const uint16_t *keys, const uint16_t *valu
                    const int64_t *tables, const int64_t *mergers, int64_t merged, float *parts, uint16_t *out, int64_t heads,
                    int64_t kv_heads, int64_t dim, int threads) {
     attention_job job = {q, keys, values, (const piece *)pieces, tables, out, heads, kv_heads, dim,
-                         1.44269504f / sqrtf((float)dim), (const merger *)mergers, parts};
+                         1.44269504f / sqrtf((float)dim), (const merger *)mergers, parts, count * kv_heads, threads};
     if (parallel(attend_item, &job, count * kv_heads, threads, room_for(QUERIES * (heads / kv_heads), dim))) return -1;
     return merged ? parallel(unite_item, &job, merged * kv_heads, threads, 0) : 0;
 }
 
-/* Put the keys and values of `tokens` tokens, each `size` numbers, where `places` says; in k and v tokens are `k_stride` and
-   `v_stride` apart. */
-void parkway_write(const uint16_t *k, int64_t k_stride, const uint16_t *v, int64_t v_stride, const int64_t *places,
-                   int64_t tokens, int64_t size, uint16_t *keys, uint16_t *values) {
-    for (int64_t token = 0; token < tokens; token++) {
-        memcpy(keys + places[token] * size, k + token * k_stride, size * 2);
-        memcpy(values + places[token] * size, v + token * v_stride, size * 2);
+typedef struct {
+    const uint16_t *k, *v; /* tokens `k_stride` and `v_stride` apart, of each [kv_heads, dim] */
+    int64_t k_stride, v_stride;
+    const int64_t *places; /* [tokens] */
+    int64_t tokens, kv_heads, dim;
+    uint16_t *keys, *values; /* as an attention_job has them */
+} write_job;
+
+/* 16 tokens whose places follow one another, from a multiple of 16 on: turned in registers. */
+TARGET static void write_16(const write_job *job, int64_t token, int64_t head, uint32_t *keys, uint32_t *values) {
+    const uint16_t *k = job->k + token * job->k_stride + head * job->dim;
+    const uint16_t *v = job->v + token * job->v_stride + head * job->dim;
+    for (int64_t pair = 0; pair < job->dim / 2; pair += 16)
+        transpose((const uint32_t *)k + pair, job->k_stride / 2, keys + pair * PAGE, PAGE);
+    const __m512i low = _mm512_set_epi16(47, 15, 46, 14, 45, 13, 44, 12, 43, 11, 42, 10, 41, 9, 40, 8, 39, 7, 38, 6, 37, 5,
+                                         36, 4, 35, 3, 34, 2, 33, 1, 32, 0);
+    const __m512i high = _mm512_add_epi16(low, _mm512_set1_epi16(16));
+    for (int64_t pair = 0; pair < 8; pair++, v += 2 * job->v_stride)
+        for (int64_t d = 0; d < job->dim; d += 32, values += 32) {
+            __m512i a = _mm512_loadu_si512(v + d), b = _mm512_loadu_si512(v + job->v_stride + d);
+            _mm512_store_si512(values, _mm512_permutex2var_epi16(a, low, b));
+            _mm512_store_si512(values + 16, _mm512_permutex2var_epi16(a, high, b));
+        }
+}
+
+TARGET static void write_one(const write_job *job, int64_t token, int64_t head, uint32_t *keys, uint16_t *values) {
+    const uint16_t *k = job->k + token * job->k_stride + head * job->dim;
+    const uint16_t *v = job->v + token * job->v_stride + head * job->dim;
+    for (int64_t pair = 0; pair < job->dim / 2; pair++) memcpy(keys + pair * PAGE, k + 2 * pair, 4);
+    /* Only its own half of each pair: another thread may be writing the other one. */
+    for (int64_t d = 0; d < job->dim; d++) values[2 * d] = v[d];
+}
+
+TARGET static void write_item(void *data, int64_t item, char *scratch) {
+    (void)scratch;
+    const write_job *job = data;
+    const int64_t end = (item + 1) * WRITES < job->tokens ? (item + 1) * WRITES : job->tokens;
+    for (int64_t token = item * WRITES, count; token < end; token += count) {
+        const int64_t place = job->places[token], within = place % PAGE;
+        const int64_t last = token + 15;
+        count = within % 16 == 0 && last < end && job->places[last] == place + 15 ? 16 : 1;
+        for (int64_t head = 0; head < job->kv_heads; head++) {
+            const int64_t own = (place / PAGE * job->kv_heads + head) * PAGE * job->dim;
+            uint32_t *keys = (uint32_t *)(job->keys + own) + within;
+            uint16_t *values = job->values + own + within / 2 * 2 * job->dim + within % 2;
+            if (count == 16)
+                write_16(job, token, head, keys, (uint32_t *)values);
+            else
+                write_one(job, token, head, keys, values);
+        }
     }
+}
+
+/* Put keys and values of `tokens` tokens where `places` says, each place once; in k and v tokens are `k_stride` and
+   `v_stride` apart, and lie [kv_heads, dim]. `dim` is a multiple of 32. */
+int parkway_write(const uint16_t *k, int64_t k_stride, const uint16_t *v, int64_t v_stride, const int64_t *places,
+                  int64_t tokens, int64_t kv_heads, int64_t dim, uint16_t *keys, uint16_t *values, int threads) {
+    write_job job = {k, v, k_stride, v_stride, places, tokens, kv_heads, dim, keys, values};
+    return parallel(write_item, &job, (tokens + WRITES - 1) / WRITES, threads, 0);
 }

@@ -28,16 +28,12 @@ INLINE void store16(void *at, int64_t i, int wide, __mmask16 m, __m512 x) {
         _mm256_mask_storeu_epi16((uint16_t *)at + i, m, (__m256i)_mm512_cvtneps_pbh(x));
 }
 
-/* 2 to the power of x, to 2e-7 of it, from nothing to infinity; what is no number stays none. */
-INLINE __m512 exp2_16(__m512 x) {
-    x = _mm512_min_ps(_mm512_set1_ps(128.0f), _mm512_max_ps(_mm512_set1_ps(-150.0f), x)); /* the second, if it is none */
+/* 2 to the power of x, to 1e-4 of it, for what is rounded to bfloat16 afterwards. What is no number stays none. */
+INLINE __m512 exp2_rough_16(__m512 x) {
     __m512 whole = _mm512_roundscale_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
     __m512 f = _mm512_sub_ps(x, whole);
-    __m512 y = _mm512_set1_ps(1.5403530393381609e-4f); /* Taylor: ln(2)^n / n! */
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.3333558146428443e-3f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(9.6181291076284772e-3f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(5.5504108664821580e-2f));
-    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.4022650695910072e-1f));
+    __m512 y = _mm512_fmadd_ps(_mm512_set1_ps(9.6181291076284772e-3f), f, _mm512_set1_ps(5.5504108664821580e-2f)); /* Taylor: */
+    y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(2.4022650695910072e-1f)); /* ln(2)^n / n! */
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(6.9314718055994531e-1f));
     y = _mm512_fmadd_ps(y, f, _mm512_set1_ps(1.0f));
     return _mm512_scalef_ps(y, whole);
