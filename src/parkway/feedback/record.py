@@ -35,6 +35,12 @@ class RequestRecord:
         total_ms: From the request's arrival to the end of the answer.
         attempts: Endpoints that were tried.
         started_ms: When the request arrived, in milliseconds since 1970.
+        user, team: Of the key, or of the token.
+        agent, task: On whose behalf it was sent, where the client said so.
+        cost_usd: By the model's price; None where it has none.
+        cache: Which cache answered, `exact` or `semantic`; None where an endpoint did.
+        queue_ms: How long it waited for its turn.
+        trace_id: Of its trace.
     """
 
     request_id: str
@@ -53,6 +59,14 @@ class RequestRecord:
     first_token_ms: float | None = None
     attempts: int = 0
     conversation_id: str | None = None
+    user: str | None = None
+    team: str | None = None
+    agent: str | None = None
+    task: str | None = None
+    cost_usd: float | None = None
+    cache: str | None = None
+    queue_ms: float | None = None
+    trace_id: str | None = None
 
 
 def bounded(record: RequestRecord) -> RequestRecord:

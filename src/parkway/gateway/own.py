@@ -19,7 +19,7 @@ from parkway.gateway.body import read_body
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.readiness import Readiness
 from parkway.pipeline.parts import Parts
-from parkway.policy.keys import Caller
+from parkway.policy.caller import Caller
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
 from parkway.core.rerank import RerankRequest
-from parkway.policy.keys import Caller
+from parkway.policy.caller import Caller
 from parkway.router.router import Reply
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest

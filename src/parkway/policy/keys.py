@@ -16,6 +16,7 @@ from pathlib import Path
 from sqlalchemy import Connection, insert, select, update
 
 from parkway.core.errors import InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
+from parkway.policy.caller import Caller
 from parkway.store.home import Home
 from parkway.store.revisions import bump
 from parkway.store.schema import keys
@@ -43,14 +44,6 @@ class Key:
     name: str
     created_ms: int
     revoked_ms: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class Caller:
-    """Who sent a request."""
-
-    key_id: str
-    name: str
 
 
 class KeyStore:

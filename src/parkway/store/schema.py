@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
-REVISION = "0002"
+REVISION = "0003"
 
 # Named constraints, because SQLite and PostgreSQL can only alter what has a name.
 metadata = MetaData(
@@ -50,6 +50,11 @@ keys = Table(
     Column("secret_hash", LargeBinary, nullable=False),  # SHA-256 of the secret
     Column("created_ms", BigInteger, nullable=False),
     Column("revoked_ms", BigInteger),
+    Column("owner", Text),  # the user whose it is
+    Column("team", Text),
+    Column("scopes", Text),  # JSON list; NULL: everything that policy allows
+    Column("tier", Text),  # of service
+    Column("expires_ms", BigInteger),
 )
 
 endpoints = Table(
@@ -116,9 +121,18 @@ requests = Table(
     Column("attempts", Integer, nullable=False),
     Column("conversation_id", Text),
     Column("started_ms", BigInteger, nullable=False),
+    Column("user", Text),
+    Column("team", Text),
+    Column("agent", Text),
+    Column("task", Text),
+    Column("cost_usd", Float),
+    Column("cache", Text),  # which response cache answered: exact or semantic
+    Column("queue_ms", Float),
+    Column("trace_id", Text),
     Index(None, "response_id"),
     Index(None, "started_ms"),
     Index(None, "model", "started_ms"),
+    Index(None, "key_id", "started_ms"),
 )
 
 # No foreign key to requests: the request log is written later than the request, and may shed.
@@ -136,4 +150,60 @@ feedback = Table(
     CheckConstraint("thumb IN (-1, 1)", name="thumb"),
     Index(None, "request_id"),
     Index(None, "created_ms"),
+)
+
+# What was spent of each budget in each of its periods.
+budgets = Table(
+    "budgets",
+    metadata,
+    Column("kind", Text, primary_key=True),  # key, user, team, model, agent or task
+    Column("subject", Text, primary_key=True),
+    Column("period", Text, primary_key=True),
+    Column("period_start_ms", BigInteger, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("micro_usd", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+)
+
+# Each hash covers the entry and the hash before it.
+audit = Table(
+    "audit",
+    metadata,
+    Column("sequence", BigInteger, primary_key=True, autoincrement=False),
+    Column("at_ms", BigInteger, nullable=False),
+    Column("entry", Text, nullable=False),  # JSON
+    Column("hash", LargeBinary, nullable=False),
+    Index(None, "at_ms"),
+)
+
+spans = Table(
+    "spans",
+    metadata,
+    Column("trace_id", Text, primary_key=True),
+    Column("span_id", Text, primary_key=True),
+    Column("parent_id", Text),
+    Column("name", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("ended_ns", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("request_id", Text),
+    Column("key_id", Text),
+    Column("attributes", Text, nullable=False),  # JSON
+    Index(None, "started_ns"),
+    Index(None, "request_id"),
+)
+
+# Answers of `/v1/responses` that are kept for `previous_response_id`.
+responses = Table(
+    "responses",
+    metadata,
+    Column("response_id", Text, primary_key=True),
+    Column("key_id", Text, nullable=False),
+    Column("previous_id", Text),
+    Column("model", Text, nullable=False),
+    Column("turns", Text, nullable=False),  # JSON list of core.chat.Message: what this request added, and its answer
+    Column("body", Text, nullable=False),  # JSON: the response as its client got it
+    Column("created_ms", BigInteger, nullable=False),
+    Index(None, "key_id", "created_ms"),
 )
