@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from parkway.store.sql import Database
-from tests.servers import Missing, Postgres
+from tests.servers import Etcd, Missing, Postgres, Redis
 
 # A shell that runs the tests in the background has its jobs ignore Ctrl-C, and every process that a test starts would
 # inherit that: the tests that press it would wait in vain.
@@ -27,6 +27,28 @@ def postgres() -> Iterator[Postgres]:
         server = Postgres()
     except Missing as error:
         pytest.skip(f"needs PostgreSQL: {error}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[Redis]:
+    """A Redis server for the whole run, which a test may find with what others left in it; else the test is skipped."""
+    try:
+        server = Redis()
+    except Missing as error:
+        pytest.skip(f"needs Redis: {error}")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def etcd() -> Iterator[Etcd]:
+    """An etcd for the whole run, which a test may find with what others left in it; else the test is skipped."""
+    try:
+        server = Etcd()
+    except Missing as error:
+        pytest.skip(f"needs etcd: {error}")
     yield server
     server.close()
 

@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -124,6 +125,114 @@ class Postgres:
             "extra_groups": [],
             "env": {"PATH": os.environ["PATH"], "HOME": str(self._directory), "LC_ALL": "C"},
         }
+
+
+class Redis:
+    """A Redis server of its own on a free port of the loopback, which forgets everything when it stops."""
+
+    def __init__(self) -> None:
+        """Starts it.
+
+        Raises:
+            Missing: Redis is not installed.
+        """
+        self._program = _installed("redis-server", "redis-server")
+        self.port = free_port()
+        self._process: subprocess.Popen[Any] | None = None
+        atexit.register(self.stop)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Starts the server (again), empty, and waits until it answers."""
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", "", "--appendonly", "no", "--dir", "/tmp"]
+        self._process = subprocess.Popen(
+            [self._program, *options], stdout=subprocess.DEVNULL, preexec_fn=_die_with_parent(signal.SIGKILL)
+        )
+        _await_port(self.port, self._process)
+
+    def stop(self) -> None:
+        """Stops it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        self._process = None
+
+
+class Etcd:
+    """An etcd of one member on free ports of the loopback."""
+
+    def __init__(self) -> None:
+        """Starts it.
+
+        Raises:
+            Missing: etcd is not installed.
+        """
+        self._program = _installed("etcd", "etcd-server")
+        self._directory = Path(tempfile.mkdtemp(prefix="parkway-test-etcd-", dir="/tmp"))
+        self.port, self._peer = free_port(), free_port()
+        self._process: subprocess.Popen[Any] | None = None
+        atexit.register(self.close)
+        self.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Starts the server (again), with what it had, and waits until it answers."""
+        peer = f"http://127.0.0.1:{self._peer}"
+        options = {
+            "--name": "test", "--data-dir": str(self._directory / "data"), "--log-level": "error",
+            "--listen-client-urls": self.url, "--advertise-client-urls": self.url,
+            "--listen-peer-urls": peer, "--initial-advertise-peer-urls": peer, "--initial-cluster": f"test={peer}",
+        }  # fmt: skip
+        self._process = subprocess.Popen(
+            [self._program, *(part for option in options.items() for part in option), "--unsafe-no-fsync"],
+            stdout=subprocess.DEVNULL,
+            stderr=(self._directory / "log").open("ab"),
+            preexec_fn=_die_with_parent(signal.SIGKILL),
+        )
+        _await_port(self.port, self._process)
+
+    def stop(self) -> None:
+        """Stops it at once, as a crash would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(30)
+        self._process = None
+
+    def close(self) -> None:
+        """Stops the server and removes its files."""
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port of the loopback that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def _installed(name: str, package: str) -> str:
+    if (found := shutil.which(name)) is None:
+        raise Missing(f"{name} is not installed (Debian: apt-get install {package})")
+    return found
+
+
+def _await_port(port: int, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            return socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise Missing(f"{process.args!r} did not start") from None
+        time.sleep(0.02)
 
 
 def _program(name: str) -> str:
