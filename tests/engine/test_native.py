@@ -4,6 +4,7 @@ import math
 import random
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from parkway.engine import native
 from parkway.engine.attention import NativeAttention, PagedAttention, Span
 from parkway.engine.cache import BLOCK_TOKENS, KVCache, blocks_for
 from parkway.engine.linear import Bfloat16Linear, Int8Linear, PackedEmbedding, Shelf
-from parkway.engine.native import Kernels
+from parkway.engine.native import Kernels, Tiles
 from parkway.engine.shape import ModelShape
 from tests.engine.test_engine import finish, load, new
 from tests.engine.tiny import CONFIGS, reference, state_of, write_directory
@@ -44,8 +45,21 @@ SIZES = [
 
 @pytest.fixture
 def kernels() -> Kernels:
-    assert FOUND is not None
-    return FOUND
+    found = native.kernels()  # a test may have had them loaded anew
+    assert found is not None
+    return found
+
+
+AMX = FOUND is not None and FOUND.int8_tiles is FOUND.bfloat16_tiles is Tiles.REAL
+WHOSE = [Tiles.NONE, Tiles.EMULATED, *([Tiles.REAL] if AMX else [])]
+
+
+@pytest.fixture(params=WHOSE, ids=lambda tiles: tiles.name.lower())
+def tiles(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, kernels: Kernels) -> Tiles:
+    """Whose tiles multiply the matrices of a test: nobody's, emulated ones, and the processor's where it has them."""
+    monkeypatch.setattr(kernels, "int8_tiles", request.param)
+    monkeypatch.setattr(kernels, "bfloat16_tiles", request.param)
+    return request.param
 
 
 @pytest.fixture(autouse=True)
@@ -57,6 +71,7 @@ def bfloat16(*size: int, scale: float = 1.0) -> Tensor:
     return (torch.randn(*size) * scale).bfloat16()
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("rows", "inputs", "channels"), SIZES)
 def test_a_bfloat16_matrix_is_multiplied_as_torch_does(rows: int, inputs: int, channels: int, biased: bool) -> None:
@@ -67,6 +82,7 @@ def test_a_bfloat16_matrix_is_multiplied_as_torch_does(rows: int, inputs: int, c
     torch.testing.assert_close(out.float(), expected, rtol=1e-2, atol=2e-2)
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("biased", [False, True])
 @pytest.mark.parametrize(("rows", "inputs", "channels"), SIZES)
@@ -93,6 +109,7 @@ def test_without_the_kernels_8_bits_give_the_same(monkeypatch: pytest.MonkeyPatc
     torch.testing.assert_close(plain.rows(indices), weight[indices], rtol=0, atol=0.03)
 
 
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
 def test_a_row_does_not_depend_on_its_neighbours(kind: type[Bfloat16Linear] | type[Int8Linear]) -> None:
     packed = kind([bfloat16(200, 160)], None, Shelf())
@@ -102,6 +119,80 @@ def test_a_row_does_not_depend_on_its_neighbours(kind: type[Bfloat16Linear] | ty
         assert torch.equal(packed(x[start:end]), whole[start:end])
 
 
+SHAPES = [(64, 64), (128, 200), (896, 33), (4864, 65)]
+ROWS = [1, 5, 6, 7, 15, 16, 17, 31, 32, 33, 48, 70, 192, 193]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize(("inputs", "channels"), [*SHAPES, (100, 70)])
+def test_tiles_multiply_8_bits_to_the_same_bits(
+    tiles: Tiles, inputs: int, channels: int, dtype: torch.dtype, kernels: Kernels
+) -> None:
+    packed = Int8Linear([torch.randn(channels, inputs)], torch.randn(channels), Shelf())
+    x = torch.randn(max(ROWS), inputs).to(dtype)
+    kernels.int8_tiles = Tiles.NONE
+    expected = packed(x)
+    kernels.int8_tiles = tiles
+    for rows in ROWS if inputs < 1000 else ROWS[:-2]:
+        assert torch.equal(packed(x[:rows]), expected[:rows])
+
+
+@pytest.mark.parametrize(("inputs", "channels"), SHAPES)
+def test_tiles_multiply_bfloat16_to_nearly_the_same_and_alone_as_in_a_crowd(
+    tiles: Tiles, inputs: int, channels: int, kernels: Kernels
+) -> None:
+    packed = Bfloat16Linear([bfloat16(channels, inputs)], bfloat16(channels), Shelf())
+    x = bfloat16(max(ROWS), inputs)
+    kernels.bfloat16_tiles = Tiles.NONE
+    plain = packed(x)
+    kernels.bfloat16_tiles = tiles
+    whole = packed(x)
+    torch.testing.assert_close(whole.float(), plain.float(), rtol=1e-2, atol=1e-2)
+    for rows in ROWS if inputs < 1000 else ROWS[:-2]:
+        assert torch.equal(packed(x[:rows]), whole[:rows])
+        assert torch.equal(packed(x[-rows:]), whole[-rows:])
+
+
+def test_a_bfloat16_matrix_that_fills_no_tiles_is_multiplied_without(
+    tiles: Tiles, kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, x = Bfloat16Linear([bfloat16(70, 80)], None, Shelf()), bfloat16(40, 80)
+    assert not packed.tiled
+    found = packed(x)
+    monkeypatch.setattr(kernels, "bfloat16_tiles", Tiles.NONE)
+    assert torch.equal(packed(x), found)
+
+
+@pytest.mark.usefixtures("tiles")
+def test_numbers_too_small_for_tiles_are_nothing() -> None:
+    """The instructions without tiles take them for zero, too."""
+    packed = Bfloat16Linear([bfloat16(64, 64, scale=1e-39)], None, Shelf())
+    assert torch.equal(packed(bfloat16(3, 64)), torch.zeros(3, 64).bfloat16())
+    packed = Bfloat16Linear([bfloat16(64, 64, scale=1e-20)], None, Shelf())
+    assert torch.equal(packed(bfloat16(3, 64, scale=1e-22)), torch.zeros(3, 64).bfloat16())
+
+
+@pytest.mark.skipif(not AMX, reason="this processor has no tiles (AMX); they are tried in emulation only")
+def test_the_processors_own_tiles_round_as_the_emulation_says(
+    kernels: Kernels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    packed, x = Bfloat16Linear([bfloat16(200, 896)], None, Shelf()), bfloat16(70, 896)
+    found = packed(x)
+    monkeypatch.setattr(kernels, "bfloat16_tiles", Tiles.EMULATED)
+    assert torch.equal(packed(x), found)
+
+
+@pytest.mark.parametrize(
+    ("found", "warned"), [(0, ""), (15, ""), (12, "8 bits bfloat16"), (14, "8 bits"), (8, "bfloat16")]
+)
+def test_tiles_that_do_not_work_are_not_used(found: int, warned: str, caplog: pytest.LogCaptureFixture) -> None:
+    library = SimpleNamespace(parkway_tiles=lambda: found)
+    int8, bfloat16_ = native._tiles(library)  # pyright: ignore[reportArgumentType]
+    assert (int8 is Tiles.REAL, bfloat16_ is Tiles.REAL) == (bool(found & 1), bool(found & 2))
+    assert " ".join(record.args[0] for record in caplog.records) == warned
+
+
+@pytest.mark.usefixtures("tiles")
 @pytest.mark.parametrize("kind", [Bfloat16Linear, Int8Linear])
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_what_is_no_number_stays_none_in_its_own_row(kind: type[Bfloat16Linear] | type[Int8Linear], bad: float) -> None:
@@ -115,6 +206,7 @@ def test_what_is_no_number_stays_none_in_its_own_row(kind: type[Bfloat16Linear] 
     assert torch.equal(after[others], before[others])
 
 
+@pytest.mark.usefixtures("tiles")
 def test_a_row_of_zeros_gives_the_bias() -> None:
     bias = torch.randn(70)
     packed = Int8Linear([torch.randn(70, 64)], bias, Shelf())
@@ -327,11 +419,19 @@ def test_determinism_needs_no_tiles_where_the_kernels_run(quantization: str, tmp
     assert "_Tiled" not in names or torch.cpu._is_amx_tile_supported()
 
 
-def test_the_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_kernels")
+def test_the_kernels_can_be_switched_off() -> None:
+    assert native.kernels() is None
+
+
+def test_tiles_alone_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     native.kernels.cache_clear()
-    monkeypatch.setenv("PARKWAY_KERNELS", "off")
+    monkeypatch.setenv("PARKWAY_KERNELS", "no-tiles")
+    monkeypatch.setattr(native, "_tiles", lambda _library: pytest.fail("asked for tiles"))
     try:
-        assert native.kernels() is None
+        found = native.kernels()
+        assert found is not None
+        assert found.int8_tiles is found.bfloat16_tiles is Tiles.NONE
     finally:
         native.kernels.cache_clear()
 

@@ -20,6 +20,7 @@ from parkway.engine.linear import (
     Make,
     OneDnnInt8Linear,
     OneDnnLinear,
+    Part,
     PlainLinear,
     Shelf,
     pack,
@@ -117,7 +118,11 @@ def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantiza
 def described(decoder: nn.Module, backend: Backend) -> dict[str, str]:
     """How a decoder is computed, for people: its device and type, and what multiplies and attends."""
     parameter = next(decoder.parameters())
-    matrices = {type(module).__name__ for module in decoder.modules() if isinstance(module, nn.Linear)} - {"Part"}
+    matrices = {
+        type(module).__name__ + ("+AMX" if getattr(module, "tiled", False) else "")
+        for module in decoder.modules()
+        if isinstance(module, nn.Linear) and not isinstance(module, Part)
+    }
     return {
         "device": str(parameter.device),
         "dtype": str(parameter.dtype).removeprefix("torch."),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from parkway.engine.model import MLP, Decoder, SelfAttention
-from parkway.engine.native import Kernels, kernels
+from parkway.engine.native import Kernels, Tiles, kernels
 
 _CHUNK = 256 << 20  # only what is used of it takes memory
 _ALIGN = 64
@@ -54,6 +54,11 @@ class _Packed(nn.Linear):
         self.out_features = sum(len(weight) for weight in weights)
         self.in_features = weights[0].shape[1]
 
+    @property
+    def tiled(self) -> bool:
+        """Whether our kernels multiply it with tiles (AMX)."""
+        return False
+
 
 class PlainLinear(_Packed):
     """A matrix as torch has it."""
@@ -84,7 +89,8 @@ class Bfloat16Linear(_Packed):
     """A bfloat16 matrix in panels, for our own kernel. A token's result does not depend on the tokens beside it.
 
     Measured against oneDNN with 2 threads on a processor with AVX-512 (896 x 4864): 0.34 ms instead of 0.5 for one row,
-    0.35 instead of 0.45 for 8, and as fast for many.
+    0.35 instead of 0.45 for 8, and as fast for many. Where the processor has tiles (AMX) these multiply, if `in` is a
+    multiple of 32; that was not measured yet.
     """
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None, shelf: Shelf) -> None:
@@ -93,6 +99,10 @@ class Bfloat16Linear(_Packed):
         self._packed = shelf.room((_panels(self.out_features), self.in_features // 2, _PANEL, 2), torch.bfloat16)
         _native().pack_bfloat16(weights, self._packed)
         self._bias = None if bias is None else bias.to(torch.float32, copy=True)
+
+    @property
+    def tiled(self) -> bool:
+        return _native().bfloat16_tiles is not Tiles.NONE and self.in_features % 32 == 0
 
     def forward(self, input: Tensor) -> Tensor:
         return _native().linear_bfloat16(input, self._packed, self._bias, self.out_features)
@@ -107,7 +117,7 @@ class Int8Linear(_Packed):
 
     Sums are of integers and exact, so a token's result does not depend on the tokens beside it. Measured with 2 threads
     on a processor with AVX-512 (896 x 4864): 0.17 ms for one row, 0.2 for 8, 0.45 for 32, where bfloat16 takes 0.34,
-    0.35 and 0.8.
+    0.35 and 0.8. Where the processor has tiles (AMX) these multiply more than a few rows; not measured yet.
 
     Source of the scheme: Dettmers et al., 2022, arXiv:2208.07339, without its outliers.
     """
@@ -124,6 +134,10 @@ class Int8Linear(_Packed):
         else:
             self._packed, self._scales = _in_8_bits(torch.cat([*weights]))
         self._bias = None if bias is None else bias.to(torch.float32, copy=True)
+
+    @property
+    def tiled(self) -> bool:
+        return self._native and _native().int8_tiles is not Tiles.NONE
 
     def forward(self, input: Tensor) -> Tensor:
         native = kernels()

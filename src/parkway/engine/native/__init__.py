@@ -8,6 +8,7 @@ Tensors are on the CPU. Where nothing else is said they are bfloat16, and their 
 """
 
 import ctypes
+import enum
 import functools
 import logging
 import os
@@ -43,7 +44,9 @@ def kernels() -> "Kernels | None":
     if library.parkway_sources().decode() != digest(LIBRARY.parent):
         log.warning("%s was compiled from other sources and is not used; install Parkway again", LIBRARY)
         return None
-    return Kernels(library) if library.parkway_supported() else None
+    if not library.parkway_supported():
+        return None
+    return Kernels(library, tiles=os.environ.get("PARKWAY_KERNELS") != "no-tiles")
 
 
 def serving(x: Tensor) -> "Kernels | None":
@@ -96,20 +99,34 @@ class Plan:
         return cls(torch.tensor(pieces), torch.tensor(tables), torch.tensor(mergers), slots)
 
 
-class Kernels:
-    """The functions of the library, with tensors for pointers."""
+class Tiles(enum.IntEnum):
+    """Whose tiles multiply matrices: nobody's, those of the processor (AMX), or the library's own, which tests use."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
+    NONE = 0
+    REAL = 1
+    EMULATED = 2
+
+
+class Kernels:
+    """The functions of the library, with tensors for pointers.
+
+    Fields:
+        int8_tiles, bfloat16_tiles: what multiplies matrices of these; `REAL` where that was tried and is right.
+    """
+
+    def __init__(self, library: ctypes.CDLL, *, tiles: bool = True) -> None:
+        """`tiles`: use the processor's where it has them."""
+
         def function(name: str, *signature: Any) -> Any:
             found = getattr(library, f"parkway_{name}")
             found.argtypes = signature
             return found
 
-        self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I)
+        self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I, _I)
         self._pack_bfloat16 = function("pack_bfloat16", _P, _N, _N, _P, _I)
         self._pack_int8 = function("pack_int8", _P, _N, _N, _I, _N, _P, _P, _I)
         self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
-        self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I)
+        self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I, _I)
         self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _P, _P, _N, _N, _N, _I)
         self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _N, _P, _P, _I)
         self._rms_norm = function("rms_norm", _P, _N, _P, _F, _P, _N, _N, _I)
@@ -117,6 +134,7 @@ class Kernels:
         self._gate = function("gate", _P, _P, _N, _P, _N, _N, _I)
         library.parkway_use_threads_of.argtypes = [_P]
         library.parkway_use_threads_of(_threads())
+        self.int8_tiles, self.bfloat16_tiles = _tiles(library) if tiles else (Tiles.NONE, Tiles.NONE)
 
     def pack_bfloat16(self, weights: Sequence[Tensor], out: Tensor) -> None:
         """Bring matrices [channels, inputs], one below the other, into panels: [panels, inputs / 2, 64, 2]."""
@@ -183,6 +201,7 @@ class Kernels:
                 rows,
                 rows + tokens * padded,
                 rows + tokens * (padded + 4),
+                self.int8_tiles,
                 torch.get_num_threads(),
             )
         )
@@ -222,6 +241,7 @@ class Kernels:
                 None if bias is None else bias.data_ptr(),
                 channels,
                 out.data_ptr(),
+                self.bfloat16_tiles,
                 torch.get_num_threads(),
             )
         )
@@ -346,6 +366,18 @@ def _rows(weights: Sequence[Tensor]) -> Tensor:
     """Where the rows of contiguous matrices begin: addresses, int64."""
     places = [torch.arange(len(weight)) * (weight.shape[1] * weight.itemsize) + weight.data_ptr() for weight in weights]
     return torch.cat(places)
+
+
+def _tiles(library: ctypes.CDLL) -> tuple[Tiles, Tiles]:
+    """What may multiply 8 bits, and bfloat16. Asks the system for tiles, which it gives to the whole process."""
+    found = library.parkway_tiles()
+    for bit, name in ((1, "8 bits"), (2, "bfloat16")):
+        if found & bit << 2 and not found & bit:
+            log.warning(
+                "the processor's tiles (AMX) do not multiply %s: the system refuses them, or they gave wrong results",
+                name,
+            )
+    return (Tiles.REAL if found & 1 else Tiles.NONE), (Tiles.REAL if found & 2 else Tiles.NONE)
 
 
 def _check(code: int) -> None:

@@ -6,11 +6,17 @@
        x . w  =  sx * sw * (qx . (qw + 128)  -  128 * sum(qx))
 
    in which all sums are of integers, and exact. In bfloat16 sums are float32, over inputs in their order. Either way a
-   token's result does not depend on the tokens beside it, nor on how the work was divided. */
+   token's result does not depend on the tokens beside it, nor on how the work was divided.
+
+   Where the processor has tiles they multiply from the same panels. 8 bits come out the same, so there the number of tokens
+   decides. bfloat16 is rounded otherwise in tiles, so there the matrix decides, whatever the number of tokens. */
+
+#include "linear.h"
 
 #include <string.h>
 
 #include "threads.h"
+#include "tiles.h"
 #include "vectors.h"
 
 #define PANEL 64      /* channels */
@@ -30,6 +36,7 @@ typedef struct {
     int64_t row_bytes;
     float *row_scales;
     int32_t *row_sums; /* 128 * sum of the rounded */
+    int tiles;         /* which of them multiply */
 } linear_job;
 
 TARGET static void round_row(void *data, int64_t row, char *scratch) {
@@ -96,28 +103,93 @@ TARGET static NOINLINE void finish_bfloat16(const linear_job *job, int64_t chann
 #define FINISH finish_bfloat16
 #define NAME(rows) multiply_bfloat16_##rows
 #include "panel.h"
+#undef SUM
+#undef ZERO
+#undef DOT
+#undef FINISH
+#undef NAME
+
+/* Asked for early, a quarter of it at each pass: the panel that is probably this thread's next. */
+static const char *soon(const linear_job *job, int64_t panel, int64_t pass) {
+    int64_t panels = (job->channels + PANEL - 1) / PANEL, next = panel + 2 < panels ? panel + 2 : panel;
+    return job->weight + (4 * next + (pass < 3 ? pass : 3)) * (PANEL / 4) * job->row_bytes;
+}
+
+/* Rows of a pass: the first tile of tokens, and the second if there is one. */
+static tile_shapes shapes_for(int64_t rows) {
+    uint8_t upper = rows < 16 ? (uint8_t)rows : 16, lower = rows > 16 ? (uint8_t)(rows - 16) : upper;
+    return (tile_shapes){
+        .palette = 1,
+        .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+        .rows = {upper, upper, lower, lower, upper, rows > 16 ? lower : 16, 16, 16},
+    };
+}
+
+#define FINISH(job, channel, row, sums) finish_int8_16(job, channel, row, _mm512_load_si512(sums))
+#define NAME(of) emulated_int8_##of
+#define TILE(operation) emulated_##operation
+#define DOT emulated_dot_int8
+#include "tiled.h"
+#undef NAME
+#undef TILE
+#undef DOT
+#if REAL_TILES
+#define NAME(of) real_int8_##of
+#define TILE(operation) real_##operation
+#define DOT real_dot_int8
+#include "tiled.h"
+#undef NAME
+#undef TILE
+#undef DOT
+#endif
+#undef FINISH
+
+#define FINISH(job, channel, row, sums) finish_bfloat16_16(job, channel, row, _mm512_load_ps(sums))
+#define NAME(of) emulated_bfloat16_##of
+#define TILE(operation) emulated_##operation
+#define DOT emulated_dot_bfloat16
+#include "tiled.h"
+#undef NAME
+#undef TILE
+#undef DOT
+#if REAL_TILES
+#define NAME(of) real_bfloat16_##of
+#define TILE(operation) real_##operation
+#define DOT real_dot_bfloat16
+#include "tiled.h"
+#undef NAME
+#undef TILE
+#undef DOT
+#else
+#define real_int8_item emulated_int8_item /* never asked for: see tiles.c */
+#define real_bfloat16_item emulated_bfloat16_item
+#endif
+#undef FINISH
 
 static void multiply(void *data, int64_t item, char *scratch) {
-    (void)scratch;
     linear_job *job = data;
     int64_t panels = (job->channels + PANEL - 1) / PANEL;
     int64_t row = item / panels * ITEM_ROWS, panel = item % panels;
     int64_t end = row + ITEM_ROWS < job->tokens ? row + ITEM_ROWS : job->tokens;
-    /* Asked for early, a quarter of it at each pass: the panel that is probably this thread's next. */
-    const char *soon = job->weight + (panel + 2 < panels ? panel + 2 : panel) * PANEL * job->row_bytes;
-    const char *soon_end = soon + PANEL * job->row_bytes;
-    while (row < end) {
+    if (job->tiles && !job->scales) {
+        (job->tiles == TILES_REAL ? real_bfloat16_item : emulated_bfloat16_item)(job, panel, row, end, scratch);
+        return;
+    }
+    if (job->tiles && end - row > ROWS) { /* fewer wait for the matrix, whatever multiplies it */
+        (job->tiles == TILES_REAL ? real_int8_item : emulated_int8_item)(job, panel, row, end, scratch);
+        return;
+    }
+    for (int64_t pass = 0; row < end; pass++) {
         int64_t left = end - row, passes = (left + ROWS - 1) / ROWS;
         int64_t rows = (left + passes - 1) / passes; /* evenly: 8 tokens are twice 4, not 6 and 2 */
-        (job->scales ? multiply_int8_by_rows : multiply_bfloat16_by_rows)[rows - 1](job, panel, row, soon);
-        soon = soon + 16 * job->row_bytes < soon_end ? soon + 16 * job->row_bytes : soon;
+        (job->scales ? multiply_int8_by_rows : multiply_bfloat16_by_rows)[rows - 1](job, panel, row, soon(job, panel, pass));
         row += rows;
     }
 }
 
 static int multiply_all(linear_job *job, int threads) {
     int64_t panels = (job->channels + PANEL - 1) / PANEL, items = (job->tokens + ITEM_ROWS - 1) / ITEM_ROWS;
-    return parallel(multiply, job, panels * items, threads, 0);
+    return parallel(multiply, job, panels * items, threads, job->tiles ? 4 * 1024 : 0);
 }
 
 /* Rows rounded to 8 bits: rows [tokens, inputs], row_scales [tokens]; `row_sums` [tokens] is room. `inputs` is a multiple of
@@ -133,15 +205,16 @@ int parkway_round(const void *x, int64_t tokens, int64_t inputs, int wide, char 
    for the rounded activations: [tokens, padded], [tokens], [tokens]. */
 int parkway_linear_int8(const void *x, int64_t tokens, int64_t inputs, int wide, const char *weight, int64_t padded,
                         const float *scales, const float *bias, int64_t channels, void *out, char *rows,
-                        float *row_scales, int32_t *row_sums, int threads) {
-    linear_job job = {x, tokens, inputs, wide, weight, scales, bias, channels, out, rows, padded, row_scales, row_sums};
+                        float *row_scales, int32_t *row_sums, int tiles, int threads) {
+    linear_job job = {x, tokens, inputs, wide, weight, scales, bias, channels, out, rows, padded, row_scales, row_sums, tiles};
     if (parallel(round_row, &job, tokens, tokens * inputs < FEW ? 1 : threads, 0)) return -1;
     return multiply_all(&job, threads);
 }
 
-/* The same with bfloat16 weights in panels. `inputs` is even. */
+/* The same with bfloat16 weights in panels. `inputs` is even; tiles serve multiples of 32. */
 int parkway_linear_bfloat16(const void *x, int64_t tokens, int64_t inputs, const char *weight, const float *bias,
-                            int64_t channels, void *out, int threads) {
-    linear_job job = {x, tokens, inputs, 0, weight, NULL, bias, channels, out, (char *)x, 2 * inputs, NULL, NULL};
+                            int64_t channels, void *out, int tiles, int threads) {
+    if (inputs % 32) tiles = TILES_NONE;
+    linear_job job = {x, tokens, inputs, 0, weight, NULL, bias, channels, out, (char *)x, 2 * inputs, NULL, NULL, tiles};
     return multiply_all(&job, threads);
 }
