@@ -28,23 +28,30 @@ def outcome(generator: Generator, sequence: Sequence, *others: Sequence) -> Outc
 
 
 @pytest.mark.parametrize(
-    ("settings", "tiles"),
+    ("settings", "processor"),
     [
-        ({"dtype": "float32"}, False),
-        ({"dtype": "bfloat16"}, False),
-        ({"dtype": "bfloat16", "quantization": "int8"}, False),
-        ({"dtype": "bfloat16"}, True),
+        ({"dtype": "float32"}, None),
+        ({"dtype": "bfloat16"}, None),
+        ({"dtype": "bfloat16", "quantization": "int8"}, None),
+        ({"dtype": "bfloat16"}, "no_kernels"),
+        ({"dtype": "bfloat16"}, "emulated_tiles"),
+        ({"dtype": "bfloat16", "quantization": "int8"}, "emulated_tiles"),
     ],
 )
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_an_answer_does_not_depend_on_its_company_to_the_last_bit(
-    tmp_path: Path, settings: dict[str, str], tiles: bool, temperature: float, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    settings: dict[str, str],
+    processor: str | None,
+    temperature: float,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Alone, in crowds, read in parts of every size, guessed ahead, found in the cache, sent back and read again.
 
-    With our own kernels, and as it is on processors that multiply tiles.
+    With our own kernels, without them, and as it is on processors that multiply tiles.
     """
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    if processor is not None:
+        request.getfixturevalue(processor)
     path = write_directory(tmp_path / "model", QWEN3)
     prompt = [random.Random(1).randrange(300) for _ in range(90)]
     found: list[Outcome] = []

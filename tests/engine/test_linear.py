@@ -44,12 +44,18 @@ def test_8_bits_are_the_same_whoever_multiplies(rows: int, inputs: int, channels
 @pytest.mark.parametrize("name", ["qwen2-grouped-tied", "llama-grouped-llama3"])
 @pytest.mark.parametrize("kind", [OneDnnLinear, Bfloat16Linear, Int8Linear, OneDnnInt8Linear])
 def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(
-    name: str, kind: type[nn.Linear], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    kind: type[nn.Linear],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
+    onednn = kind in (OneDnnLinear, OneDnnInt8Linear)
     if kind is Bfloat16Linear and native.kernels() is None:
         pytest.skip("the kernels were not built, or this processor lacks AVX-512 VNNI and BF16")
-    tiles = kind in (OneDnnLinear, OneDnnInt8Linear)
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    if onednn:
+        request.getfixturevalue("no_kernels")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: onednn)
     path = write_directory(tmp_path, CONFIGS[name])
     quantization = "int8" if kind in (Int8Linear, OneDnnInt8Linear) else "none"
     decoder = load(path, dtype="bfloat16", quantization=quantization).engine._decoder
@@ -60,15 +66,16 @@ def test_every_matrix_of_a_bfloat16_model_is_packed_and_its_head_too(
     hidden = torch.randn(3, 64)
     torch.testing.assert_close(decoder.logits(hidden.bfloat16()).float(), plain.logits(hidden), rtol=5e-2, atol=5e-2)
     tied = decoder.shape.tied_embeddings
-    assert isinstance(decoder.model.embed_tokens, PackedEmbedding) == (tied and not tiles)
+    assert isinstance(decoder.model.embed_tokens, PackedEmbedding) == (tied and not onednn)
 
 
-@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("processor", [None, "no_kernels", "emulated_tiles"])
 def test_answers_in_bfloat16_are_nearly_those_in_float32(
-    tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    processor: str | None, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """With our kernels, and as it is on processors that multiply tiles."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    """With our kernels, without them, and as it is on processors that multiply tiles."""
+    if processor is not None:
+        request.getfixturevalue(processor)
     path = write_directory(tmp_path, CONFIGS["qwen3-grouped-yarn"])
     scores: list[torch.Tensor] = []
     for dtype in ("float32", "bfloat16"):
@@ -80,6 +87,14 @@ def test_answers_in_bfloat16_are_nearly_those_in_float32(
     assert (scores[0] - scores[1]).abs().mean() < 0.1
 
 
+@pytest.mark.usefixtures("emulated_tiles")
+def test_a_model_says_that_tiles_multiply_it(tmp_path: Path) -> None:
+    path = write_directory(tmp_path, CONFIGS["qwen3-grouped-yarn"])
+    for quantization, expected in (("none", "Bfloat16Linear+AMX"), ("int8", "Int8Linear+AMX")):
+        generator = load(path, dtype="bfloat16", quantization=quantization)
+        assert generator.engine.computing["matrices"] == expected
+
+
 def test_a_float32_model_stays_as_it_is(tmp_path: Path) -> None:
     decoder = load(write_directory(tmp_path, CONFIGS["llama-grouped-llama3"])).engine._decoder
     before = [type(module) for module in decoder.modules()]
@@ -89,12 +104,19 @@ def test_a_float32_model_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["qwen2-grouped-tied", "llama-full-tied-biased-linear", "llama-grouped-llama3"])
 @pytest.mark.parametrize("settings", [{}, {"dtype": "bfloat16"}, {"dtype": "bfloat16", "quantization": "int8"}])
-@pytest.mark.parametrize("tiles", [False, True])
+@pytest.mark.parametrize("onednn", [False, True])
 def test_nothing_of_a_loaded_model_stays_in_its_files(
-    name: str, settings: dict[str, str], tiles: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str,
+    settings: dict[str, str],
+    onednn: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """Somebody may rewrite them; a process that then reads what it has mapped is killed."""
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles)
+    if onednn:
+        request.getfixturevalue("no_kernels")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: onednn)
     config = CONFIGS[name]
     dtype = torch.bfloat16 if "dtype" in settings else torch.float32
     tensors = {key: tensor.to(dtype) for key, tensor in state_of(reference(config)).items()}

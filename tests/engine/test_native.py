@@ -410,13 +410,16 @@ def test_a_quantised_model_scores_nearly_as_the_whole_one(name: str, tmp_path: P
 
 
 @pytest.mark.parametrize("quantization", ["none", "int8"])
-def test_determinism_needs_no_tiles_where_the_kernels_run(quantization: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("amx", [False, True])
+def test_determinism_needs_no_pieces_where_the_kernels_run(
+    quantization: str, amx: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     path = write_directory(tmp_path, CONFIGS["qwen3-grouped-yarn"])
     generator = load(path, dtype="bfloat16", deterministic=True, quantization=quantization)
-    expected = NativeAttention if quantization == "int8" or not torch.cpu._is_amx_tile_supported() else PagedAttention
-    assert issubclass(generator.engine._backend.attention, expected)
+    assert issubclass(generator.engine._backend.attention, NativeAttention)
     names = {type(module).__name__ for module in generator.engine._decoder.modules() if isinstance(module, nn.Linear)}
-    assert "_Tiled" not in names or torch.cpu._is_amx_tile_supported()
+    assert "_Tiled" not in names
 
 
 @pytest.mark.usefixtures("no_kernels")

@@ -105,14 +105,16 @@ def _layout(decoder: Decoder, dtype: torch.dtype, device: torch.device, quantiza
     """What packs matrices, and whether a row's result then never depends on those beside it."""
     if device.type != "cpu":
         return PlainLinear, False
-    tiles = torch.cpu._is_amx_tile_supported() and torch.backends.mkldnn.is_available()
+    ours, onednn = kernels() is not None, torch.backends.mkldnn.is_available()
     if quantization == "int8":
-        return (OneDnnInt8Linear, False) if tiles else (partial(Int8Linear, shelf=Shelf()), True)
+        if not ours and onednn and torch.cpu._is_amx_tile_supported():
+            return OneDnnInt8Linear, False
+        return partial(Int8Linear, shelf=Shelf()), True
     if dtype != torch.bfloat16:
         return None, False
-    if kernels() is not None and not tiles and decoder.shape.hidden_size % 2 == 0:
+    if ours and decoder.shape.hidden_size % 2 == 0:
         return partial(Bfloat16Linear, shelf=Shelf()), True
-    return OneDnnLinear if torch.backends.mkldnn.is_available() else None, False
+    return OneDnnLinear if onednn else None, False
 
 
 def described(decoder: nn.Module, backend: Backend) -> dict[str, str]:

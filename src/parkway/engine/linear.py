@@ -73,7 +73,7 @@ class PlainLinear(_Packed):
 
 
 class OneDnnLinear(_Packed):
-    """A matrix as oneDNN wants it: for processors that multiply tiles (AMX), and where our kernels do not run."""
+    """A matrix as oneDNN wants it: where our kernels do not run."""
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """`weights`: bfloat16 [out, in] on the CPU; one below the other they are the matrix."""
@@ -172,7 +172,7 @@ class Int8Linear(_Packed):
 
 
 class OneDnnInt8Linear(_Packed):
-    """The same numbers as `Int8Linear`, multiplied by oneDNN: for processors that multiply tiles (AMX)."""
+    """The numbers of `Int8Linear`, multiplied by oneDNN: where there are tiles (AMX), but our kernels do not run."""
 
     def __init__(self, weights: Sequence[Tensor], bias: Tensor | None) -> None:
         """`weights`: [out, in] on the CPU; one below the other they are the matrix."""
@@ -183,9 +183,7 @@ class OneDnnInt8Linear(_Packed):
         self._bias = None if bias is None else bias.to(torch.float32, copy=True)
 
     def forward(self, input: Tensor) -> Tensor:
-        native = kernels()
-        whole = native is not None and self.in_features % 16 == 0
-        rounded, scales = native.round(input) if native is not None and whole else _in_8_bits(input)
+        rounded, scales = _in_8_bits(input)
         sums = torch.ops.onednn.qlinear_pointwise(
             rounded, 1.0, 0, self._packed, self._scales, self._zeros, None, 1.0, 0, torch.float32, "none", [], ""
         )

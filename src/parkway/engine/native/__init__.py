@@ -125,7 +125,6 @@ class Kernels:
         self._linear_int8 = function("linear_int8", _P, _N, _N, _I, _P, _N, _P, _P, _N, _P, _P, _P, _P, _I, _I)
         self._pack_bfloat16 = function("pack_bfloat16", _P, _N, _N, _P, _I)
         self._pack_int8 = function("pack_int8", _P, _N, _N, _I, _N, _P, _P, _I)
-        self._round = function("round", _P, _N, _N, _I, _P, _P, _P, _I)
         self._linear_bfloat16 = function("linear_bfloat16", _P, _N, _N, _P, _P, _N, _P, _I, _I)
         self._attend = function("attend", _P, _P, _P, _P, _N, _P, _P, _N, _P, _P, _N, _N, _N, _I)
         self._write = function("write", _P, _N, _P, _N, _P, _N, _N, _N, _P, _P, _I)
@@ -206,27 +205,6 @@ class Kernels:
             )
         )
         return out
-
-    def round(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Every row of x [tokens, inputs] in 8 bits, int8, and what to multiply it with, float32 [tokens].
-
-        `x` is bfloat16 or float32, and `inputs` a multiple of 16.
-        """
-        x = x.contiguous()
-        rows, scales = torch.empty_like(x, dtype=torch.int8), torch.empty(2, x.shape[0])
-        _check(
-            self._round(
-                x.data_ptr(),
-                x.shape[0],
-                x.shape[1],
-                x.dtype == torch.float32,
-                rows.data_ptr(),
-                scales[0].data_ptr(),
-                scales[1].data_ptr(),
-                torch.get_num_threads(),
-            )
-        )
-        return rows, scales[0]
 
     def linear_bfloat16(self, x: Tensor, weight: Tensor, bias: Tensor | None, channels: int) -> Tensor:
         """`x @ weight.T + bias`: x [tokens, inputs], weight in panels (`pack_bfloat16`), bias float32 [channels]."""

@@ -192,15 +192,6 @@ static int multiply_all(linear_job *job, int threads) {
     return parallel(multiply, job, panels * items, threads, job->tiles ? 4 * 1024 : 0);
 }
 
-/* Rows rounded to 8 bits: rows [tokens, inputs], row_scales [tokens]; `row_sums` [tokens] is room. `inputs` is a multiple of
-   16. */
-int parkway_round(const void *x, int64_t tokens, int64_t inputs, int wide, char *rows, float *row_scales, int32_t *row_sums,
-                  int threads) {
-    linear_job job = {.x = x, .inputs = inputs, .wide = wide, .rows = rows, .row_bytes = inputs,
-                      .row_scales = row_scales, .row_sums = row_sums};
-    return parallel(round_row, &job, tokens, tokens * inputs < FEW ? 1 : threads, 0);
-}
-
 /* out = x . weight + bias, with 8-bit weights in panels, `padded` inputs long. `rows`, `row_scales` and `row_sums` are room
    for the rounded activations: [tokens, padded], [tokens], [tokens]. */
 int parkway_linear_int8(const void *x, int64_t tokens, int64_t inputs, int wide, const char *weight, int64_t padded,
