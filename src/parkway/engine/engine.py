@@ -191,7 +191,8 @@ class Engine:
         while going:
             rows = [first + right for _, first in going]
             sequences = [share.sequence for share, _ in going]
-            tokens = self._draw(logits[upload(rows, self._device)], sequences, allowed)
+            whole = len(rows) == len(logits)  # then they are those rows, in this order
+            tokens = self._draw(logits if whole else logits[upload(rows, self._device)], sequences, allowed)
             allowed = None
             sound = sound or finite.tolist()  # only now: asking a GPU means to wait for it
             on: list[tuple[Share, int]] = []
