@@ -1,0 +1,286 @@
+"""A connection to an endpoint that speaks HTTP/1.1: one exchange at a time, read as it comes.
+
+Written for the one thing that the router does with it, which a client for everything (aiohttp) does at four times the
+cost: a POST with a body that is in memory, an answer that is relayed. The parser is llhttp's (httptools), Node's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+
+import httptools
+
+MAX_HEAD_BYTES = 64 * 1024
+"""Of status line and headers together."""
+
+MAX_HEADERS = 256
+
+_HIGH_WATER = 256 * 1024  # unread bytes of an answer beyond which the socket is not read
+_NO_BODY = frozenset({204, 304})
+
+
+class Broken(Exception):
+    """The connection ended before the answer did, or what came over it is not HTTP.
+
+    Attributes:
+        answered: Whether headers had arrived.
+        http: False if what came is not HTTP.
+    """
+
+    def __init__(self, fault: str, *, answered: bool = False, http: bool = True) -> None:
+        super().__init__(fault)
+        self.answered = answered
+        self.http = http
+
+
+class Late(Exception):
+    """The deadline passed while the endpoint was waited for."""
+
+
+class Headers(Mapping[str, str]):
+    """An answer's headers: names in any case; of several with one name the first counts."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
+        self._values: dict[str, str] = {}
+        for name, value in pairs:
+            self._values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+
+    def __getitem__(self, name: str) -> str:
+        return self._values[name.lower()]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+
+class Connection(asyncio.Protocol):
+    """One socket. `send` begins an exchange; `read` gives what has arrived of the answer's body; `reusable` tells
+    whether another exchange may follow.
+
+    The deadline of an exchange is that of the whole: whoever waits past it gets `Late`.
+    """
+
+    __slots__ = (
+        "_body", "_buffered", "_complete", "_deadline", "_error", "_head_bytes", "_lives_on", "_loop", "_pairs",
+        "_parser", "_paused", "_timer", "_to_its_end", "_transport", "_waiter", "exchanges", "idle_since", "status",
+    )  # fmt: skip
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._deadline = 0.0
+        self._pairs: list[tuple[bytes, bytes]] = []
+        self._body: list[bytes] = []
+        self._buffered = 0
+        self._head_bytes = 0
+        self._complete = True
+        self._lives_on = False
+        self._to_its_end = False  # the answer has no length of its own: it ends with the connection
+        self._paused = False
+        self._error: Broken | None = None
+        self.status = 0
+        """Of the answer; 0 until its headers have arrived."""
+        self.exchanges = 0
+        """How many were begun."""
+        self.idle_since = 0.0
+        """When the pool got it back, on the loop's clock."""
+
+    # What the router calls.
+
+    async def send(self, request: bytes, deadline: float) -> Headers:
+        """Sends a whole request and waits for the headers of its answer; `status` has their status.
+
+        Args:
+            deadline: Of the whole exchange, on the loop's clock.
+
+        Raises:
+            Broken: The connection ended first, or what came is not HTTP.
+            Late: The deadline passed first.
+        """
+        transport = self._transport
+        if transport is None or self._error is not None:
+            raise self._error or Broken("it closed the connection")
+        self.exchanges += 1
+        self.status = 0
+        self._deadline = deadline
+        self._complete = self._to_its_end = self._lives_on = False
+        self._pairs = []
+        self._head_bytes = 0
+        transport.write(request)
+        while not self.status:
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        return Headers(self._pairs)
+
+    async def read(self) -> bytes:
+        """What has arrived of the body since the last time, once there is something; empty at its end.
+
+        Raises:
+            Broken, Late: As `send`.
+        """
+        while not self._body:
+            if self._complete:
+                return b""
+            if self._error is not None:
+                raise self._error
+            await self._wait()
+        data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
+        self._body = []
+        self._buffered = 0
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data
+
+    @property
+    def reusable(self) -> bool:
+        """Whether the last exchange is over, was read to its end, and another one may follow."""
+        return (
+            self._complete
+            and not self._body
+            and self._error is None
+            and self._transport is not None
+            and not self._transport.is_closing()
+            and (self._lives_on or not self.exchanges)
+        )
+
+    def abort(self) -> None:
+        """Closes the socket now. What was still to be sent is not: whoever works for us at the other end sees it."""
+        self._stop_timer()
+        if self._transport is not None:
+            self._transport.abort()
+            self._transport = None
+
+    # What the event loop calls.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport  # pyright: ignore[reportAttributeAccessIssue] - TCP gives the whole interface
+
+    def data_received(self, data: bytes) -> None:
+        if self._complete:
+            self._fail(Broken("it sent what nobody asked for", http=False))
+            return
+        if not self.status:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self._fits(data):
+                return
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            self._fail(Broken("it changed to another protocol", http=False))
+        except httptools.HttpParserError as error:
+            if self._error is None:
+                self._fail(Broken(f"what it sent is not HTTP ({error})", answered=bool(self.status), http=False))
+        if self._buffered > _HIGH_WATER and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        if self._to_its_end and self.status and exc is None:
+            self._complete = True
+        elif not self._complete and self._error is None:
+            self._error = Broken(_why(exc), answered=bool(self.status))
+        elif self._error is None:
+            self._error = Broken("it closed the connection")
+        self._wake()
+
+    # What the parser calls.
+
+    def on_message_begin(self) -> None:
+        if self._complete:
+            raise ValueError("a second answer")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._pairs.append((name, value))
+        if len(self._pairs) > MAX_HEADERS:
+            raise ValueError("too many headers")
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:  # an interim answer: the real one is still to come
+            self._pairs = []
+            return
+        length = transfer = None
+        for name, value in self._pairs:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                length = value
+            elif lowered == b"transfer-encoding":
+                transfer = value.lower()
+        self._to_its_end = length is None and (transfer is None or b"chunked" not in transfer)
+        self._to_its_end &= status not in _NO_BODY
+        self.status = status
+
+    def on_body(self, data: bytes) -> None:
+        self._body.append(data)
+        self._buffered += len(data)
+
+    def on_message_complete(self) -> None:
+        if self.status:  # else an interim answer
+            self._complete = True
+            self._lives_on = self._parser.should_keep_alive()
+
+    # Waiting.
+
+    async def _wait(self) -> None:
+        waiter = self._waiter = self._loop.create_future()
+        timer = self._timer
+        if timer is None or timer.when() != self._deadline:
+            self._stop_timer()
+            self._timer = self._loop.call_at(self._deadline, self._late)
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _late(self) -> None:
+        self._timer = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(Late())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def rest(self) -> None:
+        """Between two exchanges: nothing is waited for."""
+        self._stop_timer()
+
+    def _fits(self, data: bytes) -> bool:
+        # The last piece may hold the end of the head and a large part of the body: it is the head that is bounded.
+        end = data.find(b"\r\n\r\n")
+        if end >= 0 and self._head_bytes - len(data) + end <= MAX_HEAD_BYTES:
+            return True
+        self._fail(Broken(f"the head of its answer is over {MAX_HEAD_BYTES} bytes", http=False))
+        return False
+
+    def _fail(self, error: Broken) -> None:
+        self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake()
+
+
+def _why(exc: Exception | None) -> str:
+    if isinstance(exc, ConnectionResetError):
+        return "the connection was reset"
+    return "it closed the connection before the end of its answer"
