@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -14,6 +15,7 @@ import uvicorn
 from sqlalchemy import select
 
 from parkway.core.tasks import Tasks
+from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.gateway import assemble
 from parkway.launch.settings import Settings
@@ -65,14 +67,25 @@ class Gate:
 StartGate = Callable[[Settings], AbstractAsyncContextManager[Gate]]
 
 
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with its tables made, to be copied: making them is what would take the longest in most tests."""
+    path = tmp_path_factory.mktemp("store") / "parkway.db"
+    database = Database.open(f"sqlite:///{path}")
+    database.migrate()
+    database.close()  # which leaves everything in the one file
+    return path
+
+
 @pytest.fixture
-def start_gate(tmp_path: Path) -> StartGate:
+def start_gate(tmp_path: Path, empty_store: Path) -> StartGate:
     """Starts a gateway with the settings that a test needs."""
 
     @asynccontextmanager
     async def start(settings: Settings) -> AsyncIterator[Gate]:
+        if not (tmp_path / "parkway.db").exists():
+            shutil.copy(empty_store, tmp_path / "parkway.db")
         database = Database.open(f"sqlite:///{tmp_path}/parkway.db")
-        database.migrate()
         upstream = Upstream()
         upstream_url = await upstream.start()
         registry = Registry(database)
@@ -84,7 +97,7 @@ def start_gate(tmp_path: Path) -> StartGate:
             aiohttp.ClientSession() as http,
             Tasks("test") as tasks,
         ):
-            config = uvicorn.Config(app, http="httptools", ws="none", lifespan="off", log_config=None)
+            config = uvicorn.Config(app, http=bounded(settings.gateway), ws="none", lifespan="off", log_config=None)
             server = uvicorn.Server(config)
             serving = tasks.start(server._serve(sockets=[listener]), name="uvicorn")
             yield Gate(

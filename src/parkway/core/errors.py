@@ -91,6 +91,26 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
 
 
+class SlowHead(InvalidRequest):
+    """The headers did not arrive in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class HeadTooLarge(InvalidRequest):
+    """The request line and the headers are too long together, or too many."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class MalformedHTTP(InvalidRequest):
+    """What was sent is not HTTP, or could be read in two ways."""
+
+    code = "malformed_http"
+
+
 class MethodNotAllowed(InvalidRequest):
     """The path exists, the method on it does not; `allow` says which ones do."""
 

@@ -20,3 +20,7 @@ class GatewayConfig(Section):
     """How long running requests may go on after SIGTERM."""
     max_requests: Annotated[int, Field(gt=0)] = 4096
     """The most requests at one moment; one more is refused with 503 and `Retry-After`."""
+    max_connections: Annotated[int, Field(gt=0)] = 16_384
+    """The most connections at one moment, idle ones too."""
+    head_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
+    """The longest that a client may take to send a request's headers."""

@@ -21,6 +21,7 @@ from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.feedback.scores import Scores
 from parkway.gateway.app import create
+from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
 from parkway.launch.settings import Settings
@@ -135,7 +136,7 @@ async def _listen(app: ASGIApp, readiness: Readiness, settings: Settings, listen
     config = uvicorn.Config(
         app,
         loop="none",
-        http="httptools",
+        http=bounded(settings.gateway),
         ws="none",
         lifespan="off",
         log_config=None,
