@@ -12,7 +12,7 @@ import pytest
 
 from parkway.router.config import RouterConfig
 from parkway.router.connection import MAX_HEAD_BYTES, Broken, Connection, Late
-from parkway.router.pool import Origin, Pool, Unreachable
+from parkway.router.connections import Connections, Origin, Unreachable
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n{}"
 WHOLE = b"HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello"
@@ -67,16 +67,16 @@ def saying(*parts: bytes, close: bool = False, times: int = 100) -> Script:
 
 
 @pytest.fixture
-async def pool() -> AsyncIterator[Pool]:
-    pool = Pool(RouterConfig(connect_timeout_s=1.0))
-    yield pool
-    pool.close()
+async def connections() -> AsyncIterator[Connections]:
+    connections = Connections(RouterConfig(connect_timeout_s=1.0))
+    yield connections
+    connections.close()
 
 
-async def ask(pool: Pool, origin: Origin, within_s: float = 5.0) -> tuple[int, bytes, Connection]:
+async def ask(connections: Connections, origin: Origin, within_s: float = 5.0) -> tuple[int, bytes, Connection]:
     """One exchange: the status, the whole body, and the connection that carried it."""
     deadline = asyncio.get_running_loop().time() + within_s
-    connection = await pool.get(origin, deadline)
+    connection = await connections.get(origin, deadline)
     try:
         await connection.send(REQUEST, deadline)
         body = b""
@@ -84,7 +84,7 @@ async def ask(pool: Pool, origin: Origin, within_s: float = 5.0) -> tuple[int, b
             body += part
         return connection.status, body, connection
     finally:
-        pool.put(origin, connection)
+        connections.put(origin, connection)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ async def ask(pool: Pool, origin: Origin, within_s: float = 5.0) -> tuple[int, b
     ],
 )
 async def test_a_connection_carries_one_exchange_after_the_other(
-    pool: Pool, parts: tuple[bytes, ...], body: bytes
+    connections: Connections, parts: tuple[bytes, ...], body: bytes
 ) -> None:
     async with serving(saying(*parts)) as server:
         for _ in range(3):
-            status, found, _ = await ask(pool, server.origin)
+            status, found, _ = await ask(connections, server.origin)
             assert (status, found) == (204 if b" 204 " in parts[0] else 200, body)
         assert server.connections == 1
 
@@ -120,10 +120,10 @@ async def test_a_connection_carries_one_exchange_after_the_other(
         b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 5\r\n\r\nhello",
     ],
 )
-async def test_an_answer_that_ends_with_its_connection_is_whole(pool: Pool, answer: bytes) -> None:
+async def test_an_answer_that_ends_with_its_connection_is_whole(connections: Connections, answer: bytes) -> None:
     async with serving(saying(answer, close=True)) as server:
         for _ in range(2):
-            assert (await ask(pool, server.origin))[:2] == (200, b"hello")
+            assert (await ask(connections, server.origin))[:2] == (200, b"hello")
         assert server.connections == 2
 
 
@@ -131,10 +131,10 @@ async def test_an_answer_that_ends_with_its_connection_is_whole(pool: Pool, answ
     "answer",
     [WHOLE[:-1], CHUNKED[:-1], CHUNKED[:-7], WHOLE[:20], b"HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\nhello"],
 )
-async def test_an_answer_that_is_cut_is_told(pool: Pool, answer: bytes) -> None:
+async def test_an_answer_that_is_cut_is_told(connections: Connections, answer: bytes) -> None:
     async with serving(saying(answer, close=True)) as server:
         with pytest.raises(Broken, match="before the end of its answer") as told:
-            await ask(pool, server.origin)
+            await ask(connections, server.origin)
         assert told.value.http
         assert told.value.answered == (b"\r\n\r\n" in answer)
 
@@ -153,24 +153,24 @@ async def test_an_answer_that_is_cut_is_told(pool: Pool, answer: bytes) -> None:
         b"HTTP/1.1 101 Switching Protocols\r\nupgrade: x\r\nconnection: upgrade\r\n\r\n",
     ],
 )
-async def test_what_is_not_http_is_told_and_never_kept(pool: Pool, answer: bytes) -> None:
+async def test_what_is_not_http_is_told_and_never_kept(connections: Connections, answer: bytes) -> None:
     async with serving(saying(answer)) as server:
         for _ in range(2):
             with pytest.raises(Broken) as told:
-                await ask(pool, server.origin)
+                await ask(connections, server.origin)
             assert not told.value.http
         assert server.connections == 2
 
 
 @pytest.mark.parametrize("more", [b"x", WHOLE, b"\r\nHTTP/1.1 200 OK\r\n\r\n"])
-async def test_an_answer_stays_whole_where_more_was_sent_behind_it(pool: Pool, more: bytes) -> None:
+async def test_an_answer_stays_whole_where_more_was_sent_behind_it(connections: Connections, more: bytes) -> None:
     async with serving(saying(WHOLE + more)) as server:
         for _ in range(2):
-            assert (await ask(pool, server.origin))[:2] == (200, b"hello")
+            assert (await ask(connections, server.origin))[:2] == (200, b"hello")
         assert server.connections == 2, "what came behind could be taken for the next answer"
 
 
-async def test_what_comes_while_a_connection_rests_ends_it(pool: Pool) -> None:
+async def test_what_comes_while_a_connection_rests_ends_it(connections: Connections) -> None:
     said = asyncio.Event()
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -182,21 +182,21 @@ async def test_what_comes_while_a_connection_rests_ends_it(pool: Pool) -> None:
         await reader.read()
 
     async with serving(script) as server:
-        assert (await ask(pool, server.origin))[:2] == (200, b"hello")
+        assert (await ask(connections, server.origin))[:2] == (200, b"hello")
         await said.wait()
         await asyncio.sleep(0.02)
-        assert (await ask(pool, server.origin))[:2] == (200, b"hello")
+        assert (await ask(connections, server.origin))[:2] == (200, b"hello")
         assert server.connections == 2
 
 
-async def test_whoever_waits_past_the_deadline_is_told(pool: Pool) -> None:
+async def test_whoever_waits_past_the_deadline_is_told(connections: Connections) -> None:
     async with serving(saying(b"")) as silent, serving(saying(WHOLE[:-1])) as slow:
         for server in (silent, slow):
             with pytest.raises(Late):
-                await ask(pool, server.origin, within_s=0.05)
+                await ask(connections, server.origin, within_s=0.05)
 
 
-async def test_whoever_leaves_cuts_the_socket(pool: Pool) -> None:
+async def test_whoever_leaves_cuts_the_socket(connections: Connections) -> None:
     """At the other end somebody works for us, who must learn at once that nobody waits any more."""
     gone = asyncio.Event()
 
@@ -209,7 +209,7 @@ async def test_whoever_leaves_cuts_the_socket(pool: Pool) -> None:
             gone.set()
 
     async with serving(script) as server:
-        asking = asyncio.ensure_future(ask(pool, server.origin))
+        asking = asyncio.ensure_future(ask(connections, server.origin))
         await asyncio.sleep(0.05)
         asking.cancel()
         await asyncio.wait([asking])
@@ -217,7 +217,7 @@ async def test_whoever_leaves_cuts_the_socket(pool: Pool) -> None:
             await gone.wait()
 
 
-async def test_a_reader_that_is_slow_holds_the_sender_back(pool: Pool) -> None:
+async def test_a_reader_that_is_slow_holds_the_sender_back(connections: Connections) -> None:
     sent = 0
 
     async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -231,7 +231,7 @@ async def test_a_reader_that_is_slow_holds_the_sender_back(pool: Pool) -> None:
 
     async with serving(script) as server:
         loop = asyncio.get_running_loop()
-        connection = await pool.get(server.origin, loop.time() + 5)
+        connection = await connections.get(server.origin, loop.time() + 5)
         await connection.send(REQUEST, loop.time() + 30)
         before = -1
         while sent != before:
@@ -242,10 +242,10 @@ async def test_a_reader_that_is_slow_holds_the_sender_back(pool: Pool) -> None:
         while part := await connection.read():
             size += len(part)
         assert size == 100_000_000
-        pool.put(server.origin, connection)
+        connections.put(server.origin, connection)
 
 
-async def test_nobody_there_is_told_without_the_address(pool: Pool) -> None:
+async def test_nobody_there_is_told_without_the_address(connections: Connections) -> None:
     loop = asyncio.get_running_loop()
     async with serving(saying(WHOLE)) as server:
         gone = server.origin
@@ -255,10 +255,12 @@ async def test_nobody_there_is_told_without_the_address(pool: Pool) -> None:
         (Origin("a" * 64 + ".invalid", 80, tls=False), "its host name is not known"),
     ):
         with pytest.raises(Unreachable, match=f"^{why}$"):
-            await pool.get(origin, loop.time() + 5)
+            await connections.get(origin, loop.time() + 5)
 
 
-async def test_a_server_without_tls_or_with_a_strange_certificate_is_refused(pool: Pool, tmp_path: Path) -> None:
+async def test_a_server_without_tls_or_with_a_strange_certificate_is_refused(
+    connections: Connections, tmp_path: Path
+) -> None:
     loop = asyncio.get_running_loop()
 
     async def no_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -267,38 +269,38 @@ async def test_a_server_without_tls_or_with_a_strange_certificate_is_refused(poo
 
     async with serving(no_tls) as plain:
         with pytest.raises(Unreachable, match="no TLS at its https address"):
-            await pool.get(Origin("127.0.0.1", plain.port, tls=True), loop.time() + 5)
+            await connections.get(Origin("127.0.0.1", plain.port, tls=True), loop.time() + 5)
     async with serving(saying(WHOLE), own_certificate(tmp_path)) as server:
         with pytest.raises(Unreachable, match="its certificate is not trusted"):
-            await pool.get(Origin("127.0.0.1", server.port, tls=True), loop.time() + 5)
+            await connections.get(Origin("127.0.0.1", server.port, tls=True), loop.time() + 5)
 
 
-async def test_over_tls_it_is_the_same(pool: Pool, tmp_path: Path) -> None:
+async def test_over_tls_it_is_the_same(connections: Connections, tmp_path: Path) -> None:
     context = own_certificate(tmp_path)
-    pool._tls = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
+    connections._tls = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
     async with serving(saying(CHUNKED), context) as server:
         for _ in range(2):
-            assert (await ask(pool, Origin("localhost", server.port, tls=True)))[:2] == (200, b"hello!")
+            assert (await ask(connections, Origin("localhost", server.port, tls=True)))[:2] == (200, b"hello!")
         assert server.connections == 1
 
 
 async def test_what_rests_too_long_is_closed() -> None:
-    pool = Pool(RouterConfig(keepalive_s=0.1))
+    connections = Connections(RouterConfig(keepalive_s=0.1))
     async with serving(saying(WHOLE)) as server:
-        _, _, connection = await ask(pool, server.origin)
+        _, _, connection = await ask(connections, server.origin)
         assert connection.reusable
         async with asyncio.timeout(5):
-            while pool._idle:  # noqa: ASYNC110 - nobody tells
+            while connections._idle:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.02)
         assert not connection.reusable
-    pool.close()
+    connections.close()
 
 
-async def test_closing_the_pool_cuts_what_is_busy(pool: Pool) -> None:
+async def test_closing_the_pool_cuts_what_is_busy(connections: Connections) -> None:
     async with serving(saying(b"")) as server:
-        asking = asyncio.ensure_future(ask(pool, server.origin))
+        asking = asyncio.ensure_future(ask(connections, server.origin))
         await asyncio.sleep(0.05)
-        pool.close()
+        connections.close()
         with pytest.raises(Broken):
             await asking
 

@@ -1,4 +1,4 @@
-"""The pool of connections to all endpoints."""
+"""Connections to all endpoints, kept alive."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Origin:
         return host if self.port == (443 if self.tls else 80) else f"{host}:{self.port}"
 
 
-class Pool:
+class Connections:
     """Connections that are kept alive between exchanges; a new one wherever none is idle.
 
     It bounds nothing: the fleet bounds the requests of each endpoint and refuses what is more, where a pool would let
