@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parkway.router.config import RouterConfig
-from parkway.router.connection import MAX_HEAD_BYTES, Broken, Connection, Late
+from parkway.router.connection import MAX_HEAD_BYTES, Broken, Late
 from parkway.router.connections import Connections, Origin, Unreachable
 
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\n{}"
@@ -73,18 +73,16 @@ async def connections() -> AsyncIterator[Connections]:
     connections.close()
 
 
-async def ask(connections: Connections, origin: Origin, within_s: float = 5.0) -> tuple[int, bytes, Connection]:
-    """One exchange: the status, the whole body, and the connection that carried it."""
-    deadline = asyncio.get_running_loop().time() + within_s
-    connection = await connections.get(origin, deadline)
+async def ask(connections: Connections, origin: Origin, within_s: float = 5.0) -> tuple[int, bytes]:
+    """One exchange: the status and the whole body."""
+    answer = await connections.ask(origin, REQUEST, asyncio.get_running_loop().time() + within_s)
     try:
-        await connection.send(REQUEST, deadline)
         body = b""
-        while part := await connection.read():
+        while part := await answer.read():
             body += part
-        return connection.status, body, connection
+        return answer.status, body
     finally:
-        connections.put(origin, connection)
+        answer.close()
 
 
 @pytest.mark.parametrize(
@@ -106,7 +104,7 @@ async def test_a_connection_carries_one_exchange_after_the_other(
 ) -> None:
     async with serving(saying(*parts)) as server:
         for _ in range(3):
-            status, found, _ = await ask(connections, server.origin)
+            status, found = await ask(connections, server.origin)
             assert (status, found) == (204 if b" 204 " in parts[0] else 200, body)
         assert server.connections == 1
 
@@ -123,7 +121,7 @@ async def test_a_connection_carries_one_exchange_after_the_other(
 async def test_an_answer_that_ends_with_its_connection_is_whole(connections: Connections, answer: bytes) -> None:
     async with serving(saying(answer, close=True)) as server:
         for _ in range(2):
-            assert (await ask(connections, server.origin))[:2] == (200, b"hello")
+            assert (await ask(connections, server.origin)) == (200, b"hello")
         assert server.connections == 2
 
 
@@ -166,7 +164,7 @@ async def test_what_is_not_http_is_told_and_never_kept(connections: Connections,
 async def test_an_answer_stays_whole_where_more_was_sent_behind_it(connections: Connections, more: bytes) -> None:
     async with serving(saying(WHOLE + more)) as server:
         for _ in range(2):
-            assert (await ask(connections, server.origin))[:2] == (200, b"hello")
+            assert (await ask(connections, server.origin)) == (200, b"hello")
         assert server.connections == 2, "what came behind could be taken for the next answer"
 
 
@@ -182,10 +180,10 @@ async def test_what_comes_while_a_connection_rests_ends_it(connections: Connecti
         await reader.read()
 
     async with serving(script) as server:
-        assert (await ask(connections, server.origin))[:2] == (200, b"hello")
+        assert (await ask(connections, server.origin)) == (200, b"hello")
         await said.wait()
         await asyncio.sleep(0.02)
-        assert (await ask(connections, server.origin))[:2] == (200, b"hello")
+        assert (await ask(connections, server.origin)) == (200, b"hello")
         assert server.connections == 2
 
 
@@ -231,18 +229,17 @@ async def test_a_reader_that_is_slow_holds_the_sender_back(connections: Connecti
 
     async with serving(script) as server:
         loop = asyncio.get_running_loop()
-        connection = await connections.get(server.origin, loop.time() + 5)
-        await connection.send(REQUEST, loop.time() + 30)
+        answer = await connections.ask(server.origin, REQUEST, loop.time() + 30)
         before = -1
         while sent != before:
             before = sent
             await asyncio.sleep(0.05)
         assert sent < 20_000_000, "the rest waits in the sender"
         size = 0
-        while part := await connection.read():
+        while part := await answer.read():
             size += len(part)
         assert size == 100_000_000
-        connections.put(server.origin, connection)
+        answer.close()
 
 
 async def test_nobody_there_is_told_without_the_address(connections: Connections) -> None:
@@ -255,7 +252,7 @@ async def test_nobody_there_is_told_without_the_address(connections: Connections
         (Origin("a" * 64 + ".invalid", 80, tls=False), "its host name is not known"),
     ):
         with pytest.raises(Unreachable, match=f"^{why}$"):
-            await connections.get(origin, loop.time() + 5)
+            await connections.ask(origin, REQUEST, loop.time() + 5)
 
 
 async def test_a_server_without_tls_or_with_a_strange_certificate_is_refused(
@@ -269,10 +266,10 @@ async def test_a_server_without_tls_or_with_a_strange_certificate_is_refused(
 
     async with serving(no_tls) as plain:
         with pytest.raises(Unreachable, match="no TLS at its https address"):
-            await connections.get(Origin("127.0.0.1", plain.port, tls=True), loop.time() + 5)
+            await connections.ask(Origin("127.0.0.1", plain.port, tls=True), REQUEST, loop.time() + 5)
     async with serving(saying(WHOLE), own_certificate(tmp_path)) as server:
         with pytest.raises(Unreachable, match="its certificate is not trusted"):
-            await connections.get(Origin("127.0.0.1", server.port, tls=True), loop.time() + 5)
+            await connections.ask(Origin("127.0.0.1", server.port, tls=True), REQUEST, loop.time() + 5)
 
 
 async def test_over_tls_it_is_the_same(connections: Connections, tmp_path: Path) -> None:
@@ -280,15 +277,15 @@ async def test_over_tls_it_is_the_same(connections: Connections, tmp_path: Path)
     connections._tls = ssl.create_default_context(cafile=str(tmp_path / "certificate.pem"))
     async with serving(saying(CHUNKED), context) as server:
         for _ in range(2):
-            assert (await ask(connections, Origin("localhost", server.port, tls=True)))[:2] == (200, b"hello!")
+            assert (await ask(connections, Origin("localhost", server.port, tls=True))) == (200, b"hello!")
         assert server.connections == 1
 
 
 async def test_what_rests_too_long_is_closed() -> None:
     connections = Connections(RouterConfig(keepalive_s=0.1))
     async with serving(saying(WHOLE)) as server:
-        _, _, connection = await ask(connections, server.origin)
-        assert connection.reusable
+        await ask(connections, server.origin)
+        (connection,) = connections._idle[server.origin]
         async with asyncio.timeout(5):
             while connections._idle:  # noqa: ASYNC110 - nobody tells
                 await asyncio.sleep(0.02)

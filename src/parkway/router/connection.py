@@ -26,12 +26,14 @@ class Broken(Exception):
     Attributes:
         answered: Whether headers had arrived.
         http: False if what came is not HTTP.
+        kept_alive: Whether the connection had carried an exchange before: it may just have been closed for idleness.
     """
 
     def __init__(self, fault: str, *, answered: bool = False, http: bool = True) -> None:
         super().__init__(fault)
         self.answered = answered
         self.http = http
+        self.kept_alive = False
 
 
 class Late(Exception):

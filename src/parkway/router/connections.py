@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from parkway.router.config import RouterConfig
-from parkway.router.connection import Connection, Late
+from parkway.router.connection import Broken, Connection, Headers, Late
 
 _MOST_ADDRESSES = 1024  # host names whose addresses are remembered
 
@@ -57,16 +57,31 @@ class Connections:
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
-    async def get(self, origin: Origin, deadline: float) -> Connection:
-        """A connection for one exchange, to be given to `put` afterwards, however it ended.
+    async def ask(self, origin: Origin, request: bytes, deadline: float) -> Answer:
+        """Sends a whole request, and waits for the headers of its answer, which the caller closes.
 
         Args:
-            deadline: On the loop's clock; connecting has a time-out of its own besides.
+            deadline: Of the whole exchange, on the loop's clock; connecting has a time-out of its own besides.
 
         Raises:
-            Unreachable: There is none to be had.
+            Unreachable: There is no connection to be had.
+            Broken: The connection ended before the answer, or what came is not HTTP.
             Late: The deadline passed first.
         """
+        connection = await self._get(origin, deadline)
+        try:
+            headers = await connection.send(request, deadline)
+        except Broken as error:
+            error.kept_alive = connection.exchanges > 1
+            self._put(origin, connection)
+            raise
+        except BaseException:  # whoever leaves, leaves nothing behind
+            self._put(origin, connection)
+            raise
+        return Answer(self, origin, connection, headers)
+
+    async def _get(self, origin: Origin, deadline: float) -> Connection:
+        """A connection for one exchange, to be given to `_put` afterwards, however it ended. Raises like `ask`."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
@@ -78,7 +93,7 @@ class Connections:
         self._busy.add(connection)
         return connection
 
-    def put(self, origin: Origin, connection: Connection) -> None:
+    def _put(self, origin: Origin, connection: Connection) -> None:
         """Takes a connection back. What was not read to its end is cut off at the socket, at once."""
         self._busy.discard(connection)
         if not connection.reusable:
@@ -169,6 +184,42 @@ class Connections:
         if self._tls is None:
             self._tls = ssl.create_default_context()
         return self._tls
+
+
+class Answer:
+    """An endpoint's answer, whose headers have arrived.
+
+    Attributes:
+        status: Its HTTP status.
+        headers: Names in any case.
+    """
+
+    __slots__ = ("_closed", "_connection", "_connections", "_origin", "headers", "status")
+
+    def __init__(self, connections: Connections, origin: Origin, connection: Connection, headers: Headers) -> None:
+        self._connections = connections
+        self._origin = origin
+        self._connection = connection
+        self._closed = False
+        self.headers = headers
+        self.status = connection.status
+
+    async def read(self) -> bytes:
+        """What has arrived of the body since the last time, once there is something; empty at its end.
+
+        Raises:
+            Broken: The connection ended first, or it was closed here.
+            Late: The deadline of the exchange passed first.
+        """
+        if self._closed:
+            raise Broken("the answer was closed", answered=True)
+        return await self._connection.read()
+
+    def close(self) -> None:
+        """Gives the connection back: for the next exchange where the body was read to its end, else to be cut."""
+        if not self._closed:
+            self._closed = True
+            self._connections._put(self._origin, self._connection)
 
 
 def _reason(error: OSError) -> str:
