@@ -80,12 +80,12 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def start_gate(tmp_path: Path, empty_store: Path) -> StartGate:
     """Starts a gateway with the settings that a test needs."""
+    shutil.copy(empty_store, tmp_path / "parkway.db")
 
     @asynccontextmanager
     async def start(settings: Settings) -> AsyncIterator[Gate]:
-        if not (tmp_path / "parkway.db").exists():
-            shutil.copy(empty_store, tmp_path / "parkway.db")
         database = Database.open(f"sqlite:///{tmp_path}/parkway.db")
+        database.migrate()
         upstream = Upstream()
         upstream_url = await upstream.start()
         registry = Registry(database)
