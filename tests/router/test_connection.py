@@ -187,6 +187,25 @@ async def test_what_comes_while_a_connection_rests_ends_it(connections: Connecti
         assert server.connections == 2
 
 
+async def test_a_connection_that_was_closed_while_it_rested_takes_the_others_with_it(connections: Connections) -> None:
+    """All of them are of the same server, which has closed one for its idleness or is gone."""
+
+    async def script(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"{}")
+        await asyncio.sleep(0.02)
+        writer.write(WHOLE)
+        await reader.readuntil(b"{}")
+
+    async with serving(script) as server:
+        await asyncio.gather(*(ask(connections, server.origin) for _ in range(3)))
+        assert server.connections == 3
+        with pytest.raises(Broken) as told:
+            await ask(connections, server.origin)
+        assert told.value.kept_alive
+        assert await ask(connections, server.origin) == (200, b"hello")
+        assert server.connections == 4
+
+
 async def test_whoever_waits_past_the_deadline_is_told(connections: Connections) -> None:
     async with serving(saying(b"")) as silent, serving(saying(WHOLE[:-1])) as slow:
         for server in (silent, slow):

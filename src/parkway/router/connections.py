@@ -74,6 +74,8 @@ class Connections:
         except Broken as error:
             error.kept_alive = connection.exchanges > 1
             self._put(origin, connection)
+            if error.kept_alive:
+                self._drop_idle(origin)  # the others have rested for longer: the next attempt gets a new one
             raise
         except BaseException:  # whoever leaves, leaves nothing behind
             self._put(origin, connection)
@@ -105,6 +107,10 @@ class Connections:
         self._idle.setdefault(origin, deque()).append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._config.keepalive_s, self._sweep)
+
+    def _drop_idle(self, origin: Origin) -> None:
+        for connection in self._idle.pop(origin, ()):
+            connection.abort()
 
     def close(self) -> None:
         """Closes every connection, busy ones too."""
