@@ -117,6 +117,17 @@ async def test_chat_whole_and_streamed_say_the_same(client: openai.AsyncOpenAI) 
     assert all(chunk.usage is None for chunk in chunks[:-1])
 
 
+async def test_the_stop_string_that_ended_an_answer_is_told(client: openai.AsyncOpenAI) -> None:
+    asked: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 20, "temperature": 0.0}
+    whole = await client.chat.completions.create(**asked)
+    assert not hasattr(whole.choices[0], "stop_reason")
+    stop = (whole.choices[0].message.content or "")[5:7]
+    stopped = await client.chat.completions.create(**asked, stop=["nowhere", stop])
+    assert stopped.choices[0].stop_reason == stop  # pyright: ignore
+    stream = await client.chat.completions.create(**asked, stop=stop, stream=True)
+    assert [chunk.choices[0].stop_reason async for chunk in stream if chunk.choices[0].finish_reason] == [stop]  # pyright: ignore
+
+
 async def test_usage_is_absent_from_a_stream_unless_asked_for(http: aiohttp.ClientSession) -> None:
     async with http.post(
         "/v1/chat/completions", json={"model": "tiny", "messages": HELLO, "max_tokens": 3, "stream": True}

@@ -105,6 +105,7 @@ class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    reasoning_effort: str | None = None
     user: str | None = None
     conversation: str | None = None
     knowledge: list[str] | None = None
@@ -140,10 +141,13 @@ class AnswerMessage(msgspec.Struct, kw_only=True):
 
 
 class Choice(msgspec.Struct, kw_only=True):
+    """`stop_reason` is the stop string that ended the answer, as vLLM has it; unset where none did."""
+
     index: int
     message: AnswerMessage
     finish_reason: FinishReason | None
     logprobs: ChoiceLogprobs | None = None
+    stop_reason: str | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
@@ -169,6 +173,7 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
     delta: Delta
     finish_reason: FinishReason | None = None
     logprobs: ChoiceLogprobs | None = None
+    stop_reason: str | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct, kw_only=True):
@@ -193,6 +198,7 @@ _NEUTRAL: dict[str, tuple[object, ...]] = {
     # field -> values under which it does nothing, and which are therefore accepted
     "knowledge": (None, []),
     "conversation": (None,),
+    "reasoning_effort": (None,),
     "best_of": (None, 1),
     "suffix": (None, ""),
 }

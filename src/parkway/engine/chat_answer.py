@@ -64,7 +64,10 @@ class ChatAnswer:
         if not (text or calls or logprobs or reason):
             return None
         delta = Delta(content=text if text or (logprobs and not calls) else None, tool_calls=calls or None)
-        return self._chunk([ChunkChoice(index=index, delta=delta, finish_reason=reason, logprobs=logprobs)])
+        choice = ChunkChoice(
+            index=index, delta=delta, finish_reason=reason, logprobs=logprobs, stop_reason=piece.stop or UNSET
+        )
+        return self._chunk([choice])
 
     def closing(self, usage: Usage) -> ChatChunk:
         return self._chunk([], usage)
@@ -89,6 +92,7 @@ class ChatAnswer:
             message=AnswerMessage(content=None if calls and not text else text, tool_calls=calls or UNSET),
             finish_reason=reason,
             logprobs=self._logprobs(chosen_of(pieces)) if self.logprobs else None,
+            stop_reason=pieces[-1].stop or UNSET,
         )
 
     def _read(self, index: int, pieces: Items[Piece]) -> tuple[list[str | CallDelta], FinishReason | None]:

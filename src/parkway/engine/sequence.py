@@ -38,6 +38,7 @@ class Piece:
     completion_tokens: int = 0  # of the whole answer so far
     ending: Ending | None = None
     error: ParkwayError | None = None
+    stop: str | None = None  # the stop string that ended it
 
     @property
     def last(self) -> bool:
@@ -187,4 +188,4 @@ class Sequence:
                 break
             chosen.append(token)
             self._unreleased.popleft()
-        return Piece(text, chosen, self.completion_tokens, ending)
+        return Piece(text, chosen, self.completion_tokens, ending, stop=self._matcher.matched)
