@@ -23,16 +23,18 @@ CHECKS: list[Any] = [
     status_code_conformance,
 ]
 
+WRITING = ("ChatRequest", "CompletionRequest", "ResponseRequest", "MessagesRequest")
+
 
 def described() -> dict[str, Any]:
     """The document, with the models and lengths of the running Parkway: most requests get past the door."""
     found = document()
     schemas = found["components"]["schemas"]
-    for name in ("ChatRequest", "CompletionRequest", "EmbeddingRequest", "RerankRequest"):
-        model = "tiny" if name in ("ChatRequest", "CompletionRequest") else "park-embed"
+    for name in (*WRITING, "CountRequest", "EmbeddingRequest", "RerankRequest"):
+        model = "tiny" if name in (*WRITING, "CountRequest") else "park-embed"
         schemas[name]["properties"]["model"] = {"enum": [model]}
-    for name in ("ChatRequest", "CompletionRequest"):
-        for limit in {"max_tokens", "max_completion_tokens"} & schemas[name]["properties"].keys():
+    for name in WRITING:
+        for limit in {"max_tokens", "max_completion_tokens", "max_output_tokens"} & schemas[name]["properties"].keys():
             schemas[name]["properties"][limit] = {"type": "integer", "minimum": 1, "maximum": 4}
             schemas[name]["required"] = sorted({*schemas[name]["required"], limit})
     return found

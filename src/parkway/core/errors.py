@@ -78,6 +78,12 @@ class UnsupportedField(InvalidRequest):
     code = "unsupported_field"
 
 
+class PreviousResponseNotFound(InvalidRequest):
+    """`previous_response_id` names no answer that the caller could go on from."""
+
+    code = "previous_response_not_found"
+
+
 class ContextLengthExceeded(InvalidRequest):
     """Prompt and answer can never fit into the model's context or into the cache."""
 

@@ -56,6 +56,9 @@ def _invalid(message: str, body: bytes) -> InvalidRequest:
     if missing := re.search(r"required field `([^`]+)`", what):
         param = f"{path}.{missing.group(1)}".lstrip(".")
         return InvalidRequest(f"`{param}` is missing; it is required", param=param)
+    if unknown := re.search(r"unknown field `([^`]+)`", what):
+        param = f"{path}.{unknown.group(1)}".lstrip(".")
+        return InvalidRequest(f"`{param}`: unknown field; remove it or correct its name", param=param)
     if not path:
         return InvalidRequest(f"the body: {what[:1].lower()}{what[1:]}")
     value = _value_at(body, path)

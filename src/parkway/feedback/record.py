@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, replace
 from typing import Literal
 
-Surface = Literal["chat", "completions", "embeddings", "rerank"]
+Surface = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages"]
 
 UNKNOWN_MODEL = "unknown"
 """Stands in figures for every model name that nobody serves: clients may send any, figures stay bounded."""

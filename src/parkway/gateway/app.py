@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from parkway.aggregate.dialects.messages import CountDialect
 from parkway.feedback.scores import Scores
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.door import Door
@@ -12,6 +13,7 @@ from parkway.gateway.models import ModelRoute
 from parkway.gateway.openapi import OpenApi
 from parkway.gateway.own import OwnRoutes, now_s
 from parkway.gateway.readiness import Readiness
+from parkway.gateway.responses import ResponseRoutes
 from parkway.pipeline.exchange import Surface
 from parkway.pipeline.parts import Parts
 
@@ -20,7 +22,9 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
     """Builds the application. Nothing here does any work; every part comes ready to use."""
     own = OwnRoutes(parts=parts, scores=scores, readiness=readiness, config=config, started_s=now_s())
     document = OpenApi()
-    asked = {f"/v1{surface.path}": ModelRoute(surface, parts, config) for surface in Surface}
+    responses = ResponseRoutes(own)
+    asked = {surface.route: ModelRoute(surface, parts, config) for surface in Surface}
+    asked["/v1/messages/count_tokens"] = ModelRoute(Surface.MESSAGES, parts, config, CountDialect)
     routes = [
         *(Route(path, route, methods=["POST"]) for path, route in asked.items()),
         Route("/v1/models", own.list_models, methods=["GET"]),
@@ -30,6 +34,9 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
         Route("/v1/conversations", own.create_conversation, methods=["POST"]),
         Route("/v1/conversations/{conversation}", own.show_conversation, methods=["GET"]),
         Route("/v1/conversations/{conversation}", own.delete_conversation, methods=["DELETE"]),
+        Route("/v1/responses/{response}", responses.show, methods=["GET"]),
+        Route("/v1/responses/{response}", responses.delete, methods=["DELETE"]),
+        Route("/v1/responses/{response}/input_items", responses.list_input, methods=["GET"]),
         Route("/healthz", own.alive, methods=["GET"]),
         Route("/readyz", own.ready, methods=["GET"]),
         Route("/metrics", own.metrics, methods=["GET"]),

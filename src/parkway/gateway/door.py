@@ -8,11 +8,15 @@ from collections.abc import Callable
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from parkway.aggregate.dialects.messages import refusal
 from parkway.core.errors import Draining, InternalError, MethodNotAllowed, NotFound, Overloaded, ParkwayError
 from parkway.core.ids import new_id
 from parkway.core.wire import encode
 
 log = logging.getLogger(__name__)
+
+_ANTHROPIC = "/v1/messages"
+"""Under it every error is told as Anthropic's clients expect it, and the request id has their header too."""
 
 
 class Door:
@@ -34,16 +38,19 @@ class Door:
             await self._app(scope, receive, send)
             return
         request_id = new_id("req")
+        anthropic = scope["path"].startswith(_ANTHROPIC)
         scope.setdefault("app", self)  # without it Starlette answers 404 and 405 itself, in plain text
         scope.setdefault("state", {})["request_id"] = request_id
-        id_header = (b"x-request-id", request_id.encode())
+        id_headers = [(b"x-request-id", request_id.encode())]
+        if anthropic:
+            id_headers.append((b"request-id", request_id.encode()))
         started = False
 
         async def send_with_id(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), id_header]
+                message["headers"] = [*message.get("headers", ()), *id_headers]
             await send(message)
 
         self._running += 1
@@ -56,11 +63,11 @@ class Door:
                 log.warning("request %s: %s (cause: %r)", request_id, error.message, error.__cause__)
             if started:
                 raise
-            await _answer(error, request_id, send_with_id)
+            await _answer(error, request_id, send_with_id, anthropic=anthropic)
         except HTTPException as error:
             if started:
                 raise
-            await _answer(_of_routing(error, scope), request_id, send_with_id)
+            await _answer(_of_routing(error, scope), request_id, send_with_id, anthropic=anthropic)
         except Exception:  # a defect of ours must still be an answer with a request id, and a line in the log
             log.exception("request %s failed", request_id)
             if started:
@@ -69,6 +76,7 @@ class Door:
                 InternalError("internal error; the server's log has the details under this request id"),
                 request_id,
                 send_with_id,
+                anthropic=anthropic,
             )
         finally:
             self._running -= 1
@@ -91,9 +99,10 @@ def _of_routing(error: HTTPException, scope: Scope) -> ParkwayError:
     return NotFound(f"{scope['method']} {path} is not a route; /openapi.json lists all of them")
 
 
-async def _answer(error: ParkwayError, request_id: str, send: Send) -> None:
-    body = encode(error.to_body(request_id))
+async def _answer(error: ParkwayError, request_id: str, send: Send, *, anthropic: bool) -> None:
+    told = error.to_body(request_id)
+    status, body = refusal(error.status, told["error"]) if anthropic else (error.status, encode(told))
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.encode(), value.encode()) for name, value in error.headers().items()]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -1,4 +1,4 @@
-"""The routes that models are asked through: chat, completions, embeddings, rerank."""
+"""The routes that models are asked through: chat, completions, embeddings, rerank, and chat in other protocols."""
 
 from __future__ import annotations
 
@@ -7,34 +7,52 @@ import time
 
 from starlette.types import Receive, Scope, Send
 
+from parkway.aggregate.dialects.dialect import Dialect
 from parkway.core.errors import InvalidRequest
 from parkway.gateway.client import AsgiClient
 from parkway.gateway.config import GatewayConfig
+from parkway.gateway.dialect_client import DialectClient
 from parkway.pipeline.answer import answer
 from parkway.pipeline.exchange import Exchange, Surface
 from parkway.pipeline.parts import Parts
 
 
 class ModelRoute:
-    """An ASGI app that takes one request through the pipeline."""
+    """An ASGI app that takes one request through the pipeline.
 
-    def __init__(self, surface: Surface, parts: Parts, config: GatewayConfig) -> None:
+    Args:
+        dialect: How the client's protocol becomes chat; by default as the surface has it.
+    """
+
+    def __init__(
+        self, surface: Surface, parts: Parts, config: GatewayConfig, dialect: type[Dialect] | None = None
+    ) -> None:
         self._surface = surface
         self._parts = parts
         self._config = config
+        self._dialect = dialect or surface.dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
+            dialect = self._dialect(self._parts.bounds.max_answer_bytes) if self._dialect is not None else None
             exchange = Exchange(
                 request_id=scope["state"]["request_id"],
                 surface=self._surface,
-                client=client,
-                authorization=client.header(b"authorization"),
+                client=client if dialect is None else DialectClient(client, dialect),
+                authorization=self._authorization(client),
                 traceparent=client.header(b"traceparent"),
                 deadline=time.monotonic() + self._timeout_s(client),
+                dialect=dialect,
             )
             with self._parts.metrics.in_flight.track_inprogress():
                 await answer(exchange, self._parts)
+
+    def _authorization(self, client: AsgiClient) -> str | None:
+        """The value of `Authorization`; Anthropic's clients send a key in a header of its own."""
+        sent = client.header(b"authorization")
+        if sent is None and self._surface is Surface.MESSAGES and (key := client.header(b"x-api-key")) is not None:
+            return f"Bearer {key}"
+        return sent
 
     def _timeout_s(self, client: AsgiClient) -> float:
         """The client's own time-out where it sends one, never over the configured one."""

@@ -11,11 +11,24 @@ from starlette.responses import Response
 
 import parkway
 from parkway.aggregate.conversations import Conversation, ConversationPage, ConversationRequest
+from parkway.aggregate.dialects.dialect import Dialect
+from parkway.aggregate.dialects.messages import MessagesDialect
+from parkway.aggregate.dialects.responses import ResponsesDialect
 from parkway.core.chat import ChatChunk, ChatCompletion, ChatRequest
 from parkway.core.completions import Completion, CompletionRequest
 from parkway.core.embeddings import EmbeddingList, EmbeddingRequest
+from parkway.core.messages import (
+    AnthropicError,
+    AnthropicMessage,
+    CountRequest,
+    MessageEvent,
+    MessagesRequest,
+    TokenCount,
+)
 from parkway.core.models import Model, ModelList
 from parkway.core.rerank import RerankList, RerankRequest
+from parkway.core.responses import DeletedResponse, ItemPage, ResponseEvent, ResponseRequest
+from parkway.core.responses import Response as ModelResponse
 from parkway.feedback.scores import Feedback, FeedbackRequest
 from parkway.gateway.own import Deleted, Health
 
@@ -48,6 +61,10 @@ class Operation:
     body: type[Any] | None = None
     event: type[Any] | None = None
     """The type of one server-sent event, where the answer may be streamed."""
+    dialect: type[Dialect] | None = None
+    """The protocol, where it is not OpenAI's chat."""
+    error: type[Any] = ErrorBody
+    """The type of an answer with a status of 400 and above."""
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
     open: bool = False
     """Answers without a key."""
@@ -55,10 +72,13 @@ class Operation:
 
 
 _MODEL_FAILURES = (400, 404, 413, 502, 503, 504)
+_ANTHROPIC_FAILURES = (400, 404, 413, 502, 504, 529)
 _PAGE = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "after": {"type": "string"},
 }
+
+_ORDER = {"order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"}}
 
 OPERATIONS = (
     Operation(
@@ -76,6 +96,31 @@ OPERATIONS = (
     Operation(
         method="post", path="/v1/rerank", summary="Sort documents by how well they fit a query", body=RerankRequest,
         answer=RerankList, failures=_MODEL_FAILURES,
+    ),
+    Operation(
+        method="post", path="/v1/responses", summary="Get a response from a model", body=ResponseRequest,
+        answer=ModelResponse, event=ResponseEvent, dialect=ResponsesDialect, failures=_MODEL_FAILURES,
+    ),
+    Operation(
+        method="get", path="/v1/responses/{response}", summary="Show a response that was kept", answer=ModelResponse,
+        failures=(400, 404, 503),
+    ),
+    Operation(
+        method="delete", path="/v1/responses/{response}", summary="Delete a response that was kept",
+        answer=DeletedResponse, failures=(400, 404, 503),
+    ),
+    Operation(
+        method="get", path="/v1/responses/{response}/input_items", summary="List what a response was made from",
+        answer=ItemPage, query={**_PAGE, **_ORDER}, failures=(400, 404, 503),
+    ),
+    Operation(
+        method="post", path="/v1/messages", summary="Get a message from a model, as Anthropic's clients do",
+        body=MessagesRequest, answer=AnthropicMessage, event=MessageEvent, dialect=MessagesDialect,
+        error=AnthropicError, failures=_ANTHROPIC_FAILURES,
+    ),
+    Operation(
+        method="post", path="/v1/messages/count_tokens", summary="Count the tokens of a prompt", body=CountRequest,
+        answer=TokenCount, error=AnthropicError, failures=_ANTHROPIC_FAILURES,
     ),
     Operation(method="get", path="/v1/models", summary="List the models", answer=ModelList),
     Operation(method="get", path="/v1/models/{model}", summary="Show a model", answer=Model, failures=(404,)),
@@ -113,7 +158,7 @@ def document() -> dict[str, Any]:
     types = {
         kind
         for operation in OPERATIONS
-        for kind in (operation.body, operation.answer, operation.event, ErrorBody)
+        for kind in (operation.body, operation.answer, operation.event, operation.error)
         if kind is not None
     }
     ordered = sorted(types, key=lambda kind: kind.__name__)
@@ -147,8 +192,9 @@ def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) ->
     elif operation.open:
         content = {"application/json": {"schema": {"type": "object"}}}
     if operation.event is not None:
+        ending = operation.dialect.events_end if operation.dialect else "server-sent events, ended by `data: [DONE]`"
         content["text/event-stream"] = {
-            "schema": {"description": "server-sent events, ended by `data: [DONE]`"},
+            "schema": {"description": ending},
             "x-event-schema": schemas[operation.event],
         }
     answers: dict[str, Any] = {str(operation.status): {"description": "Success", "content": content}}
@@ -157,7 +203,7 @@ def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) ->
     for status in sorted(set(failures)):
         answers[str(status)] = {
             "description": "Refused or failed; `code` says why",
-            "content": {"application/json": {"schema": schemas[ErrorBody]}},
+            "content": {"application/json": {"schema": schemas[operation.error]}},
         }
     described: dict[str, Any] = {
         "summary": operation.summary,

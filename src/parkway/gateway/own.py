@@ -93,7 +93,7 @@ class OwnRoutes:
 
     async def list_conversations(self, request: Request) -> Response:
         caller = self.caller(request)
-        limit = _integer(request, "limit", default=20, low=1, high=100)
+        limit = integer(request, "limit", default=20, low=1, high=100)
         after = request.query_params.get("after")
         page: ConversationPage = await self.parts.conversations.list(caller.key_id, limit, after)
         return Json(page)
@@ -123,7 +123,7 @@ class OwnRoutes:
         return Response(self.parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 
-def _integer(request: Request, name: str, *, default: int, low: int, high: int) -> int:
+def integer(request: Request, name: str, *, default: int, low: int, high: int) -> int:
     """A whole number from the query, within bounds."""
     given = request.query_params.get(name)
     if given is None:

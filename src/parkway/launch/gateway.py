@@ -15,6 +15,7 @@ import uvloop
 from starlette.types import ASGIApp
 
 from parkway.aggregate.conversations import Conversations
+from parkway.aggregate.responses import Responses
 from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.log import RequestLog
@@ -76,6 +77,7 @@ async def assemble(
         keys=keys,
         limiter=Limiter(settings.limits),
         conversations=Conversations(database, settings.conversations),
+        responses=Responses(database, settings.responses),
         router=router,
         log=requests,
         metrics=metrics,

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
-from parkway.aggregate.config import ConversationConfig
+from parkway.aggregate.config import ConversationConfig, ResponsesConfig
 from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError
 from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
@@ -160,6 +160,7 @@ class Settings(Section):
     router: RouterConfig = RouterConfig()
     store: StoreConfig = StoreConfig()
     conversations: ConversationConfig = ConversationConfig()
+    responses: ResponsesConfig = ResponsesConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     engine: EngineDefaults = EngineDefaults()
     models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)

@@ -6,7 +6,11 @@ import asyncio
 import logging
 import signal
 import time
+from collections.abc import Callable
 
+from sqlalchemy import Connection
+
+from parkway.aggregate.responses import prune_responses
 from parkway.core.tasks import Tasks
 from parkway.feedback.retention import prune
 from parkway.launch.settings import Settings
@@ -37,14 +41,20 @@ async def _work(settings: Settings, home: Home) -> None:
     try:
         async with Tasks("worker") as tasks:
             tasks.every(_INTERVAL_S, lambda: forget(database, settings.feedback.retention_days), name="forget")
+            kept_days = settings.responses.retention_days
+            tasks.every(_INTERVAL_S, lambda: forget(database, kept_days, prune_responses), name="forget-responses")
             tasks.every(_INTERVAL_S, database.maintain, name="maintain")
             await stop.wait()
     finally:
         database.close()
 
 
-async def forget(database: Database, retention_days: int) -> int:
-    """Removes requests and feedback older than `retention_days`. Returns how many rows went."""
+Prune = Callable[[Connection, int, int], int]
+"""Removes at most so many rows from before a time in milliseconds; returns how many it removed."""
+
+
+async def forget(database: Database, retention_days: int, prune: Prune = prune) -> int:
+    """Removes what is older than `retention_days`: by default requests and feedback. Returns how many rows went."""
     older_than_ms = time.time_ns() // 1_000_000 - retention_days * _DAY_MS
     removed = 0
     while True:

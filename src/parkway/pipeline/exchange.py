@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from parkway.aggregate.dialects.dialect import Dialect
+from parkway.aggregate.dialects.messages import MessagesDialect
+from parkway.aggregate.dialects.responses import ResponsesDialect
 from parkway.aggregate.transcript import Transcript
 from parkway.core.chat import ChatRequest, Message
 from parkway.core.completions import CompletionRequest
@@ -21,21 +24,37 @@ Headers = list[tuple[bytes, bytes]]
 
 
 class Surface(StrEnum):
-    """A route that models are asked through; the value is its name in the log."""
+    """A route that models are asked through; the value is its name in the log.
+
+    Those that have a `dialect` are chats to everything behind the client: the request that the stages see is a
+    `ChatRequest`, and so is what the endpoint gets.
+    """
 
     CHAT = "chat"
     COMPLETIONS = "completions"
     EMBEDDINGS = "embeddings"
     RERANK = "rerank"
+    RESPONSES = "responses"
+    MESSAGES = "messages"
+
+    @property
+    def route(self) -> str:
+        """The path for clients."""
+        return "/v1/chat/completions" if self is Surface.CHAT else f"/v1/{self.value}"
 
     @property
     def path(self) -> str:
         """The path under an endpoint's base URL."""
-        return "/chat/completions" if self is Surface.CHAT else f"/{self.value}"
+        return "/chat/completions" if self.request_type is ChatRequest else f"/{self.value}"
 
     @property
     def request_type(self) -> type[Request]:
         return _REQUEST_TYPES[self]
+
+    @property
+    def dialect(self) -> type[Dialect] | None:
+        """How the client's protocol becomes chat; None where the endpoint speaks it itself."""
+        return _DIALECTS.get(self)
 
 
 _REQUEST_TYPES: dict[Surface, type[Request]] = {
@@ -43,7 +62,11 @@ _REQUEST_TYPES: dict[Surface, type[Request]] = {
     Surface.COMPLETIONS: CompletionRequest,
     Surface.EMBEDDINGS: EmbeddingRequest,
     Surface.RERANK: RerankRequest,
+    Surface.RESPONSES: ChatRequest,
+    Surface.MESSAGES: ChatRequest,
 }
+
+_DIALECTS: dict[Surface, type[Dialect]] = {Surface.RESPONSES: ResponsesDialect, Surface.MESSAGES: MessagesDialect}
 
 
 class Client(Protocol):
@@ -86,6 +109,7 @@ class Exchange:
     authorization: str | None
     deadline: float
     traceparent: str | None = None
+    dialect: Dialect | None = None
     started: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     caller: Caller | None = None  # identify

@@ -1,7 +1,8 @@
-"""Conversations: what was said before goes to the model, what is said now is kept."""
+"""What was said before goes to the model, what is said now is kept: conversations, and chains of responses."""
 
 from __future__ import annotations
 
+from parkway.aggregate.dialects.dialect import Dialect
 from parkway.core.chat import ChatRequest, Message
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
@@ -10,11 +11,15 @@ _INSTRUCTIONS = ("system", "developer")
 
 
 async def remember(exchange: Exchange, parts: Parts) -> Exchange:
-    """Fetches the history of the conversation that the request names, if it names one.
+    """Fetches the history of the conversation, or of the response, that the request goes on from, if it names one.
 
     Raises:
         InvalidRequest: The id is not one, or the new messages could never be kept.
+        PreviousResponseNotFound: There is no such response.
     """
+    if exchange.dialect is not None and exchange.dialect.previous_id is not None:
+        key_id, previous_id = exchange.known_caller.key_id, exchange.dialect.previous_id
+        exchange.history = await parts.responses.history(key_id, previous_id)
     request = exchange.known_request
     if isinstance(request, ChatRequest) and request.conversation is not None:
         parts.conversations.check(request.messages)
@@ -23,7 +28,9 @@ async def remember(exchange: Exchange, parts: Parts) -> Exchange:
 
 
 async def aggregate(exchange: Exchange, parts: Parts) -> Exchange:
-    """Keeps the new turns and the answer, if the request names a conversation and the answer is whole."""
+    """Keeps the new turns and the answer, if the request wants that and the answer is whole."""
+    if exchange.dialect is not None and exchange.error is None:
+        await _keep_response(exchange, exchange.dialect, parts)
     request = exchange.known_request
     if exchange.conversation_id is None or not isinstance(request, ChatRequest) or exchange.error is not None:
         return exchange
@@ -32,6 +39,20 @@ async def aggregate(exchange: Exchange, parts: Parts) -> Exchange:
     turns.append(exchange.transcript.message())
     await parts.conversations.append(exchange.known_caller.key_id, exchange.conversation_id, turns, exchange.request_id)
     return exchange
+
+
+async def _keep_response(exchange: Exchange, dialect: Dialect, parts: Parts) -> None:
+    """Keeps the answer where its protocol has that. Its end, which is held until now, is read first."""
+    dialect.settle(exchange.closing)
+    kept = dialect.kept()
+    if kept is not None and not await parts.responses.keep(exchange.known_caller.key_id, kept):
+        dialect.not_kept()
+
+
+def continued(history: list[Message], messages: list[Message]) -> list[Message]:
+    """History and new messages of a chain of responses: the new instructions first, all others where they were."""
+    first = next((index for index, each in enumerate(messages) if each.role not in _INSTRUCTIONS), len(messages))
+    return [*messages[:first], *history, *messages[first:]]
 
 
 def whole_conversation(history: list[Message], messages: list[Message]) -> list[Message]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from parkway.aggregate.conversations import Conversations
+from parkway.aggregate.responses import Responses
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.pipeline.bounds import Bounds
@@ -18,6 +19,7 @@ class Parts:
     keys: KeyRing
     limiter: Limiter
     conversations: Conversations
+    responses: Responses
     router: Router
     log: RequestLog
     metrics: Metrics

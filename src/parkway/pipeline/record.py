@@ -19,7 +19,7 @@ def record(exchange: Exchange, parts: Parts) -> None:
     status, outcome = _how_it_ended(exchange)
     entry = RequestRecord(
         request_id=exchange.request_id,
-        response_id=exchange.transcript.response_id,
+        response_id=_response_id(exchange),
         key_id=caller.key_id if caller else "",
         surface=exchange.surface.value,
         model=request.model if request else "",
@@ -40,6 +40,12 @@ def record(exchange: Exchange, parts: Parts) -> None:
         parts.log.append(entry)
 
 
+def _response_id(exchange: Exchange) -> str | None:
+    """The id that the client has seen, which is the endpoint's own but in a dialect."""
+    told = exchange.transcript.response_id
+    return exchange.dialect.id if told is not None and exchange.dialect is not None else told
+
+
 def _attempts(exchange: Exchange) -> int:
     if exchange.reply is not None:
         return exchange.reply.attempts
@@ -52,4 +58,5 @@ def _how_it_ended(exchange: Exchange) -> tuple[int, str]:
         return CLIENT_CLOSED_REQUEST, CANCELLED
     if exchange.error is None:
         return 200, OK
-    return 200 if exchange.client.started else exchange.error.status, exchange.error.code
+    status = exchange.error.status if exchange.dialect is None else exchange.dialect.status(exchange.error.status)
+    return 200 if exchange.client.started else status, exchange.error.code

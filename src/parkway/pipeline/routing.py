@@ -9,7 +9,7 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError
 from parkway.core.wire import encode, fields_of
 from parkway.pipeline.exchange import Exchange
-from parkway.pipeline.memory import whole_conversation, without_oldest_half
+from parkway.pipeline.memory import continued, whole_conversation, without_oldest_half
 from parkway.pipeline.parts import Parts
 from parkway.router.router import Call, Reply
 
@@ -40,7 +40,8 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
         if reply.status < 400:
             return exchange
         error = await refusal(reply)
-        if not (exchange.history and error.code == "context_length_exceeded"):
+        shortens = exchange.dialect is None or exchange.dialect.shortens
+        if not (exchange.history and shortens and error.code == "context_length_exceeded"):
             raise error
         exchange.history = without_oldest_half(exchange.history)
         reply.close()
@@ -56,6 +57,8 @@ def outgoing_body(exchange: Exchange) -> bytes:
     changes: dict[str, object] = {}
     if isinstance(request, ChatRequest) and request.conversation is not None:
         changes["messages"] = whole_conversation(exchange.history, request.messages)
+    elif isinstance(request, ChatRequest) and exchange.history:
+        changes["messages"] = continued(exchange.history, request.messages)
     if exchange.stream and not wants_usage(exchange):
         changes["stream_options"] = {"include_usage": True}
     own = isinstance(request, ChatRequest) and not (request.conversation is None and request.knowledge is None)

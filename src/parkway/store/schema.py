@@ -108,7 +108,7 @@ requests = Table(
     Column("request_id", Text, primary_key=True),
     Column("response_id", Text),
     Column("key_id", Text, nullable=False),
-    Column("surface", Text, nullable=False),  # chat, completions or embeddings
+    Column("surface", Text, nullable=False),  # one of feedback.record.Surface
     Column("model", Text, nullable=False),
     Column("endpoint_id", Text),
     Column("stream", Boolean, nullable=False),
