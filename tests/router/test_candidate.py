@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from parkway.router.candidate import Candidate, Condition
+from parkway.router.candidate import Candidate
+from parkway.router.condition import Condition
 from parkway.router.endpoint import Endpoint
 
 ENDPOINT = Endpoint(endpoint_id="e1", model="m", url="http://h:1/v1/", upstream_model="m")
@@ -25,24 +26,24 @@ def test_one_that_was_never_checked_is_usable() -> None:
 def test_only_failures_in_a_row_eject() -> None:
     candidate = Candidate(ENDPOINT, Wakes())
     for _ in range(5):
-        candidate.failed("no answer", failures_to_eject=2)
-        candidate.passed()
+        candidate.circuit.failed_check("no answer", failures_to_eject=2)
+        candidate.circuit.passed()
     assert candidate.condition is Condition.HEALTHY
-    candidate.failed("no answer", failures_to_eject=2)
+    candidate.circuit.failed_check("no answer", failures_to_eject=2)
     assert candidate.usable
-    candidate.failed("no answer", failures_to_eject=2)
+    candidate.circuit.failed_check("no answer", failures_to_eject=2)
     assert candidate.condition is Condition.EJECTED
     assert not candidate.usable
 
 
 def test_only_successes_in_a_row_restore() -> None:
     candidate = Candidate(ENDPOINT, Wakes())
-    candidate.failed("no answer", failures_to_eject=1)
-    candidate.passed(successes_to_restore=2)
-    candidate.failed("no answer", failures_to_eject=1)
-    candidate.passed(successes_to_restore=2)
+    candidate.circuit.failed_check("no answer", failures_to_eject=1)
+    candidate.circuit.passed(successes_to_restore=2)
+    candidate.circuit.failed_check("no answer", failures_to_eject=1)
+    candidate.circuit.passed(successes_to_restore=2)
     assert candidate.condition is Condition.EJECTED
-    candidate.passed(successes_to_restore=2)
+    candidate.circuit.passed(successes_to_restore=2)
     assert candidate.condition is Condition.HEALTHY
 
 
@@ -58,7 +59,7 @@ def test_a_suspicion_asks_for_one_check() -> None:
 
 def test_a_live_failure_does_not_soften_an_ejection() -> None:
     candidate = Candidate(ENDPOINT, Wakes())
-    candidate.failed("no answer", failures_to_eject=1)
+    candidate.circuit.failed_check("no answer", failures_to_eject=1)
     candidate.suspect("the connection broke within an answer")
     assert candidate.condition is Condition.EJECTED
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from parkway.core.errors import ModelNotFound, NoEndpoint, Overloaded
-from parkway.router.candidate import Condition
+from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
 from parkway.router.endpoint import Endpoint
 from parkway.router.fleet import Fleet
@@ -29,7 +29,7 @@ def test_an_unknown_model_is_told_the_nearest() -> None:
 
 def test_nothing_usable_says_what_is_wrong_with_each() -> None:
     fleet = fleet_of(endpoint("e1", state="down"), endpoint("e2", state="draining"), endpoint("e3"))
-    fleet.candidates()[2].failed("its health check answered 500", failures_to_eject=1)
+    fleet.candidates()[2].circuit.failed_check("its health check answered 500", failures_to_eject=1)
     with pytest.raises(NoEndpoint, match="e1 is down; e2 is draining; e3: its health check answered 500") as caught:
         fleet.pick("m")
     assert caught.value.retry_after_s
@@ -63,7 +63,7 @@ def test_a_suspect_is_the_last_resort() -> None:
     first, second = fleet.candidates()
     first.suspect("connection refused")
     assert {fleet.pick("m") for _ in range(4)} == {second}
-    second.failed("no answer", failures_to_eject=1)
+    second.circuit.failed_check("no answer", failures_to_eject=1)
     assert fleet.pick("m") is first
 
 
@@ -89,7 +89,7 @@ def test_a_change_of_weight_keeps_counts_and_condition() -> None:
 def test_a_new_address_is_a_new_candidate() -> None:
     view = View([endpoint("e1")])
     fleet = Fleet(view, RouterConfig())
-    fleet.candidates()[0].failed("gone", failures_to_eject=1)
+    fleet.candidates()[0].circuit.failed_check("gone", failures_to_eject=1)
     view.load([endpoint("e1", url="http://h:2/v1")])
     assert fleet.pick("m").condition is Condition.HEALTHY
 
@@ -97,7 +97,7 @@ def test_a_new_address_is_a_new_candidate() -> None:
 def test_a_return_to_ready_forgets_old_faults() -> None:
     view = View([endpoint("e1")])
     fleet = Fleet(view, RouterConfig())
-    fleet.candidates()[0].failed("gone", failures_to_eject=1)
+    fleet.candidates()[0].circuit.failed_check("gone", failures_to_eject=1)
     view.load([endpoint("e1", state="down")])
     view.load([endpoint("e1")])
     assert fleet.pick("m").condition is Condition.HEALTHY

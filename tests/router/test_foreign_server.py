@@ -21,7 +21,7 @@ import pytest
 from parkway.core.chat import ChatChunk, ChatCompletion
 from parkway.core.sse import EventSplitter, data_of
 from parkway.core.wire import encode
-from parkway.router.candidate import Condition
+from parkway.router.condition import Condition
 from parkway.router.endpoint import Endpoint
 from tests.router.conftest import NewRouter, call, until
 from tests.router.test_router import outstanding

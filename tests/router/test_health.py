@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from parkway.core.errors import NoEndpoint
-from parkway.router.candidate import Candidate, Condition
+from parkway.router.candidate import Candidate
+from parkway.router.condition import Condition
 from parkway.router.health import address_of_health
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -77,7 +78,7 @@ async def test_a_check_without_an_answer_fails(new_router: NewRouter) -> None:
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         router = await new_router(Upstream([], url=url).endpoint(), health_timeout_s=0.05, failures_to_eject=1)
         await until(lambda: only(router).condition is Condition.EJECTED)
-        assert only(router).fault == "its health check had no answer after 0.05 s"
+        assert only(router).circuit.fault == "its health check had no answer after 0.05 s"
         await router.close()
 
 

@@ -21,6 +21,7 @@ from tests.router.upstreams import (
     Upstream,
     answer,
     close_unanswered,
+    cut_within_body,
     hang,
     refusal,
     refused_url,
@@ -218,7 +219,19 @@ async def test_a_busy_answer_is_given_back_where_there_is_no_other(new_router: N
 
 @pytest.mark.parametrize(
     "behaviour",
-    [refusal(503, "model_loading"), answer(b"<html>", 502), answer(b"", 504), refusal(500, "overloaded"),
+    [refusal(503, "model_loading"), answer(b"<html>", 502), answer(b"", 504), refusal(500, "internal_error"),
+     refusal(429, "rate_limit_exceeded"), cut_within_body(status=500)],
+)  # fmt: skip
+async def test_a_failed_answer_leads_to_another_endpoint(new_router: NewRouter, behaviour: Behaviour) -> None:
+    async with upstream(behaviour) as bad, upstream() as good:
+        router = await new_router(bad.endpoint("e1", weight=10_000), good.endpoint("e2"))
+        assert await ask(router) == (200, ANSWER, "e2", 2)
+        assert outstanding(router) == 0
+
+
+@pytest.mark.parametrize(
+    "behaviour",
+    [refusal(400, "invalid_request"), answer(b"<html>", 404), refusal(504, "deadline_exceeded"),
      stream(b"x" * 200_000)],
 )  # fmt: skip
 async def test_other_answers_are_not_tried_again(new_router: NewRouter, behaviour: Behaviour) -> None:

@@ -135,9 +135,9 @@ def stream(
     return behave
 
 
-def cut_within_body(declared: int = 1000) -> Behaviour:
+def cut_within_body(declared: int = 1000, status: int = 200) -> Behaviour:
     async def behave(exchange: Exchange) -> None:
-        await exchange.send(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n{" % declared)
+        await exchange.send(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n{" % (status, declared))
         exchange.writer.close()
 
     return behave

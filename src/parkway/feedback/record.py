@@ -27,7 +27,7 @@ class RequestRecord:
         request_id: Ours (`req_...`).
         response_id: The `id` inside the answer, which clients see first; None where there was no answer.
         key_id: The key that asked.
-        model: As the client named it, known or not; empty if the body could not be read.
+        model: Who answered; where nobody did, as the client named it, known or not; empty if that is not known.
         endpoint_id: The endpoint that answered; None if none was reached.
         status: The HTTP status that the client got. A stream that broke has 200 and says so in `outcome`.
         outcome: `ok`; `cancelled` if the client left; else the `code` of the error (core/errors.py).

@@ -20,6 +20,7 @@ from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
+from parkway.feedback.routing import RoutingFigures
 from parkway.feedback.scores import Scores
 from parkway.gateway.app import create
 from parkway.gateway.protocol import bounded
@@ -70,9 +71,10 @@ async def assemble(
     """
     keys = KeyRing()
     view = View()
-    router = Router(view, settings.router, wake=wake)
+    router = Router(view, settings.router, wake=wake, balance=settings.balance(), fallbacks=settings.fallbacks())
     requests = RequestLog(database, settings.feedback)
     metrics = Metrics(router.models, lambda: requests.shed)
+    metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     parts = Parts(
         keys=keys,
         limiter=Limiter(settings.limits),

@@ -12,19 +12,21 @@ from pydantic import Field, StringConstraints, ValidationError, field_validator,
 
 from parkway.aggregate.config import ConversationConfig, ResponsesConfig
 from parkway.core.configuration import Section, load
-from parkway.core.errors import ConfigurationError
+from parkway.core.errors import ConfigurationError, nearest
 from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
 from parkway.feedback.config import FeedbackConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
 from parkway.policy.limits import LimitsConfig
-from parkway.router.config import RouterConfig
+from parkway.router.config import Balance, RouterConfig
 from parkway.store.config import StoreConfig
 from parkway.store.models import pulled_directory
 
 FILE_NAME = "parkway.yaml"
 BUILT_IN = ("park-mini", "park-embed")
 """Models that come with the package. As a `path` the name stands for the model's own directory."""
+
+MAX_FALLBACKS = 8
 
 KEEP_ALIVE_S = 300.0
 """How long an idle model stays loaded unless its entry says something else."""
@@ -116,12 +118,16 @@ class ModelConfig(EndpointConfig):
 
     Attributes:
         load: When its engine runs: from the `start` on, or `on_demand`: from the first request until it is idle.
+        balance: How requests are spread over its endpoints, if not as `router.balance` says.
+        fallbacks: Models that answer in its place when no endpoint of it can, the first of them first; then theirs.
         keep_alive_s: How long an `on_demand` model stays loaded after its last use; `KEEP_ALIVE_S` unless given.
     """
 
     endpoints: list[EndpointConfig] = []
     load: Literal["start", "on_demand"] = "start"
     keep_alive_s: Annotated[float, Field(ge=0, le=31_536_000)] | None = None
+    balance: Balance | None = None
+    fallbacks: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS)] = []
 
     @model_validator(mode="after")
     def _loadable(self) -> ModelConfig:
@@ -179,6 +185,53 @@ class Settings(Section):
                     reason = error.errors()[0]["msg"].removeprefix("Value error, ")
                     raise ValueError(f"models.{name}.engine: together with `engine`: {reason}") from error
         return self
+
+    @model_validator(mode="after")
+    def _fallbacks_possible(self) -> Settings:
+        known = [*self.models, *self.adapted_models()]
+        for name, model in self.models.items():
+            for other in model.fallbacks:
+                if other not in known and not (self.pulled_models and pulled_directory(other)):
+                    hint = nearest(other, known) or f" Known models: {', '.join(known)}."
+                    raise ValueError(f"models.{name}.fallbacks: there is no model {other!r}.{hint}")
+            if (circle := self._circle(name)) is not None:
+                raise ValueError(f"models.{name}.fallbacks: {' -> '.join(circle)} is a circle; end it somewhere")
+        return self
+
+    def _circle(self, name: str) -> list[str] | None:
+        """A way from `name` over fallbacks back to `name`; None where there is none."""
+        ways, seen = [[name]], set[str]()
+        while ways:
+            way = ways.pop()
+            for other in self._direct_fallbacks(way[-1]):
+                if other == name:
+                    return [*way, other]
+                if other not in seen:
+                    seen.add(other)
+                    ways.append([*way, other])
+        return None
+
+    def _direct_fallbacks(self, name: str) -> list[str]:
+        return self.models[name].fallbacks if name in self.models else []
+
+    def fallbacks(self) -> dict[str, list[str]]:
+        """For each model that has any: all that may answer in its place, each once, in the order of asking."""
+
+        def behind(name: str, found: list[str]) -> list[str]:
+            for other in self._direct_fallbacks(name):
+                if other not in found:
+                    found.append(other)
+                    behind(other, found)
+            return found
+
+        return {name: behind(name, []) for name, model in self.models.items() if model.fallbacks}
+
+    def balance(self) -> dict[str, Balance]:
+        """How the models that say so themselves are balanced, those with an adapter like the ones they belong to."""
+        own: dict[str, Balance] = {
+            name: model.balance for name, model in self.models.items() if model.balance is not None
+        }
+        return own | {name: own[base] for name, base in self.adapted_models().items() if base in own}
 
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:

@@ -17,7 +17,7 @@ from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
 from parkway.core.rerank import RerankRequest
 from parkway.policy.caller import Caller
-from parkway.router.router import Reply
+from parkway.router.router import Call, Reply
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 Headers = list[tuple[bytes, bytes]]
@@ -116,6 +116,9 @@ class Exchange:
     body: bytes = b""  # admit
     request: Request | None = None  # admit
     history: list[Message] = field(default_factory=list)  # remember
+    call: Call | None = None  # route: what endpoints are sent
+    models: list[str] = field(default_factory=list)  # route: who is asked now, then who may answer instead
+    earlier_attempts: int = 0  # route: endpoints of models that could not answer
     reply: Reply | None = None  # route; closed when the exchange ends, however it ends
     transcript: Transcript = field(default_factory=Transcript)  # infer
     first_token: float | None = None  # infer
@@ -143,6 +146,13 @@ class Exchange:
         if self.request is None:
             raise RuntimeError("a stage that needs the request ran before admit")
         return self.request
+
+    @property
+    def known_call(self) -> Call:
+        """What endpoints are sent, in stages after route."""
+        if self.call is None:
+            raise RuntimeError("a stage that needs the call ran before route")
+        return self.call
 
     @property
     def known_reply(self) -> Reply:

@@ -6,12 +6,14 @@ import asyncio
 import re
 import time
 
-from parkway.core.errors import EndpointFailed, ParkwayError, StreamInterrupted
+from parkway.aggregate.transcript import Transcript
+from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError, StreamInterrupted
 from parkway.core.sse import CONTENT_TYPE, DONE, EventSplitter, data_of, event
 from parkway.core.wire import encode
 from parkway.pipeline.exchange import Exchange, Headers
 from parkway.pipeline.parts import Parts
-from parkway.pipeline.routing import wants_usage
+from parkway.pipeline.routing import reroute, wants_usage
+from parkway.router.router import Reply
 
 _JSON: Headers = [(b"content-type", b"application/json")]
 _EVENTS: Headers = [
@@ -29,17 +31,26 @@ _NO_USAGE = re.compile(rb',\s*"usage"\s*:\s*null')
 async def infer(exchange: Exchange, parts: Parts) -> Exchange:
     """Relays the endpoint's answer to the client; `exchange.transcript` has read it when this returns.
 
+    An answer that turns out to be none before the client has seen anything of it is asked for elsewhere.
+
     The end of it is held in `exchange.closing`: a client that has the whole answer may rely on its being remembered.
 
     Raises:
         EndpointFailed: The answer is not one (no JSON, or too large).
         StreamInterrupted: The stream broke off before its end.
     """
-    if exchange.stream:
-        await _relay_stream(exchange)
-    else:
-        await _relay_whole(exchange, parts.bounds.max_answer_bytes)
-    return exchange
+    while True:
+        try:
+            if exchange.stream:
+                await _relay_stream(exchange, parts)
+            else:
+                await _relay_whole(exchange, parts.bounds.max_answer_bytes)
+            return exchange
+        except (EndpointFailed, RelayedError) as error:
+            _hold_against(exchange.known_reply, error)
+            if exchange.client.started or error.status == 400:
+                raise
+            await reroute(exchange, parts, error)
 
 
 async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
@@ -53,12 +64,17 @@ async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
     exchange.closing = body
 
 
-async def _relay_stream(exchange: Exchange) -> None:
-    """Relays whole events only, so that an error event can follow at any moment."""
+async def _relay_stream(exchange: Exchange, parts: Parts) -> None:
+    """Relays whole events only, so that an error event can follow at any moment.
+
+    Where somebody else could answer, what comes before the first content is held: an endpoint may say that it is
+    overloaded inside an answer with status 200.
+    """
     client, transcript, reply = exchange.client, exchange.transcript, exchange.known_reply
     hide_usage = not wants_usage(exchange)
     conversing = exchange.conversation_id is not None
     held: list[bytes] = []
+    opening: list[bytes] | None = [] if len(exchange.models) > 1 or parts.router.could_be_another(reply) else None
     splitter = EventSplitter()
     async for chunk in reply.chunks():
         relayed: list[bytes] = []
@@ -74,15 +90,22 @@ async def _relay_stream(exchange: Exchange) -> None:
             (held if over else relayed).extend((block, b"\n\n"))
         if exchange.first_token is None and transcript.first_token:
             exchange.first_token = time.monotonic()
+        if not client.started:
+            _check_opening(exchange)
+            if opening is not None and not _has_begun(transcript, opening):
+                opening += relayed
+                continue
+            relayed, opening = [*(opening or ()), *relayed], None
         if relayed:
             if not client.started:
-                await client.start(reply.status, _EVENTS)
+                await client.start(reply.status, [*_EVENTS, _answered_by(exchange)])
             await client.send(b"".join(relayed), more=True)
         if transcript.done:
             await reply.finish()
             break
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
         exchange.error = _told(exchange)
+        _hold_against(reply, exchange.error)
     elif not transcript.ended:
         raise StreamInterrupted(
             f'endpoint "{reply.endpoint.endpoint_id}" broke off the answer before its end; what was sent is incomplete'
@@ -90,12 +113,34 @@ async def _relay_stream(exchange: Exchange) -> None:
     exchange.closing = b"".join(held) + (b"" if transcript.done or exchange.error else DONE)
 
 
+_MAX_OPENING_BYTES = 64 * 1024  # held before the first content; an endpoint with more to say is taken at its word
+
+
+def _has_begun(transcript: Transcript, opening: list[bytes]) -> bool:
+    """Whether what has come is an answer for certain."""
+    begun = transcript.first_token or transcript.ended
+    return begun or sum(map(len, opening)) > _MAX_OPENING_BYTES
+
+
+def _check_opening(exchange: Exchange) -> None:
+    """Raises what an endpoint says is wrong, or that it says nothing that can be read, while it can still be told."""
+    transcript = exchange.transcript
+    if transcript.first_token:
+        return
+    if transcript.error is not None:
+        raise _told(exchange)
+    if transcript.malformed:
+        raise EndpointFailed(
+            f'endpoint "{exchange.known_reply.endpoint.endpoint_id}" began its answer with an event that is not JSON'
+        )
+
+
 async def close(exchange: Exchange) -> Exchange:
     """Sends the end of the answer."""
     client = exchange.client
     if not client.started:
         headers = _EVENTS if exchange.stream else _whole(exchange.closing)
-        await client.start(exchange.known_reply.status, headers)
+        await client.start(exchange.known_reply.status, [*headers, _answered_by(exchange)])
     await client.send(exchange.closing, more=False)
     return exchange
 
@@ -104,10 +149,31 @@ def _whole(body: bytes) -> Headers:
     return [*_JSON, (b"content-length", str(len(body)).encode())]
 
 
-def _told(exchange: Exchange) -> EndpointFailed:
+def _answered_by(exchange: Exchange) -> tuple[bytes, bytes]:
+    """The header that says which model has answered: the one that was asked for, or a fallback of it."""
+    model = exchange.known_reply.endpoint.model
+    if not (model.isascii() and model.isprintable()):
+        model = "".join(char if char.isascii() and char.isprintable() else "?" for char in model)
+    return (b"x-parkway-model", model.encode())
+
+
+def _hold_against(reply: Reply, error: ParkwayError) -> None:
+    """Counts an error inside an answer as the endpoint's failure, unless the request was at fault or it was busy."""
+    if isinstance(error, EndpointFailed):
+        reply.blame(error.message)
+    else:
+        reply.spare()
+
+
+def _told(exchange: Exchange) -> ParkwayError:
     """The error that an endpoint sent inside an answer with status 200."""
     told = exchange.transcript.error
-    reason = told.get("message") if isinstance(told, dict) else told
+    fields = told if isinstance(told, dict) else {"message": told}
+    reason, kind, code = (fields.get(name) for name in ("message", "type", "code"))
+    if kind == "invalid_request_error":
+        return RelayedError(str(reason)[:2000], status=400, type=kind, code=str(code or "endpoint_refused")[:100])
+    if code in ("overloaded", "draining"):
+        return RelayedError(str(reason)[:2000], status=503, type="server_error", code=code, retry_after_s=1.0)
     return EndpointFailed(f'endpoint "{exchange.known_reply.endpoint.endpoint_id}" failed: {str(reason)[:2000]}')
 
 

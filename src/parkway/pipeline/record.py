@@ -15,14 +15,14 @@ CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; only ever 
 def record(exchange: Exchange, parts: Parts) -> None:
     """Appends the request to the log's queue and counts it. Never blocks, never raises."""
     now = time.monotonic()
-    caller, request, reply, usage = exchange.caller, exchange.request, exchange.reply, exchange.transcript.usage
+    caller, reply, usage = exchange.caller, exchange.reply, exchange.transcript.usage
     status, outcome = _how_it_ended(exchange)
     entry = RequestRecord(
         request_id=exchange.request_id,
         response_id=_response_id(exchange),
         key_id=caller.key_id if caller else "",
         surface=exchange.surface.value,
-        model=request.model if request else "",
+        model=_model(exchange),
         endpoint_id=reply.endpoint.endpoint_id if reply else None,
         stream=exchange.stream,
         status=status,
@@ -46,10 +46,18 @@ def _response_id(exchange: Exchange) -> str | None:
     return exchange.dialect.id if told is not None and exchange.dialect is not None else told
 
 
+def _model(exchange: Exchange) -> str:
+    """The model that answered, which may be a fallback; where none did, the one that was asked for."""
+    if exchange.reply is not None and exchange.error is None:
+        return exchange.reply.endpoint.model
+    return exchange.request.model if exchange.request else ""
+
+
 def _attempts(exchange: Exchange) -> int:
     if exchange.reply is not None:
-        return exchange.reply.attempts
-    return exchange.error.attempts if isinstance(exchange.error, EndpointFailed) else 0
+        return exchange.earlier_attempts + exchange.reply.attempts
+    last = exchange.error.attempts if isinstance(exchange.error, EndpointFailed) else 0
+    return exchange.earlier_attempts + last
 
 
 def _how_it_ended(exchange: Exchange) -> tuple[int, str]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import logging
+
 import msgspec
 
+from parkway.aggregate.transcript import Transcript
 from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
-from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError
+from parkway.core.errors import EndpointFailed, ModelNotFound, NoEndpoint, Overloaded, ParkwayError, RelayedError
 from parkway.core.wire import encode, fields_of
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.memory import continued, whole_conversation, without_oldest_half
 from parkway.pipeline.parts import Parts
 from parkway.router.router import Call, Reply
+
+log = logging.getLogger(__name__)
 
 _MAX_ERROR_BYTES = 256 * 1024
 
@@ -19,32 +24,115 @@ _MAX_ERROR_BYTES = 256 * 1024
 async def route(exchange: Exchange, parts: Parts) -> Exchange:
     """Opens the answer of one endpoint: `exchange.reply` has status and headers, its body is still to come.
 
-    A history that is too long for the model is halved, oldest turns first, until it fits.
+    Where no endpoint of the model can answer, its fallbacks are asked one after the other. A history that is too long
+    for the model is halved, oldest turns first, until it fits.
 
     Raises:
         ModelNotFound: Nobody serves the model; the message names the nearest one.
-        NoEndpoint, EndpointFailed: Nobody who serves the model can be reached.
+        NoEndpoint, Overloaded, EndpointFailed: Nobody who serves the model can be reached.
         RelayedError: The endpoint refused the request (4xx); its reason is handed on.
     """
+    exchange.models = parts.router.models_for(_call_of(exchange))
+    await _first_that_answers(exchange, parts)
+    return exchange
+
+
+async def reroute(exchange: Exchange, parts: Parts, failure: ParkwayError) -> None:
+    """Opens another answer where `exchange.reply` turned out to be none before the client saw anything of it.
+
+    Raises:
+        ParkwayError: `failure` itself where nobody else can answer; otherwise like `route`.
+    """
+    exchange.transcript = Transcript()
+    exchange.first_token, exchange.closing = None, b""
+    await _first_that_answers(exchange, parts, failure)
+
+
+async def _first_that_answers(exchange: Exchange, parts: Parts, failure: ParkwayError | None = None) -> None:
+    """Asks the first of `exchange.models`; where that cannot answer, the next. Where none can, the first says why.
+
+    Args:
+        failure: How the answer that is open now has failed.
+    """
+    first: ParkwayError | None = None
     while True:
-        call = Call(
-            model=exchange.known_request.model,
-            path=exchange.surface.path,
-            body=outgoing_body(exchange),
-            request_id=exchange.request_id,
-            deadline=exchange.deadline,
-            traceparent=exchange.traceparent,
-            client=exchange.known_caller.key_id,
-        )
-        exchange.reply = reply = await parts.router.open(call)
+        try:
+            return await _ask(exchange, parts, failure)
+        except ParkwayError as error:
+            first = first or error
+            asked, *others = exchange.models
+            if not others or not _may_fall_back(error, exchange, parts):
+                if first is error:
+                    raise
+                raise first from error
+            log.info("request %s: model %s could not answer: %s", exchange.request_id, asked, error.message)
+            exchange.earlier_attempts += _attempts_of(exchange, error)
+        exchange.models = others
+        failure = None
+        if exchange.reply is not None:
+            exchange.reply.close()
+        parts.router.counts.add("fallbacks", exchange.known_request.model)
+
+
+async def _ask(exchange: Exchange, parts: Parts, failure: ParkwayError | None) -> None:
+    """Opens an answer of the first of `exchange.models`; instead of the one that has failed, if one has."""
+    model = exchange.models[0]
+    while True:
+        if failure is None:
+            exchange.reply = reply = await parts.router.open(exchange.known_call, model)
+        else:
+            another = await parts.router.open_another(exchange.known_call, exchange.known_reply)
+            if another is None:
+                raise failure
+            exchange.reply = reply = another
         if reply.status < 400:
-            return exchange
+            return
         error = await refusal(reply)
         shortens = exchange.dialect is None or exchange.dialect.shortens
         if not (exchange.history and shortens and error.code == "context_length_exceeded"):
             raise error
+        if len(exchange.models) > 1 and _may_fall_back(error, exchange, parts):
+            raise error
         exchange.history = without_oldest_half(exchange.history)
         reply.close()
+        failure = None
+        _call_of(exchange)
+
+
+def _call_of(exchange: Exchange) -> Call:
+    """Puts the request, as it is now, into `exchange.call`."""
+    exchange.call = Call(
+        model=exchange.known_request.model,
+        path=exchange.surface.path,
+        body=outgoing_body(exchange),
+        request_id=exchange.request_id,
+        deadline=exchange.deadline,
+        traceparent=exchange.traceparent,
+        client=exchange.known_caller.key_id,
+    )
+    return exchange.call
+
+
+_CANNOT_NOW = ("overloaded", "draining")
+
+
+def _may_fall_back(error: ParkwayError, exchange: Exchange, parts: Parts) -> bool:
+    """Whether another model may do better than the one that ended in `error`."""
+    if isinstance(error, NoEndpoint | Overloaded | EndpointFailed):
+        return True
+    if isinstance(error, ModelNotFound):  # a fallback that nobody serves now; the client did not ask for it
+        return exchange.models[0] != exchange.known_request.model
+    if error.code == "context_length_exceeded":
+        return parts.router.falls_back_on_long_context
+    return isinstance(error, RelayedError) and (error.status == 429 or error.code in _CANNOT_NOW)
+
+
+def _attempts_of(exchange: Exchange, error: ParkwayError) -> int:
+    """How many endpoints of the model asked now were tried."""
+    if isinstance(error, EndpointFailed) and error.attempts:
+        return error.attempts
+    reply = exchange.reply
+    return reply.attempts if reply is not None and reply.endpoint.model == exchange.models[0] else 0
 
 
 def outgoing_body(exchange: Exchange) -> bytes:
@@ -123,7 +211,7 @@ async def refusal(reply: Reply) -> ParkwayError:
             type=told.type or "invalid_request_error",
             code=str(told.code or "endpoint_refused"),
             param=told.param,
-            retry_after_s=_retry_after_s(reply),
+            retry_after_s=reply.retry_after_s,
         )
     if told.code in ("overloaded", "draining", "deadline_exceeded") and reply.status in (503, 504):
         return RelayedError(
@@ -131,12 +219,6 @@ async def refusal(reply: Reply) -> ParkwayError:
             status=reply.status,
             type=told.type or "server_error",
             code=str(told.code),
-            retry_after_s=_retry_after_s(reply) or 1.0,
+            retry_after_s=reply.retry_after_s or 1.0,
         )
     return EndpointFailed(f'endpoint "{name}" failed with status {reply.status}: {reason}')
-
-
-def _retry_after_s(reply: Reply) -> float | None:
-    """The endpoint's own `Retry-After`, if it is a number of seconds."""
-    value = reply.headers.get("retry-after", "")
-    return float(value) if value.isdigit() else None

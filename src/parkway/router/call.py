@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import msgspec
@@ -18,6 +19,7 @@ class Call:
         body: A JSON object; its `model` is `model`.
         deadline: When the whole answer must have arrived, in seconds of `time.monotonic`.
         traceparent: The W3C trace context to hand on.
+        allowed: Says of another model whether the caller may use it too; without it all that are configured are.
         client: On whose account the call is. Parkway's own engines are told, for fairness; nobody else is.
     """
 
@@ -28,6 +30,7 @@ class Call:
     deadline: float
     traceparent: str | None = None
     client: str | None = None
+    allowed: Callable[[str], bool] | None = None
 
     def body_for(self, upstream_model: str) -> bytes:
         """The body as an endpoint that calls the model `upstream_model` expects it; other fields keep their bytes.

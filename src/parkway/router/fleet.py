@@ -1,84 +1,72 @@
-"""The candidates of every model: kept in step with the view, picked from by the router, checked by health."""
+"""The endpoints of every model: kept in step with the view, picked from by the router, checked by health."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping
 
-from parkway.core.errors import ModelNotFound, NoEndpoint, Overloaded, nearest
-from parkway.router.balance import BALANCERS
-from parkway.router.candidate import Candidate, Condition
-from parkway.router.config import RouterConfig
+from parkway.core.errors import ModelNotFound, nearest
+from parkway.router.candidate import Candidate
+from parkway.router.config import Balance, RouterConfig
+from parkway.router.counts import Counts
+from parkway.router.pool import Pool
 from parkway.router.view import View
-
-# Short, because most outages of an endpoint are restarts; a client that is early is told so again.
-RETRY_AFTER_S = 1.0
 
 
 class Fleet:
-    """Every endpoint of `view` as a candidate.
+    """Every endpoint of `view` as a candidate, in one pool for each model.
 
     Args:
         view: Followed: each `load` adds, changes and drops candidates. One that keeps its id and address keeps its
             counts and its condition.
+        balance: The models that are balanced in another way than `config.balance`.
     """
 
-    def __init__(self, view: View, config: RouterConfig) -> None:
+    def __init__(self, view: View, config: RouterConfig, balance: Mapping[str, Balance] | None = None) -> None:
         self._view = view
-        self._limit = config.connections_per_endpoint
-        self._balancer = BALANCERS[config.balance]()
-        self._by_model: dict[str, list[Candidate]] = {}
+        self._config = config
+        self._balance = balance or {}
+        self._pools: dict[str, Pool] = {}
+        self.counts = Counts()
         self.changed = asyncio.Event()
         """Set when a candidate is new or ought to be checked at once."""
         view.subscribe(self._adopt)
         self._adopt()
 
     def candidates(self) -> list[Candidate]:
-        return [candidate for candidates in self._by_model.values() for candidate in candidates]
+        return [candidate for pool in self._pools.values() for candidate in pool.everyone]
 
-    def pick(self, model: str) -> Candidate:
-        """The endpoint for a request.
+    def pool(self, model: str) -> Pool:
+        """The endpoints of `model`.
 
         Raises:
-            ModelNotFound: Nothing serves `model`; the message names the nearest model that exists.
-            NoEndpoint: All its endpoints are down, draining or ejected; the message says which is what.
-            Overloaded: Every usable endpoint has as many requests as it may have.
+            ModelNotFound: Nothing serves it; the message names the nearest model that exists.
         """
-        candidates = self._by_model.get(model)
-        if candidates is None:
+        pool = self._pools.get(model)
+        if pool is None:
             hint = nearest(model, self._view.models()) or " `GET /v1/models` lists those that do."
             raise ModelNotFound(f"the model {model[:200]!r} does not exist.{hint}", param="model")
-        usable = [candidate for candidate in candidates if candidate.usable]
-        if not usable:
-            reasons = "; ".join([candidate.why_not() for candidate in candidates[:5]])
-            raise NoEndpoint(f"no endpoint of model {model!r} can answer now: {reasons}", retry_after_s=RETRY_AFTER_S)
-        chosen = self._choose(usable)
-        if chosen is None:
-            raise Overloaded(
-                f"all {len(usable)} endpoints of model {model!r} have {self._limit} requests in flight "
-                f"(`router.connections_per_endpoint`); try again",
-                retry_after_s=RETRY_AFTER_S,
-            )
-        return chosen
+        return pool
+
+    def pick(self, model: str, body: bytes = b"") -> Candidate:
+        """The endpoint for a request. Raises like `pool` and `Pool.pick`."""
+        return self.pool(model).pick(body)
 
     def sleeps(self, model: str) -> bool:
         """Whether nothing can answer for `model` now, and something could once it is woken."""
-        candidates = self._by_model.get(model, [])
-        return not any(candidate.usable for candidate in candidates) and any(
-            candidate.endpoint.state == "asleep" for candidate in candidates
-        )
+        pool = self._pools.get(model)
+        return pool is not None and pool.sleeps
 
     def pick_another(self, model: str, tried: Collection[Candidate]) -> Candidate | None:
         """An endpoint that is not in `tried`; None where there is no other that could take the request."""
-        candidates = self._by_model.get(model, [])
-        return self._choose([candidate for candidate in candidates if candidate.usable and candidate not in tried])
+        pool = self._pools.get(model)
+        return None if pool is None else pool.pick_another(tried)
 
-    def _choose(self, usable: Sequence[Candidate]) -> Candidate | None:
-        free = [candidate for candidate in usable if candidate.outstanding < self._limit]
-        if len(free) > 1:
-            preferred = [candidate for candidate in free if candidate.condition is Condition.HEALTHY] or free
-            return self._balancer.pick(preferred)
-        return free[0] if free else None
+    def eject_outliers(self) -> dict[str, int]:
+        """Judges the endpoints of each model beside each other; how many were taken out, by model."""
+        now = time.monotonic()
+        return {model: found for model, pool in self._pools.items() if (found := pool.eject_outliers(now))}
 
     def _adopt(self) -> None:
         """Brings the candidates into step with the view."""
@@ -89,7 +77,15 @@ class Fleet:
             if candidate is not None and candidate.speaks_to(endpoint):
                 candidate.become(endpoint)
             else:
-                candidate = Candidate(endpoint, self.changed.set)
+                candidate = Candidate(endpoint, self.changed.set, self._config.breaker)
             by_model.setdefault(endpoint.model, []).append(candidate)
-        self._by_model = by_model
+        for pool in self._pools.values():
+            pool.adopt(())
+        self._pools = {
+            model: self._pools.get(model)
+            or Pool(model, self._balance.get(model, self._config.balance), self._config, self.counts)
+            for model in by_model
+        }
+        for model, candidates in by_model.items():
+            self._pools[model].adopt(candidates)
         self.changed.set()

@@ -12,13 +12,17 @@ import aiohttp
 from yarl import URL
 
 from parkway.core.tasks import Tasks
-from parkway.router.candidate import Candidate, Condition
+from parkway.router.candidate import Candidate
+from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
 from parkway.router.endpoint import Endpoint
 from parkway.router.fleet import Fleet
 
 # A suspect endpoint is asked again after this, then twice this, and so on up to the interval.
 FIRST_RECHECK_S = 0.2
+
+# Between two looks at what is due: in a fleet of a thousand something always is, and each look walks all of it.
+_LOOK_PAUSE_S = 0.02
 
 # What a proxy says of a server that is gone, and a server of one that is still loading its model. Any other answer
 # shows that somebody lives there: `transformers serve` generates well while its list of models is a plain 500.
@@ -58,6 +62,7 @@ class HealthChecks:
             with suppress(TimeoutError):
                 async with asyncio.timeout(next_at - now):
                     await self._fleet.changed.wait()
+            await asyncio.sleep(_LOOK_PAUSE_S)
 
     async def _check(self, candidate: Candidate) -> None:
         """Asks once, and says when to ask next."""
@@ -66,16 +71,16 @@ class HealthChecks:
         finally:
             candidate.checking = False
         if fault is None:
-            candidate.passed(self._config.successes_to_restore)
+            candidate.circuit.passed(self._config.successes_to_restore)
         else:
-            candidate.failed(fault, self._config.failures_to_eject)
+            candidate.circuit.failed_check(fault, self._config.failures_to_eject)
         candidate.check_at = time.monotonic() + self._pause_s(candidate)
         self._fleet.changed.set()
 
     def _pause_s(self, candidate: Candidate) -> float:
         interval_s = self._config.health_interval_s
         if candidate.condition is Condition.SUSPECT:
-            return min(interval_s, FIRST_RECHECK_S * 2 ** min(candidate.failures, 10))
+            return min(interval_s, FIRST_RECHECK_S * 2 ** min(candidate.circuit.failed_checks, 10))
         # A tenth of spread, so that gateways started together do not ask together for ever.
         return interval_s * random.uniform(0.9, 1.1)  # noqa: S311 - spread, not a secret
 

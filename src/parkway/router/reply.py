@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
+from email.utils import parsedate_to_datetime
 
 import aiohttp
 import msgspec
@@ -13,32 +16,82 @@ from parkway.core.errors import DeadlineExceeded, EndpointFailed, StreamInterrup
 from parkway.router.candidate import Candidate
 from parkway.router.endpoint import Endpoint
 
+log = logging.getLogger(__name__)
+
 MAX_REFUSAL_BYTES = 64 * 1024
 
 
 class Reply:
     """An endpoint's answer, whose headers have arrived.
 
+    Exactly one outcome of it is counted for its endpoint: failed, if it broke or was blamed; succeeded, if it was read
+    to its end; none, if it was left before, or spared.
+
     Args:
         candidate: The endpoint that answers; counts this reply as outstanding until `close`.
-        attempts: How many endpoints were asked for it, this one included.
+
+    Attributes:
+        tried: The endpoints that were asked for it, this one included.
     """
 
-    __slots__ = ("_candidate", "_closed", "_read_ahead", "_response", "attempts", "endpoint", "status")
+    __slots__ = (
+        "_candidate",
+        "_closed",
+        "_judged",
+        "_read_ahead",
+        "_response",
+        "_whole",
+        "endpoint",
+        "status",
+        "tried",
+    )
 
-    def __init__(self, candidate: Candidate, response: aiohttp.ClientResponse, attempts: int) -> None:
+    def __init__(self, candidate: Candidate, response: aiohttp.ClientResponse) -> None:
         self._candidate = candidate
         self._response = response
         self._read_ahead: bytes | None = None
         self._closed = False
+        self._judged = False
+        self._whole = False
         self.endpoint: Endpoint = candidate.endpoint
-        self.attempts = attempts
         self.status: int = response.status
+        self.tried: list[Candidate] = [candidate]
+
+    @property
+    def attempts(self) -> int:
+        """How many endpoints were asked for it, this one included."""
+        return len(self.tried)
+
+    @property
+    def good(self) -> bool:
+        """Whether no other endpoint could do better: an answer, or a refusal that is the client's own fault."""
+        return self.status < 500 and self.status != 429
 
     @property
     def headers(self) -> Mapping[str, str]:
         """The endpoint's headers; names in any case."""
         return self._response.headers
+
+    @property
+    def retry_after_s(self) -> float | None:
+        """When the endpoint asks to be tried again, in seconds from now; None where it does not say so."""
+        value = self._response.headers.get("retry-after", "").strip()
+        if value.isascii() and value.isdigit():
+            return float(value[:9])
+        try:
+            return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+        except (ValueError, OverflowError):
+            return None
+
+    def blame(self, fault: str) -> None:
+        """Counts the answer as a failure of its endpoint, once."""
+        if not self._judged:
+            self._judged = True
+            self._candidate.circuit.failed(fault, time.monotonic())
+
+    def spare(self) -> None:
+        """Counts the answer neither for nor against its endpoint."""
+        self._judged = True
 
     async def read(self, max_bytes: int) -> bytes:
         """The whole body.
@@ -71,8 +124,9 @@ class Reply:
         if (self._response.content_length or 0) > MAX_REFUSAL_BYTES:
             return None
         parts: list[bytes] = []
-        while sum(map(len, parts)) <= MAX_REFUSAL_BYTES and (part := await self._next()):
-            parts.append(part)
+        with suppress(StreamInterrupted):
+            while sum(map(len, parts)) <= MAX_REFUSAL_BYTES and (part := await self._next()):
+                parts.append(part)
         self._read_ahead = b"".join(parts)
         try:
             return msgspec.json.decode(self._read_ahead, type=_Refusal).error.code
@@ -82,8 +136,10 @@ class Reply:
     async def finish(self, grace_s: float = 0.1) -> None:
         """For a reader who has seen the end of what was said, such as `[DONE]`, but not yet that of the body.
 
-        Waits at most `grace_s` for it, so that the connection can carry another request. Raises nothing.
+        Waits at most `grace_s` for it, so that the connection can carry another request. Raises nothing, and holds
+        nothing against the endpoint any more.
         """
+        self._whole = True
         with suppress(TimeoutError, EndpointFailed, DeadlineExceeded):
             async with asyncio.timeout(grace_s):
                 await self._next()
@@ -93,7 +149,10 @@ class Reply:
         if self._closed:
             return
         self._closed = True
-        self._candidate.outstanding -= 1
+        self._candidate.give_back()
+        if self._whole and not self._judged:
+            self._judged = True
+            self._candidate.circuit.succeeded(time.monotonic())
         connection = self._response.connection
         if connection is not None and connection.transport is not None:
             # Closing alone would first wait until what we had to send is sent; the engine's slot ought to be free now.
@@ -107,9 +166,15 @@ class Reply:
             if ahead:
                 return ahead
         try:
-            return await self._response.content.readany()
+            part = await self._response.content.readany()
+            self._whole = self._whole or not part
+            return part
         except aiohttp.ClientError as error:
-            self._candidate.suspect(f"the connection broke within an answer ({error})")
+            fault = "the connection broke within an answer"
+            log.info("endpoint %s: %s: %r", self.endpoint.endpoint_id, fault, error)
+            if not self._whole:
+                self.blame(fault)
+                self._candidate.suspect(fault)
             raise StreamInterrupted(
                 f"endpoint {self.endpoint.endpoint_id} went away before the end of its answer; send the request again"
             ) from error

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import os
+import random
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 import aiohttp
 
-from parkway.core.errors import DeadlineExceeded, EndpointFailed
 from parkway.core.tasks import Tasks
 from parkway.router.call import Call
-from parkway.router.candidate import Candidate, Condition
-from parkway.router.config import RouterConfig
-from parkway.router.connector import new_session, was_kept_alive
-from parkway.router.fleet import RETRY_AFTER_S, Fleet
+from parkway.router.candidate import Candidate
+from parkway.router.config import Balance, RouterConfig
+from parkway.router.connector import new_session
+from parkway.router.counts import Counts
+from parkway.router.fleet import Fleet
 from parkway.router.health import HealthChecks
+from parkway.router.hedge import Attempt, race
+from parkway.router.pool import Pool
 from parkway.router.reply import Reply
+from parkway.router.sender import LATE_CODE, Sender, Unanswered
 from parkway.router.view import View
 from parkway.router.waking import Wake, Waking
 
-# Answers with which an endpoint says that another one may do better, and the codes in them that mean it.
-_BUSY_STATUSES = frozenset({502, 503, 504})
-_BUSY_CODES = frozenset({"overloaded", "draining"})
-
-# A kept-alive connection that breaks so soon after a request was sent on it was being closed for idleness; one that
-# breaks later belonged to a server that had the request and went away over it.
-_IDLE_CLOSE_S = 1.0
+# Answers with which an endpoint says that another one may do better.
+_FAILED_STATUSES = frozenset({429, 500, 502, 503, 504})
 
 
 class Router:
@@ -38,6 +36,8 @@ class Router:
         view: What there is; may change at any time.
         session: For tests and for sharing; a session that is given is not closed here.
         wake: Wakes a model whose endpoints are asleep. Without it they are as good as down.
+        balance: The models that are balanced in another way than `config.balance`.
+        fallbacks: Which models answer in place of one whose endpoints cannot, the first of them first.
     """
 
     def __init__(
@@ -47,20 +47,26 @@ class Router:
         session: aiohttp.ClientSession | None = None,
         *,
         wake: Wake | None = None,
+        balance: Mapping[str, Balance] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         self._view = view
         self._config = config
-        self._fleet = Fleet(view, config)
+        self._fleet = Fleet(view, config, balance)
+        self._fallbacks = fallbacks or {}
         self._given_session = session
         self._session = session
+        self._sender: Sender | None = None
         self._tasks = Tasks("router")
         self._waking = Waking(view, wake, self._tasks) if wake is not None else None
 
     async def start(self) -> None:
         """Opens the pool of connections and begins to check the endpoints' health."""
         self._session = self._session or new_session(self._config)
+        self._sender = Sender(self._session, self._config)
         checks = HealthChecks(self._fleet, self._config, self._session, self._tasks)
         self._tasks.start(checks.run(), name="health")
+        self._tasks.every(self._config.outliers.interval_s, self._judge, name="outliers")
 
     async def close(self) -> None:
         """Stops the checks and closes every connection, answers in flight included."""
@@ -73,6 +79,27 @@ class Router:
         """The names of all models, sorted."""
         return self._view.models()
 
+    @property
+    def counts(self) -> Counts:
+        """What was done beyond sending each request once."""
+        return self._fleet.counts
+
+    def conditions(self) -> Iterator[tuple[str, str, str]]:
+        """Model, endpoint and condition of all endpoints; where the registry has it as not ready, its state there."""
+        for candidate in self._fleet.candidates():
+            endpoint = candidate.endpoint
+            state = candidate.condition.value if endpoint.state == "ready" else endpoint.state
+            yield endpoint.model, endpoint.endpoint_id, state
+
+    def models_for(self, call: Call) -> list[str]:
+        """The model that was asked for, then those that may answer in its place and that the caller may use."""
+        fallbacks = self._fallbacks.get(call.model, ())
+        return [call.model, *(model for model in fallbacks if call.allowed is None or call.allowed(model))]
+
+    @property
+    def falls_back_on_long_context(self) -> bool:
+        return self._config.fall_back_on_long_context
+
     @asynccontextmanager
     async def send(self, call: Call) -> AsyncIterator[Reply]:
         """`open`, with the reply closed at the end of the context."""
@@ -82,46 +109,131 @@ class Router:
         finally:
             reply.close()
 
-    async def open(self, call: Call) -> Reply:
+    async def open(self, call: Call, model: str | None = None) -> Reply:
         """Sends `call`. The caller closes the reply; to close it early frees the endpoint at once.
 
+        Args:
+            model: Who shall answer, if not `call.model`; the endpoint sees its own name in the body.
+
         Raises:
-            ModelNotFound, NoEndpoint, Overloaded: See `Fleet.pick`. NoEndpoint also where a model that sleeps cannot
+            ModelNotFound, NoEndpoint, Overloaded: See `Pool.pick`. NoEndpoint also where a model that sleeps cannot
                 be woken, or not before the deadline.
             EndpointFailed: No endpoint answered, after as many attempts as make sense.
             DeadlineExceeded: The call's deadline passed before an endpoint answered.
         """
-        candidate = await self._pick(call)
-        tried = [candidate]
+        model = model or call.model
+        candidate = await self._pick(call, model)
+        pool = self._fleet.pool(model)
+        now = time.monotonic()
+        pool.retries.request(now)
+        if self._config.hedge is not None:
+            pool.hedges.request(now)
+        return await self._travel(call, pool, [candidate])
+
+    def could_be_another(self, reply: Reply) -> bool:
+        """Whether another endpoint of its model might answer instead."""
+        return len(reply.tried) < self._config.max_attempts and len(self._fleet.pool(reply.endpoint.model).everyone) > 1
+
+    async def open_another(self, call: Call, reply: Reply) -> Reply | None:
+        """The answer of another endpoint of the same model, where `reply` turned out to be none before anything of it
+        was handed on; None where there is no other, or no retry left. Closes `reply`; raises like `open`."""
+        reply.close()
+        pool = self._fleet.pool(reply.endpoint.model)
+        another = await self._another(call, pool, reply.tried)
+        return None if another is None else await self._travel(call, pool, [*reply.tried, another])
+
+    async def _travel(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
+        """The answer of the last of `tried`, or of others if it has none; they are added to `tried`."""
         repeated = False
         while True:
-            more = len(tried) < self._config.max_attempts
             try:
-                reply = await self._post(call, candidate, attempts=len(tried))
-            except _Unanswered as failure:
-                another = self._fleet.pick_another(call.model, tried) if more else None
+                reply = await self._ask(call, pool, tried)
+            except Unanswered as failure:
+                candidate = tried[-1]
+                another = await self._another(call, pool, tried, free=not failure.counts)
                 if another is None:
-                    if not more or not failure.unseen or (repeated and not await self._hears_of(candidate, call)):
-                        raise failure.told(candidate, len(tried)) from failure
+                    told = failure.told(candidate, len(tried))
+                    if len(tried) >= self._config.max_attempts or not failure.unseen:
+                        raise told from failure
+                    if repeated and not await self._hears_of(candidate, call):
+                        raise told from failure
                     if not repeated:
-                        await asyncio.sleep(min(self._config.retry_pause_s, max(0.0, call.deadline - time.monotonic())))
+                        if failure.counts and not pool.retries.take(time.monotonic()):
+                            raise told from failure
+                        await self._pause(call, 1)
+                        self.counts.add("retries", pool.model)
                     repeated = True
-                    another = await self._pick(call)
+                    another = await self._pick(call, pool.model)
             else:
-                if not more or reply.status not in _BUSY_STATUSES:
+                reply.tried = tried
+                if reply.status not in _FAILED_STATUSES:
                     return reply
-                another = await self._instead_of(reply, call.model, tried)
+                another = await self._instead_of(reply, call, pool)
                 if another is None:
                     return reply
                 reply.close()
-            candidate = another
-            tried.append(candidate)
+            tried.append(another)
 
-    async def _pick(self, call: Call) -> Candidate:
+    async def _instead_of(self, reply: Reply, call: Call, pool: Pool) -> Candidate | None:
+        """Another endpoint where `reply` says that its own cannot; the reply remains whole."""
+        try:
+            if await reply.refusal_code() == LATE_CODE:
+                return None
+            return await self._another(call, pool, reply.tried)
+        except BaseException:
+            reply.close()
+            raise
+
+    async def _another(self, call: Call, pool: Pool, tried: list[Candidate], *, free: bool = False) -> Candidate | None:
+        """An endpoint for one more attempt, after the pause before it; None where there is none or no retry is left.
+
+        The first goes out at once: it is not the one that is in trouble. `free` costs nothing of the budget.
+        """
+        if len(tried) >= self._config.max_attempts:
+            return None
+        if pool.pick_another(tried) is None or not (free or pool.retries.take(time.monotonic())):
+            return None
+        if len(tried) > 1:
+            await self._pause(call, len(tried) - 1)
+        self.counts.add("retries", pool.model)
+        return pool.pick_another(tried)
+
+    async def _pause(self, call: Call, number: int) -> None:
+        """Waits before the retry of that `number`, never past the deadline.
+
+        Full jitter: anything between nothing and a bound that doubles. Source: Brooker, "Exponential Backoff And
+        Jitter", AWS Architecture Blog, 2015.
+        """
+        bound = min(self._config.retries.max_pause_s, self._config.retry_pause_s * 2 ** (number - 1))
+        pause_s = random.uniform(0, bound)  # noqa: S311 - spread, not a secret
+        await asyncio.sleep(min(pause_s, max(0.0, call.deadline - time.monotonic())))
+
+    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
+        """The answer of the last of `tried`; of a second endpoint, added to it, where that one is late and hedging is
+        configured. Raises like `Sender.send`."""
+        sender, hedge = self._sender, self._config.hedge
+        if sender is None:
+            raise RuntimeError("Router.open before Router.start")
+        after_s = None if hedge is None else hedge.after_s or (pool.usual_s and pool.usual_s.value)
+        if after_s is None or len(pool.everyone) < 2:
+            return await sender.send(call, pool, tried[-1])
+
+        def second() -> Attempt | None:
+            another = pool.pick_another(tried)
+            if another is None or not pool.hedges.take(time.monotonic()):
+                return None
+            tried.append(another)
+            self.counts.add("hedges", pool.model)
+            return lambda: sender.send(call, pool, another)
+
+        first = tried[-1]
+        return await race(lambda: sender.send(call, pool, first), second, after_s, self._tasks)
+
+    async def _pick(self, call: Call, model: str) -> Candidate:
         """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""
-        while self._waking is not None and self._fleet.sleeps(call.model):
-            await self._waking.wake(call.model, call.deadline)
-        return self._fleet.pick(call.model)
+        while self._waking is not None and self._fleet.sleeps(model):
+            await self._waking.wake(model, call.deadline)
+        return self._fleet.pick(model, call.body)
 
     async def _hears_of(self, candidate: Candidate, call: Call) -> bool:
         """Whether the supervisor of a local engine that nobody can reach says what became of it: it may sleep."""
@@ -129,117 +241,6 @@ class Router:
             return False
         return await self._waking.hears_of(candidate.endpoint, call.deadline)
 
-    async def _instead_of(self, reply: Reply, model: str, tried: list[Candidate]) -> Candidate | None:
-        """Another endpoint, if `reply` only says that its own is busy; the reply remains whole."""
-        try:
-            busy = await reply.refusal_code() in _BUSY_CODES
-            return self._fleet.pick_another(model, tried) if busy else None
-        except BaseException:
-            reply.close()
-            raise
-
-    async def _post(self, call: Call, candidate: Candidate, attempts: int) -> Reply:
-        """One attempt. The candidate counts it as outstanding until the reply is closed.
-
-        Raises:
-            _Unanswered: No answer came from this endpoint; another may be asked.
-            EndpointFailed: An answer came that nobody can read.
-            DeadlineExceeded: The deadline passed.
-        """
-        candidate.outstanding += 1
-        try:
-            response = await self._request(call, candidate)
-        except BaseException:  # whatever ended the attempt, cancellation too: the count goes back
-            candidate.outstanding -= 1
-            raise
-        reply = Reply(candidate, response, attempts)
-        if candidate.condition is Condition.SUSPECT:
-            candidate.passed()
-        if response.headers.get("content-encoding", "identity") != "identity":
-            reply.close()
-            raise EndpointFailed(
-                f"endpoint {candidate.endpoint.endpoint_id} compressed its answer although none was asked for"
-            )
-        return reply
-
-    async def _request(self, call: Call, candidate: Candidate) -> aiohttp.ClientResponse:
-        """Sends the call to one endpoint and waits for the headers of its answer. Raises like `_post`."""
-        session, fixed = self._session, candidate.headers
-        if session is None or fixed is None:
-            raise RuntimeError("Router.send before Router.start, or to an endpoint that is not usable")
-        sent_at = time.monotonic()
-        if sent_at >= call.deadline:
-            raise DeadlineExceeded("the request's deadline passed before an endpoint could be asked")
-        headers = fixed.copy()
-        headers["x-request-id"] = call.request_id
-        if call.traceparent is not None:
-            headers["traceparent"] = call.traceparent
-        if call.client is not None and candidate.endpoint.source == "local":
-            headers["x-parkway-client"] = call.client
-        try:
-            return await session.request(
-                "POST",
-                candidate.url(call.path),
-                data=call.body_for(candidate.endpoint.upstream_model),
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=call.deadline - sent_at, sock_connect=self._config.connect_timeout_s
-                ),
-            )
-        except aiohttp.ClientError as error:
-            failure = _unanswered(error, time.monotonic() - sent_at)
-            candidate.suspect(failure.fault)
-            raise failure from error
-        except TimeoutError as error:
-            raise DeadlineExceeded(
-                f"endpoint {candidate.endpoint.endpoint_id} had not begun its answer at the request's deadline"
-            ) from error
-
-
-class _Unanswered(Exception):
-    """An attempt ended without an answer.
-
-    Args:
-        fault: What happened, as a clause.
-        unseen: Whether the endpoint cannot have begun to work on the request, so that even the same one may be asked
-            again: the connection never stood, or it was an idle one that was just being closed.
-    """
-
-    def __init__(self, fault: str, *, unseen: bool) -> None:
-        super().__init__(fault)
-        self.fault = fault
-        self.unseen = unseen
-
-    def told(self, candidate: Candidate, attempts: int) -> EndpointFailed:
-        """The error for the client."""
-        tries = f" (attempt {attempts})" if attempts > 1 else ""
-        return EndpointFailed(
-            f"endpoint {candidate.endpoint.endpoint_id} did not answer{tries}: {self.fault}; send the request again",
-            retry_after_s=RETRY_AFTER_S,
-            attempts=attempts,
-        )
-
-
-def _unanswered(error: aiohttp.ClientError, elapsed_s: float) -> _Unanswered:
-    """What aiohttp's error means, `elapsed_s` after the request was sent."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return _Unanswered("connecting took too long", unseen=True)
-        case aiohttp.ClientConnectorDNSError():
-            return _Unanswered("its host name is not known", unseen=True)
-        case aiohttp.ClientConnectorCertificateError():
-            return _Unanswered("its certificate is not trusted", unseen=True)
-        case aiohttp.ClientSSLError():
-            return _Unanswered("no TLS at its https address", unseen=True)
-        case aiohttp.ClientConnectorError():
-            # Not the error's own text: it names the address, which is no business of the client's.
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else type(error.os_error).__name__
-            return _Unanswered(f"no connection ({reason.lower()})", unseen=True)
-        case aiohttp.ClientConnectionError():
-            idle = was_kept_alive() and elapsed_s < _IDLE_CLOSE_S
-            return _Unanswered("it closed the connection before its answer", unseen=idle)
-        case aiohttp.ClientResponseError():
-            return _Unanswered("what it sent is not HTTP", unseen=False)
-        case _:
-            return _Unanswered(type(error).__name__, unseen=False)
+    async def _judge(self) -> None:
+        """Takes out endpoints that do far worse than their peers."""
+        self._fleet.eject_outliers()
