@@ -228,9 +228,10 @@ class Settings(Section):
 
     def balance(self) -> dict[str, Balance]:
         """How the models that say so themselves are balanced, those with an adapter like the ones they belong to."""
-        own: dict[str, Balance] = {
-            name: model.balance for name, model in self.models.items() if model.balance is not None
-        }
+        own: dict[str, Balance] = {}
+        for name, model in self.models.items():
+            if model.balance is not None:
+                own |= {name: model.balance}
         return own | {name: own[base] for name, base in self.adapted_models().items() if base in own}
 
     @classmethod
