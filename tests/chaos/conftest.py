@@ -49,7 +49,9 @@ async def gateway(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tup
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("parkway.launch.gateway.Router", Kept)
-        async with starter(tmp_path_factory.mktemp("gateway"))(Settings.model_validate(SETTINGS)) as gate:
+        async with starter(tmp_path_factory.mktemp("gateway"), no_delay=True)(
+            Settings.model_validate(SETTINGS)
+        ) as gate:
             yield gate, *made[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -19,6 +20,7 @@ from tests.chaos.conftest import FAILURES
 from tests.chaos.faults import (
     DONE,
     STREAM_HEAD,
+    Connection,
     Fault,
     FaultyUpstream,
     drip,
@@ -307,3 +309,31 @@ async def _check_breaker(at: Stage, case: Case) -> None:
         at.let_time_pass("alone")
         assert await at.ask("alone", stream=True) == OK
         assert only.condition is Condition.HEALTHY
+
+
+async def test_connections_that_are_reset_on_reuse_cost_nothing(stage: Enter) -> None:
+    """A server that closes each connection after one answer, just as the next request is sent on it."""
+    used: set[int] = set()
+
+    async def once(connection: Connection) -> None:
+        number = id(connection.writer)
+        await (reset if number in used else well)(connection)
+        used.add(number)
+
+    case = harmless("reset on reuse", once)
+    async with stage(case) as at:
+        for number in range(8):
+            assert await at.ask("alone", stream=number % 2 == 0) == OK
+        (only,) = at.candidates("alone")
+        assert only.condition is not Condition.OPEN
+        assert only.circuit.window.some == 0
+        await until(lambda: at.outstanding == 0)
+
+
+async def test_a_broken_upstream_does_not_stop_the_others(stage: Enter) -> None:
+    """Many at once, over a faulty and a good endpoint: each gets an answer and every slot comes back."""
+    async with stage(failing("resets", reset)) as at:
+        answers = await asyncio.gather(*[at.ask("pair", stream=number % 2 == 0) for number in range(60)])
+        assert set(answers) == {OK}
+        assert len(at.bad.requests) < 60
+        await until(lambda: at.outstanding == 0)

@@ -218,3 +218,26 @@ def test_what_is_dumped_reads_back_as_the_same(tmp_path: Path) -> None:
     other = tmp_path / "elsewhere"
     other.mkdir()
     assert _settings(other, settings.model_dump_json(exclude_unset=True)) == settings
+
+
+def test_fallbacks_are_told_in_the_order_of_asking(tmp_path: Path) -> None:
+    settings = _settings(
+        tmp_path,
+        "models:\n  a: {url: 'http://h', fallbacks: [b, c]}\n  b: {url: 'http://h', fallbacks: [d, c]}\n"
+        "  c: {url: 'http://h', balance: prefix_affinity}\n  d: http://h\n",
+    )
+    assert settings.fallbacks() == {"a": ["b", "d", "c"], "b": ["d", "c"]}
+    assert settings.balance() == {"c": "prefix_affinity"}
+
+
+def test_fallbacks_that_cannot_work_are_refused(tmp_path: Path) -> None:
+    text = "models:\n  a: {url: 'http://h', fallbacks: [b]}\n  b: {url: 'http://h', fallbacks: [c]}\n"
+    assert "there is no model 'c'" in _fault(tmp_path, text)
+    circle = _fault(tmp_path, text + "  c: {url: 'http://h', fallbacks: [b]}\n")
+    assert "models.b.fallbacks: b -> c -> b is a circle" in circle
+    assert "a -> a is a circle" in _fault(tmp_path, "models: {a: {url: 'http://h', fallbacks: [a]}}")
+
+
+def test_hedging_needs_one_time(tmp_path: Path) -> None:
+    for given in ("{}", "{after_s: 1, after_percentile: 95}"):
+        assert "exactly one of `after_s` and `after_percentile`" in _fault(tmp_path, f"router: {{hedge: {given}}}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import Counter
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, ModelNotFound, NoEndpoint, Overloaded
+from parkway.router.config import RouterConfig
 from parkway.router.endpoint import EndpointSource
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -309,3 +312,63 @@ async def test_a_change_of_the_view_is_followed_while_requests_run(new_router: N
         view.load([new.endpoint("e2", state="down")])
         with pytest.raises(NoEndpoint):
             await ask(router)
+
+
+async def test_retries_are_a_share_of_the_requests(new_router: NewRouter) -> None:
+    """A fleet that fails as a whole gets a fifth more requests, and not three times as many."""
+    async with AsyncExitStack() as stack:
+        ups = [await stack.enter_async_context(upstream(refusal(500, "internal_error"))) for _ in range(3)]
+        router = await new_router(
+            *[up.endpoint(f"e{number}") for number, up in enumerate(ups)],
+            retries={"share": 0.2, "min_per_s": 0},
+            breaker={"failures": 100, "requests": 100_000},
+        )
+        for _ in range(50):
+            assert (await ask(router))[0] == 500
+        assert sum(len(up.requests) for up in ups) == 60
+        assert router.counts.of("retries") == {"m": 10}
+
+
+async def test_an_endpoint_that_asks_for_a_pause_gets_it(new_router: NewRouter) -> None:
+    async with upstream(answer(b"{}", 429, b"retry-after: 30\r\n")) as tired, upstream() as good:
+        router = await new_router(tired.endpoint("e1", weight=10_000), good.endpoint("e2"))
+        for _ in range(5):
+            assert (await ask(router))[2] == "e2"
+        assert len(tired.requests) == 1
+        assert ("m", "e1", "resting") in router.conditions()
+
+
+async def test_a_breaker_opens_and_one_request_closes_it(new_router: NewRouter) -> None:
+    async with upstream(*[refusal(500, "internal_error")] * 3, answer()) as up:
+        router = await new_router(up.endpoint(), breaker={"failures": 3, "retry_s": 0.2})
+        for _ in range(3):
+            assert (await ask(router))[0] == 500
+        with pytest.raises(NoEndpoint, match="status 500"):
+            await ask(router)
+        assert len(up.requests) == 3
+        await until(lambda: router._fleet.candidates()[0].circuit.renew(time.monotonic()))
+        answers = await asyncio.gather(*[ask(router) for _ in range(3)], return_exceptions=True)
+        assert [isinstance(each, NoEndpoint) for each in answers] == [False, True, True]
+        assert (await ask(router))[0] == 200
+
+
+async def test_short_deadlines_of_clients_open_nothing(new_router: NewRouter) -> None:
+    async with upstream(hang) as up:
+        router = await new_router(up.endpoint(), breaker={"failures": 1, "slow_s": 10})
+        for _ in range(3):
+            with pytest.raises(DeadlineExceeded):
+                await ask(router, deadline_s=0.05)
+        assert list(router.conditions()) == [("m", "e1", "healthy")]
+
+
+async def test_each_model_is_balanced_in_its_own_way() -> None:
+    endpoints = [Upstream([], url="http://h/v1").endpoint(name, model=name) for name in ("a", "b")]
+    router = Router(View(endpoints), RouterConfig(balance="latency_aware"), balance={"b": "prefix_affinity"})
+    assert [router._fleet.pool(name).balance for name in ("a", "b")] == ["latency_aware", "prefix_affinity"]
+
+
+def test_who_may_answer_instead() -> None:
+    router = Router(View(), RouterConfig(), fallbacks={"m": ["a", "b"]})
+    assert router.models_for(call()) == ["m", "a", "b"]
+    assert router.models_for(replace(call(), allowed=lambda model: model == "b")) == ["m", "b"]
+    assert router.models_for(call("x")) == ["x"]
