@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import ssl
+import weakref
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -313,12 +314,11 @@ async def _check_breaker(at: Stage, case: Case) -> None:
 
 async def test_connections_that_are_reset_on_reuse_cost_nothing(stage: Enter) -> None:
     """A server that closes each connection after one answer, just as the next request is sent on it."""
-    used: set[int] = set()
+    used: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
 
     async def once(connection: Connection) -> None:
-        number = id(connection.writer)
-        await (reset if number in used else well)(connection)
-        used.add(number)
+        await (reset if connection.writer in used else well)(connection)
+        used.add(connection.writer)
 
     case = harmless("reset on reuse", once)
     async with stage(case) as at:

@@ -226,12 +226,9 @@ class Settings(Section):
 
         return {name: behind(name, []) for name, model in self.models.items() if model.fallbacks}
 
-    def balance(self) -> dict[str, Balance]:
+    def balance(self) -> Mapping[str, Balance]:
         """How the models that say so themselves are balanced, those with an adapter like the ones they belong to."""
-        own: dict[str, Balance] = {}
-        for name, model in self.models.items():
-            if model.balance is not None:
-                own |= {name: model.balance}
+        own = {name: model.balance for name, model in self.models.items() if model.balance is not None}
         return own | {name: own[base] for name, base in self.adapted_models().items() if base in own}
 
     @classmethod
