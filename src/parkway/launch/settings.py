@@ -228,8 +228,12 @@ class Settings(Section):
 
     def balance(self) -> Mapping[str, Balance]:
         """How the models that say so themselves are balanced, those with an adapter like the ones they belong to."""
-        own = {name: model.balance for name, model in self.models.items() if model.balance is not None}
-        return own | {name: own[base] for name, base in self.adapted_models().items() if base in own}
+        own: dict[str, Balance] = {}
+        for name, model in self.models.items():
+            if model.balance is not None:
+                own[name] = model.balance
+        own.update({name: own[base] for name, base in self.adapted_models().items() if base in own})
+        return own
 
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:

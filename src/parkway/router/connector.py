@@ -7,12 +7,14 @@ from contextvars import ContextVar
 
 import aiohttp
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
 
 from parkway.router.config import RouterConfig
 
 _kept_alive: ContextVar[bool] = ContextVar("kept_alive", default=False)
+_only_new: ContextVar[bool] = ContextVar("only_new", default=False)
 
 
 class Connector(aiohttp.TCPConnector):
@@ -43,6 +45,18 @@ class Connector(aiohttp.TCPConnector):
             _kept_alive.set(False)
             self._used.add(protocol)
         return connection
+
+    async def _get(self, key: ConnectionKey, traces: list[Trace]) -> Connection | None:
+        """aiohttp's look into the pool for a connection to use again."""
+        return None if _only_new.get() else await super()._get(key, traces)
+
+
+def use_only_new(only_new: bool) -> None:
+    """Whether requests of this task from now on leave the connections alone that have carried a request before.
+
+    Where a server has closed one idle connection it has closed the others too, and each would fail in its turn.
+    """
+    _only_new.set(only_new)
 
 
 def was_kept_alive() -> bool:

@@ -144,11 +144,12 @@ class Router:
 
     async def _travel(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
         """The answer of the last of `tried`, or of others if it has none; they are added to `tried`."""
-        repeated = False
+        repeated = only_new = False
         while True:
             try:
-                reply = await self._ask(call, pool, tried)
+                reply = await self._ask(call, pool, tried, only_new)
             except Unanswered as failure:
+                only_new = not failure.counts
                 candidate = tried[-1]
                 another = await self._another(call, pool, tried, free=not failure.counts)
                 if another is None:
@@ -208,7 +209,7 @@ class Router:
         pause_s = random.uniform(0, bound)  # noqa: S311 - spread, not a secret
         await asyncio.sleep(min(pause_s, max(0.0, call.deadline - time.monotonic())))
 
-    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
+    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate], only_new: bool) -> Reply:
         """The answer of the last of `tried`; of a second endpoint, added to it, where that one is late and hedging is
         configured. Raises like `Sender.send`."""
         sender, hedge = self._sender, self._config.hedge
@@ -216,7 +217,7 @@ class Router:
             raise RuntimeError("Router.open before Router.start")
         after_s = None if hedge is None else hedge.after_s or (pool.usual_s and pool.usual_s.value)
         if after_s is None or len(pool.everyone) < 2:
-            return await sender.send(call, pool, tried[-1])
+            return await sender.send(call, pool, tried[-1], only_new=only_new)
 
         def second() -> Attempt | None:
             another = pool.pick_another(tried)
@@ -227,7 +228,7 @@ class Router:
             return lambda: sender.send(call, pool, another)
 
         first = tried[-1]
-        return await race(lambda: sender.send(call, pool, first), second, after_s, self._tasks)
+        return await race(lambda: sender.send(call, pool, first, only_new=only_new), second, after_s, self._tasks)
 
     async def _pick(self, call: Call, model: str) -> Candidate:
         """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""

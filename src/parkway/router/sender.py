@@ -12,7 +12,7 @@ from parkway.router.call import Call
 from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
-from parkway.router.connector import was_kept_alive
+from parkway.router.connector import use_only_new, was_kept_alive
 from parkway.router.pool import RETRY_AFTER_S, Pool
 from parkway.router.reply import Reply
 
@@ -35,8 +35,11 @@ class Sender:
         self._session = session
         self._config = config
 
-    async def send(self, call: Call, pool: Pool, candidate: Candidate) -> Reply:
+    async def send(self, call: Call, pool: Pool, candidate: Candidate, *, only_new: bool = False) -> Reply:
         """One attempt. The candidate counts it as outstanding until the reply is closed.
+
+        Args:
+            only_new: Whether it needs a connection that was not used before.
 
         Raises:
             Unanswered: No answer came from this endpoint; another may be asked.
@@ -46,6 +49,7 @@ class Sender:
         sent_at = time.monotonic()
         probing = candidate.condition is Condition.PROBING
         candidate.take()
+        use_only_new(only_new)
         try:
             response = await self._request(call, candidate, sent_at)
         except BaseException as error:  # whatever ended the attempt, cancellation too: the count goes back
