@@ -149,7 +149,7 @@ def body(*messages: str) -> bytes:
     return b'{"model":"m","temperature":0.%d,"messages":[%s]}' % (len(said) % 10, said)
 
 
-SYSTEM = "You answer for the harbour office. " * 40
+SYSTEM = "You answer for the harbour office. " * 80
 
 
 def test_beginnings_have_their_blocks_in_common() -> None:
@@ -157,7 +157,7 @@ def test_beginnings_have_their_blocks_in_common() -> None:
     one = blocks_of(body(SYSTEM, "a" * 1000, "b"), config)
     two = blocks_of(body(SYSTEM, "a" * 1000, "b", "answer", "c" * 600), config)
     other = blocks_of(body(SYSTEM, "z" * 1000), config)
-    assert two[: len(one)] == one
+    assert two[: len(one) - 1] == one[:-1]
     assert len(two) > len(one)
     assert 4 <= sum(a == b for a, b in zip(one, other, strict=False)) < len(other)
     assert len(blocks_of(b"not even JSON", config)) == 1

@@ -18,6 +18,7 @@ _FIELDS = (b'"messages"', b'"prompt"', b'"input"')
 
 _POINTS = 64
 _POINTS_OF_ALL = 4096
+_NEIGHBOURS = 16
 _MIX = 0x9E3779B97F4A7C15  # 2**64 divided by the golden ratio: spreads checksums over the ring
 _RING = 2**64
 
@@ -25,8 +26,8 @@ _RING = 2**64
 def blocks_of(body: bytes, config: AffinityConfig) -> list[int]:
     """One number for each beginning of what the model reads, of one block, two blocks and so on.
 
-    Two bodies have as many numbers in common as they have blocks in common from the start. What is shorter than a
-    block has one number.
+    Two bodies have as many numbers in common as they have blocks in common from the start. What is left behind the
+    last whole block has a number too.
     """
     start = max(0, next((at for field in _FIELDS if (at := body.find(field)) >= 0), 0))
     size, numbers, checksum = config.block_bytes, [], 0
@@ -34,7 +35,8 @@ def blocks_of(body: bytes, config: AffinityConfig) -> list[int]:
     for at in range(start, start + whole * size, size):
         checksum = zlib.crc32(body[at : at + size], checksum)
         numbers.append(checksum)
-    return numbers or [zlib.crc32(body[start:])]
+    numbers.append(zlib.crc32(body[start + whole * size :][:size], checksum))
+    return numbers
 
 
 class PrefixAffinity:
@@ -82,7 +84,7 @@ class PrefixAffinity:
     def pick(self, body: bytes, in_flight: int) -> Candidate:
         numbers = blocks_of(body, self._config)
         bound = self._config.load_factor * (in_flight + 1) / self._weights
-        chosen = self._acquainted(numbers, bound) or self._next_on_ring(numbers[0], bound)
+        chosen = self._acquainted(numbers, bound) or self._from_ring(numbers, bound)
         self._remember(numbers, chosen)
         return chosen
 
@@ -94,30 +96,40 @@ class PrefixAffinity:
 
     def _acquainted(self, numbers: list[int], bound: float) -> Candidate | None:
         """Who was given the longest part of this beginning that anybody was, and has room."""
+        known, full = self._known, None
         for number in reversed(numbers):
-            candidate = self._known.get(number)
-            if candidate is not None and self._fits(candidate, bound):
-                return candidate
+            candidate = known.get(number)
+            if candidate is not None and candidate is not full:
+                if self._fits(candidate, bound):
+                    return candidate
+                full = candidate
         return None
 
-    def _next_on_ring(self, number: int, bound: float) -> Candidate:
-        """The first behind the number's place that has room. There always is one: the bound is above the mean."""
+    def _from_ring(self, numbers: list[int], bound: float) -> Candidate:
+        """The next that has room behind the place of the first block, which conversations share most often; where a
+        crowd is there already, behind that of the whole beginning."""
+        return (
+            self._next(numbers[0], bound, _NEIGHBOURS)
+            or self._next(numbers[-1], bound, len(self._points))
+            or min(self._usable, key=lambda candidate: candidate.outstanding / candidate.endpoint.weight)
+        )
+
+    def _next(self, number: int, bound: float, steps: int) -> Candidate | None:
         points, owners = self._points, self._owners
         start = bisect.bisect(points, number * _MIX % _RING)
-        for step in range(len(points)):
+        for step in range(min(steps, len(points))):
             candidate = owners[(start + step) % len(points)]
             if self._fits(candidate, bound):
                 return candidate
-        return min(self._usable, key=lambda candidate: candidate.outstanding / candidate.endpoint.weight)
+        return None
 
     def _remember(self, numbers: list[int], chosen: Candidate) -> None:
         """The parts of the beginning that nobody has belong to `chosen` from now on."""
-        known = self._known
+        known, usable = self._known, self._usable
         for number in numbers:
             owner = known.get(number)
-            if owner is None or owner not in self._usable:
+            if owner is None or owner not in usable:
                 known[number] = chosen
-            known.move_to_end(number)
         while len(known) > self._config.remembered:
             known.popitem(last=False)
 

@@ -82,13 +82,13 @@ class HedgeConfig(Section):
 class AffinityConfig(Section):
     """How `prefix_affinity` knows conversations, and how far it may go for their sake."""
 
-    block_bytes: Annotated[int, Field(ge=16, le=65_536)] = 256
+    block_bytes: Annotated[int, Field(ge=16, le=65_536)] = 512
     """Beginnings are compared in steps of this size."""
     max_blocks: Annotated[int, Field(ge=1, le=1024)] = 64
     load_factor: Annotated[float, Field(gt=1, le=100)] = 1.25
     """No endpoint gets more than so many times the mean number of requests in flight."""
     remembered: Annotated[int, Field(ge=1, le=10_000_000)] = 65_536
-    """Beginnings of one model whose endpoint is remembered; the one unused for longest goes first."""
+    """Beginnings of one model whose endpoint is remembered; the oldest goes first."""
 
 
 class RouterConfig(Section):
