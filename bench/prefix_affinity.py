@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import random
-import re
 import statistics
 import tempfile
 import time
@@ -24,72 +24,74 @@ def document(number: int, words: int) -> str:
     return f"Notes {number}: " + " ".join(chosen.choice(SUBJECTS) for _ in range(words))
 
 
-async def ask(session: aiohttp.ClientSession, parkway: Parkway, messages: list[dict[str, str]]) -> tuple[float, str]:
+class Figures:
+    """What was measured with one balancer."""
+
+    def __init__(self) -> None:
+        self.waits_s: list[float] = []
+        """To the first token, of every turn but the first of its conversation."""
+        self.prompt_tokens = 0
+        self.cached_tokens = 0
+
+    @property
+    def hits(self) -> float:
+        """Share of the prompts' tokens that the engines had in their caches."""
+        return self.cached_tokens / max(1, self.prompt_tokens)
+
+    @property
+    def wait_ms(self) -> float:
+        return statistics.median(self.waits_s) * 1000
+
+
+async def ask(
+    session: aiohttp.ClientSession, parkway: Parkway, messages: list[dict[str, str]], figures: Figures
+) -> tuple[float, str]:
     """Seconds to the first token, and the answer."""
     body = {"model": "park-mini", "messages": messages, "max_tokens": 12, "temperature": 0, "stream": True}
+    body["stream_options"] = {"include_usage": True}
     started, first, said = time.monotonic(), 0.0, ""
     headers = {"authorization": f"Bearer {parkway.key}"}
     async with session.post(f"{parkway.url}/v1/chat/completions", json=body, headers=headers) as response:
         if response.status != 200:
             raise SystemExit(await response.text())
         async for line in response.content:
-            if found := re.search(rb'"content":"((?:[^"\\]|\\.)+)"', line):
-                first = first or time.monotonic() - started
-                said += found.group(1).decode(errors="replace")
+            if not line.startswith(b"data: {"):
+                continue
+            event = json.loads(line[6:])
+            if event.get("usage"):
+                figures.prompt_tokens += event["usage"]["prompt_tokens"]
+                figures.cached_tokens += event["usage"]["prompt_tokens_details"]["cached_tokens"]
+            for choice in event["choices"]:
+                if content := choice["delta"].get("content"):
+                    first = first or time.monotonic() - started
+                    said += content
     return first or time.monotonic() - started, said
 
 
 async def converse(
-    session: aiohttp.ClientSession, parkway: Parkway, subject: int, number: int, turns: int, words: int
-) -> list[float]:
-    """One conversation; its times to the first token."""
-    messages = [{"role": "system", "content": document(subject, words)}]
-    times = []
-    for turn in range(turns):
+    session: aiohttp.ClientSession, parkway: Parkway, number: int, options: argparse.Namespace, figures: Figures
+) -> None:
+    """One conversation, turn by turn."""
+    messages = [{"role": "system", "content": document(number % options.subjects, options.words)}]
+    for turn in range(options.turns):
         messages.append({"role": "user", "content": f"{number}.{turn}: how do I list the {SUBJECTS[turn]}?"})
-        seconds, said = await ask(session, parkway, messages)
-        times.append(seconds)
+        seconds, said = await ask(session, parkway, messages, figures)
+        if turn:
+            figures.waits_s.append(seconds)
         messages.append({"role": "assistant", "content": said or "-"})
-    return times
 
 
-async def cached_share(session: aiohttp.ClientSession, parkway: Parkway) -> tuple[int, int]:
-    """Tokens of prompts, and those that the engines had in their caches, of both engines."""
-    from parkway.router.registry import Registry
-    from parkway.store.sql import Database
+async def measure(parkway: Parkway, options: argparse.Namespace) -> Figures:
+    """All conversations, so many at once."""
+    figures, slots = Figures(), asyncio.Semaphore(options.at_once)
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=300)) as session:
 
-    database = Database.open(f"sqlite:///{parkway.home}/parkway.db")
-    urls = [endpoint.url for endpoint in Registry(database).list()]
-    database.close()
-    prompts = cached = 0
-    for url in urls:
-        async with session.get(url.removesuffix("/v1") + "/metrics") as response:
-            text = await response.text()
-        for name, value in re.findall(
-            r"^(parkway_engine_\w+?)(?:_total)?(?:\{[^}]*\})? ([\d.e+]+)$", text, re.MULTILINE
-        ):
-            prompts += int(float(value)) if name.endswith("prompt_tokens") else 0
-            cached += int(float(value)) if name.endswith("cached_tokens") else 0
-    return prompts, cached
-
-
-async def measure(parkway: Parkway, options: argparse.Namespace) -> tuple[float, float]:
-    """Share of prompt tokens found in a cache, and the median time to the first token of all but the first turns."""
-    timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        conversations = [
-            converse(session, parkway, number % options.subjects, number, options.turns, options.words)
-            for number in range(options.conversations)
-        ]
-        slots = asyncio.Semaphore(options.at_once)
-
-        async def in_turn(conversation: object) -> list[float]:
+        async def in_turn(number: int) -> None:
             async with slots:
-                return await conversation  # pyright: ignore[reportGeneralTypeIssues]
+                await converse(session, parkway, number, options, figures)
 
-        times = await asyncio.gather(*[in_turn(each) for each in conversations])
-        prompts, cached = await cached_share(session, parkway)
-    return cached / max(1, prompts + cached), statistics.median(seconds for each in times for seconds in each[1:])
+        await asyncio.gather(*[in_turn(number) for number in range(options.conversations)])
+    return figures
 
 
 def main() -> None:
@@ -98,23 +100,29 @@ def main() -> None:
     arguments.add_argument("--conversations", type=int, default=24)
     arguments.add_argument("--subjects", type=int, default=8)
     arguments.add_argument("--turns", type=int, default=4)
-    arguments.add_argument("--words", type=int, default=350)
+    arguments.add_argument("--words", type=int, default=300)
     arguments.add_argument("--at-once", type=int, default=4)
-    arguments.add_argument("--kv-tokens", type=int, default=0, help="cache of each engine in tokens; 0 is its default")
+    arguments.add_argument("--cache-bytes", type=int, help="of each engine; small ones show what a long day does")
     options = arguments.parse_args()
-    results: dict[str, tuple[float, float]] = {}
+    results: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory(prefix="parkway-bench-") as name:
         for balance in ("least_outstanding", "prefix_affinity"):
             settings: dict[str, object] = {
                 "models": {"park-mini": {"path": "park-mini", "replicas": 2, "balance": balance}},
-                "engine": {"threads": 1, **({"cache_tokens": options.kv_tokens} if options.kv_tokens else {})},
+                "engine": {"threads": 1, **({"cache_bytes": options.cache_bytes} if options.cache_bytes else {})},
             }
             with Parkway(Path(name) / balance, settings) as parkway:
                 results[balance] = asyncio.run(measure(parkway, options))
-    for balance, (share, seconds) in results.items():
-        print(f"{balance:20} {share:6.1%} of prompt tokens from a cache, {seconds * 1000:7.1f} ms to the first token")
-    (share, seconds), (better, sooner) = results["least_outstanding"], results["prefix_affinity"]
-    print(f"{'affinity / least':20} {better / max(share, 1e-9):6.2f} times the hits {sooner / seconds:8.2f} the wait")
+    for balance, found in results.items():
+        print(
+            f"{balance:20} {found.hits:6.1%} of prompt tokens from a cache, {found.wait_ms:7.1f} ms to the first token"
+        )
+    least, affinity = results["least_outstanding"], results["prefix_affinity"]
+    print(
+        f"affinity / least     {affinity.hits / max(least.hits, 1e-9):5.2f} times the hits, "
+        f"{(1 - affinity.hits) / max(1 - least.hits, 1e-9):.2f} of the tokens read, "
+        f"{affinity.wait_ms / least.wait_ms:.2f} of the wait for the first token"
+    )
 
 
 if __name__ == "__main__":
