@@ -29,7 +29,7 @@ class Figures:
 
     def __init__(self) -> None:
         self.waits_s: list[float] = []
-        """To the first token, of every turn but the first of its conversation."""
+        """To the first token."""
         self.prompt_tokens = 0
         self.cached_tokens = 0
 
@@ -76,8 +76,7 @@ async def converse(
     for turn in range(options.turns):
         messages.append({"role": "user", "content": f"{number}.{turn}: how do I list the {SUBJECTS[turn]}?"})
         seconds, said = await ask(session, parkway, messages, figures)
-        if turn:
-            figures.waits_s.append(seconds)
+        figures.waits_s.append(seconds)
         messages.append({"role": "assistant", "content": said or "-"})
 
 
@@ -98,18 +97,18 @@ def main() -> None:
     """Runs the same conversations with each balancer over two engines of park-mini; prints ratios."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--conversations", type=int, default=24)
-    arguments.add_argument("--subjects", type=int, default=8)
-    arguments.add_argument("--turns", type=int, default=4)
+    arguments.add_argument("--subjects", type=int, default=12)
+    arguments.add_argument("--turns", type=int, default=3)
     arguments.add_argument("--words", type=int, default=300)
-    arguments.add_argument("--at-once", type=int, default=4)
-    arguments.add_argument("--cache-bytes", type=int, help="of each engine; small ones show what a long day does")
+    arguments.add_argument("--at-once", type=int, default=2)
+    arguments.add_argument("--cache-bytes", type=int, default=30_000_000, help="of each engine: not all subjects fit")
     options = arguments.parse_args()
     results: dict[str, Figures] = {}
     with tempfile.TemporaryDirectory(prefix="parkway-bench-") as name:
         for balance in ("least_outstanding", "prefix_affinity"):
             settings: dict[str, object] = {
                 "models": {"park-mini": {"path": "park-mini", "replicas": 2, "balance": balance}},
-                "engine": {"threads": 1, **({"cache_bytes": options.cache_bytes} if options.cache_bytes else {})},
+                "engine": {"threads": 1, "cache_bytes": options.cache_bytes},
             }
             with Parkway(Path(name) / balance, settings) as parkway:
                 results[balance] = asyncio.run(measure(parkway, options))

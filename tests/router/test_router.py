@@ -361,6 +361,17 @@ async def test_short_deadlines_of_clients_open_nothing(new_router: NewRouter) ->
         assert list(router.conditions()) == [("m", "e1", "healthy")]
 
 
+async def test_a_model_may_go_while_it_answers(new_router: NewRouter) -> None:
+    async with upstream() as one, upstream() as two:
+        view = View([one.endpoint("e1"), two.endpoint("e2")])
+        router = await new_router(view=view)
+        async with router.send(call()) as reply:
+            assert router.could_be_another(reply)
+            view.load([])
+            assert not router.could_be_another(reply)
+            assert await reply.read(MAX_BYTES) == ANSWER
+
+
 async def test_each_model_is_balanced_in_its_own_way() -> None:
     endpoints = [Upstream([], url="http://h/v1").endpoint(name, model=name) for name in ("a", "b")]
     router = Router(View(endpoints), RouterConfig(balance="latency_aware"), balance={"b": "prefix_affinity"})

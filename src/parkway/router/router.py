@@ -132,7 +132,8 @@ class Router:
 
     def could_be_another(self, reply: Reply) -> bool:
         """Whether another endpoint of its model might answer instead."""
-        return len(reply.tried) < self._config.max_attempts and len(self._fleet.pool(reply.endpoint.model).everyone) > 1
+        # By the view: the model may have gone while its endpoint answers, and the answer is none the worse for it.
+        return len(reply.tried) < self._config.max_attempts and len(self._view.endpoints(reply.endpoint.model)) > 1
 
     async def open_another(self, call: Call, reply: Reply) -> Reply | None:
         """The answer of another endpoint of the same model, where `reply` turned out to be none before anything of it
