@@ -64,5 +64,9 @@ def test_a_live_failure_does_not_soften_an_ejection() -> None:
     assert candidate.condition is Condition.EJECTED
 
 
-def test_the_address_of_a_path() -> None:
-    assert str(Candidate(ENDPOINT, Wakes()).url("/chat/completions")) == "http://h:1/v1/chat/completions"
+def test_the_head_of_a_request() -> None:
+    candidate = Candidate(ENDPOINT, Wakes())
+    lines = candidate.head("POST", candidate.base_path + "/chat/completions").decode().split("\r\n")
+    assert lines[:2] == ["POST /v1/chat/completions HTTP/1.1", "host: h:1"]
+    assert lines[-1] == ""
+    assert candidate.head("GET", "/a b/\u00e9?x#y").startswith(b"GET /a%20b/%C3%A9%3Fx%23y HTTP/1.1\r\n")

@@ -9,7 +9,7 @@ import pytest
 from parkway.core.errors import NoEndpoint
 from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
-from parkway.router.health import address_of_health
+from parkway.router.health import path_of_health
 from parkway.router.router import Router
 from parkway.router.view import View
 from tests.router.conftest import NewRouter, until
@@ -24,9 +24,9 @@ def only(router: Router) -> Candidate:
 
 def test_own_engines_are_asked_whether_they_are_ready_and_others_for_their_models() -> None:
     up = Upstream([], url="http://h:1/v1")
-    assert str(address_of_health(up.endpoint(source="local"))) == "http://h:1/readyz"
-    assert str(address_of_health(up.endpoint())) == "http://h:1/v1/models"
-    assert str(address_of_health(up.endpoint(url="http://h:1/v1/"))) == "http://h:1/v1/models"
+    local, other = ({"source": "local"}, "/readyz"), ({"url": "http://h:1/v1/"}, "/v1/models")
+    for changes, path in (local, ({}, "/v1/models"), other):
+        assert path_of_health(Candidate(up.endpoint(**changes), lambda: None)) == path
 
 
 async def test_checks_carry_the_endpoints_key(new_router: NewRouter, monkeypatch: pytest.MonkeyPatch) -> None:

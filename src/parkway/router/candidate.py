@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-
-from multidict import CIMultiDict
-from yarl import URL
+from urllib.parse import quote, urlsplit
 
 from parkway import __version__
 from parkway.router.condition import Circuit, Condition, Ejection
 from parkway.router.config import BreakerConfig
+from parkway.router.connections import Origin
 from parkway.router.endpoint import Endpoint
 from parkway.router.latency import PeakEwma
 
@@ -45,7 +44,9 @@ class Candidate:
         self.on_change: Callable[[Candidate, Ejection | None], None] = _nobody
         """Called when it may have become usable or stopped being so, with what took it out."""
         self._wake = wake
-        self._urls: dict[str, URL] = {}
+        self._heads: dict[tuple[str, str], bytes] = {}
+        self.origin = Origin.of(endpoint.url)
+        self.base_path = urlsplit(endpoint.base).path
         self._no_key: str | None = None
         self.headers = self._fixed_headers()
 
@@ -84,12 +85,20 @@ class Candidate:
             self.check_at = 0.0
         self.endpoint = endpoint
 
-    def url(self, path: str) -> URL:
-        """The address of `path` (such as `/chat/completions`) at this endpoint."""
-        url = self._urls.get(path)
-        if url is None:
-            url = self._urls[path] = URL(self.endpoint.base + path)
-        return url
+    def head(self, method: str, path: str) -> bytes:
+        """How a request for `path`, `base_path` included, begins at this endpoint: all that is always the same.
+
+        Raises:
+            RuntimeError: The endpoint's key is missing.
+        """
+        head = self._heads.get((method, path))
+        if head is None:
+            if self.headers is None:
+                raise RuntimeError("an endpoint that is not usable was picked")
+            target = quote(path, safe="/%:@!$&'()*+,;=-._~")
+            start = f"{method} {target} HTTP/1.1\r\nhost: {self.origin.authority}\r\n"
+            head = self._heads[method, path] = start.encode("ascii") + self.headers
+        return head
 
     def why_not(self) -> str:
         """One clause that says why it is not usable."""
@@ -106,21 +115,17 @@ class Candidate:
     def _changed(self, ejection: Ejection | None) -> None:
         self.on_change(self, ejection)
 
-    def _fixed_headers(self) -> CIMultiDict[str] | None:
+    def _fixed_headers(self) -> bytes | None:
         """The headers that every request to this endpoint has; None, with the fault told, where its key is missing."""
-        headers = CIMultiDict({
-            "content-type": "application/json",
-            # Streams are relayed as bytes and read on the side, so nothing may compress them.
-            "accept-encoding": "identity",
-            "user-agent": f"parkway/{__version__}",
-        })  # fmt: skip
+        # Streams are relayed as bytes and read on the side, so nothing may compress them.
+        headers = "content-type: application/json\r\naccept-encoding: identity\r\n"
+        headers += f"user-agent: parkway/{__version__}\r\n"
         variable = self.endpoint.api_key_env
         if variable is None:
-            return headers
+            return headers.encode()
         key = os.environ.get(variable, "").strip()
         if not key or not key.isascii() or not key.isprintable():
             self._no_key = f"the environment variable {variable} (`api_key_env`) is not set to a key"
             log.warning("endpoint %s cannot be used: %s", self.endpoint.endpoint_id, self._no_key)
             return None
-        headers["authorization"] = f"Bearer {key}"
-        return headers
+        return f"{headers}authorization: Bearer {key}\r\n".encode()

@@ -8,14 +8,12 @@ import random
 import time
 from contextlib import suppress
 
-import aiohttp
-from yarl import URL
-
 from parkway.core.tasks import Tasks
 from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
-from parkway.router.endpoint import Endpoint
+from parkway.router.connection import Broken, Late
+from parkway.router.connections import Answer, Connections, Unreachable
 from parkway.router.fleet import Fleet
 
 # A suspect endpoint is asked again after this, then twice this, and so on up to the interval.
@@ -28,6 +26,8 @@ _LOOK_PAUSE_S = 0.02
 # shows that somebody lives there: `transformers serve` generates well while its list of models is a plain 500.
 _GONE_STATUSES = frozenset({502, 503, 504})
 
+_MOST_READ_BYTES = 64 * 1024
+
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,10 @@ class HealthChecks:
     At most one check of a candidate runs at a time, and each ends within `health_timeout_s`.
     """
 
-    def __init__(self, fleet: Fleet, config: RouterConfig, session: aiohttp.ClientSession, tasks: Tasks) -> None:
+    def __init__(self, fleet: Fleet, config: RouterConfig, connections: Connections, tasks: Tasks) -> None:
         self._fleet = fleet
         self._config = config
-        self._session = session
+        self._connections = connections
         self._tasks = tasks
 
     async def run(self) -> None:
@@ -86,27 +86,34 @@ class HealthChecks:
 
     async def _fault_of(self, candidate: Candidate) -> str | None:
         """Why the endpoint is not healthy; None if it is."""
+        endpoint = candidate.endpoint
+        deadline = time.monotonic() + self._config.health_timeout_s
+        request = candidate.head("GET", path_of_health(candidate)) + b"\r\n"
         try:
-            async with self._session.get(
-                address_of_health(candidate.endpoint),
-                headers=candidate.headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(total=self._config.health_timeout_s),
-            ) as response:
-                local = candidate.endpoint.source == "local"
-                healthy = response.status == 200 if local else response.status not in _GONE_STATUSES
-                return None if healthy else f"its health check answered {response.status}"
-        except TimeoutError:
+            answer = await self._connections.ask(candidate.origin, request, deadline)
+            try:
+                await _read(answer)
+            finally:
+                answer.close()
+        except Late:
             return f"its health check had no answer after {self._config.health_timeout_s:g} s"
-        except (aiohttp.ClientError, OSError, ValueError) as error:
-            # The fault reaches clients, whom the endpoint's address does not concern; the log has it.
-            log.info("health check of %s: %s", candidate.endpoint.endpoint_id, error)
-            return f"its health check failed ({type(error).__name__})"
+        except (Unreachable, Broken) as error:
+            log.info("health check of %s: %s", endpoint.endpoint_id, error)
+            return f"its health check failed: {error}"
+        healthy = answer.status == 200 if endpoint.source == "local" else answer.status not in _GONE_STATUSES
+        return None if healthy else f"its health check answered {answer.status}"
 
 
-def address_of_health(endpoint: Endpoint) -> URL:
+async def _read(answer: Answer) -> None:
+    """To its end, if that is near, so that the connection can be kept."""
+    size = 0
+    while size < _MOST_READ_BYTES and (part := await answer.read()):
+        size += len(part)
+
+
+def path_of_health(candidate: Candidate) -> str:
     """Parkway's own engines say whether they are ready; any other server is asked for its models, the one thing that
     they all understand and that costs nothing."""
-    if endpoint.source == "local":
-        return URL(endpoint.base.removesuffix("/v1") + "/readyz")
-    return URL(endpoint.base + "/models")
+    if candidate.endpoint.source == "local":
+        return candidate.base_path.removesuffix("/v1") + "/readyz"
+    return candidate.base_path + "/models"

@@ -9,11 +9,12 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 
-import aiohttp
 import msgspec
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, StreamInterrupted
 from parkway.router.candidate import Candidate
+from parkway.router.connection import Broken, Late
+from parkway.router.connections import Answer
 from parkway.router.endpoint import Endpoint
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Reply:
         "tried",
     )
 
-    def __init__(self, candidate: Candidate, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, candidate: Candidate, response: Answer) -> None:
         self._candidate = candidate
         self._response = response
         self._read_ahead: bytes | None = None
@@ -121,7 +122,8 @@ class Reply:
 
     async def refusal_code(self) -> str | None:
         """The `code` of an OpenAI error object in a small body, None for anything else. `read` still gives it all."""
-        if (self._response.content_length or 0) > MAX_REFUSAL_BYTES:
+        announced = self._response.headers.get("content-length", "0")
+        if not announced.isdigit() or int(announced) > MAX_REFUSAL_BYTES:
             return None
         parts: list[bytes] = []
         with suppress(StreamInterrupted):
@@ -153,10 +155,6 @@ class Reply:
         if self._whole and not self._judged:
             self._judged = True
             self._candidate.circuit.succeeded(time.monotonic())
-        connection = self._response.connection
-        if connection is not None and connection.transport is not None:
-            # Closing alone would first wait until what we had to send is sent; the engine's slot ought to be free now.
-            connection.transport.abort()
         self._response.close()
 
     async def _next(self) -> bytes:
@@ -166,10 +164,13 @@ class Reply:
             if ahead:
                 return ahead
         try:
-            part = await self._response.content.readany()
+            part = await self._response.read()
             self._whole = self._whole or not part
             return part
-        except aiohttp.ClientError as error:
+        except Broken as error:
+            if not error.http:
+                self.blame("what it sent is not HTTP")
+                raise EndpointFailed(f"endpoint {self.endpoint.endpoint_id} sent an answer that is not HTTP") from error
             fault = "the connection broke within an answer"
             log.info("endpoint %s: %s: %r", self.endpoint.endpoint_id, fault, error)
             if not self._whole:
@@ -178,7 +179,7 @@ class Reply:
             raise StreamInterrupted(
                 f"endpoint {self.endpoint.endpoint_id} went away before the end of its answer; send the request again"
             ) from error
-        except TimeoutError as error:
+        except Late as error:
             raise DeadlineExceeded(
                 f"endpoint {self.endpoint.endpoint_id} had not finished its answer at the request's deadline"
             ) from error

@@ -8,13 +8,11 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
-import aiohttp
-
 from parkway.core.tasks import Tasks
 from parkway.router.call import Call
 from parkway.router.candidate import Candidate
 from parkway.router.config import Balance, RouterConfig
-from parkway.router.connector import new_session
+from parkway.router.connections import Connections
 from parkway.router.counts import Counts
 from parkway.router.fleet import Fleet
 from parkway.router.health import HealthChecks
@@ -34,7 +32,6 @@ class Router:
 
     Args:
         view: What there is; may change at any time.
-        session: For tests and for sharing; a session that is given is not closed here.
         wake: Wakes a model whose endpoints are asleep. Without it they are as good as down.
         balance: The models that are balanced in another way than `config.balance`.
         fallbacks: Which models answer in place of one whose endpoints cannot, the first of them first.
@@ -44,7 +41,6 @@ class Router:
         self,
         view: View,
         config: RouterConfig,
-        session: aiohttp.ClientSession | None = None,
         *,
         wake: Wake | None = None,
         balance: Mapping[str, Balance] | None = None,
@@ -54,26 +50,22 @@ class Router:
         self._config = config
         self._fleet = Fleet(view, config, balance)
         self._fallbacks = fallbacks or {}
-        self._given_session = session
-        self._session = session
+        self._connections = Connections(config)
         self._sender: Sender | None = None
         self._tasks = Tasks("router")
         self._waking = Waking(view, wake, self._tasks) if wake is not None else None
 
     async def start(self) -> None:
         """Opens the pool of connections and begins to check the endpoints' health."""
-        self._session = self._session or new_session(self._config)
-        self._sender = Sender(self._session, self._config)
-        checks = HealthChecks(self._fleet, self._config, self._session, self._tasks)
+        self._sender = Sender(self._connections, self._config)
+        checks = HealthChecks(self._fleet, self._config, self._connections, self._tasks)
         self._tasks.start(checks.run(), name="health")
         self._tasks.every(self._config.outliers.interval_s, self._judge, name="outliers")
 
     async def close(self) -> None:
         """Stops the checks and closes every connection, answers in flight included."""
         await self._tasks.close()
-        if self._session is not None and self._given_session is None:
-            await self._session.close()
-            self._session = None
+        self._connections.close()
 
     def models(self) -> list[str]:
         """The names of all models, sorted."""
@@ -145,12 +137,11 @@ class Router:
 
     async def _travel(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
         """The answer of the last of `tried`, or of others if it has none; they are added to `tried`."""
-        repeated = only_new = False
+        repeated = False
         while True:
             try:
-                reply = await self._ask(call, pool, tried, only_new)
+                reply = await self._ask(call, pool, tried)
             except Unanswered as failure:
-                only_new = not failure.counts
                 candidate = tried[-1]
                 another = await self._another(call, pool, tried, free=not failure.counts)
                 if another is None:
@@ -210,7 +201,7 @@ class Router:
         pause_s = random.uniform(0, bound)  # noqa: S311 - spread, not a secret
         await asyncio.sleep(min(pause_s, max(0.0, call.deadline - time.monotonic())))
 
-    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate], only_new: bool) -> Reply:
+    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
         """The answer of the last of `tried`; of a second endpoint, added to it, where that one is late and hedging is
         configured. Raises like `Sender.send`."""
         sender, hedge = self._sender, self._config.hedge
@@ -218,7 +209,7 @@ class Router:
             raise RuntimeError("Router.open before Router.start")
         after_s = None if hedge is None else hedge.after_s or (pool.usual_s and pool.usual_s.value)
         if after_s is None or len(pool.everyone) < 2:
-            return await sender.send(call, pool, tried[-1], only_new=only_new)
+            return await sender.send(call, pool, tried[-1])
 
         def second() -> Attempt | None:
             another = pool.pick_another(tried)
@@ -229,7 +220,7 @@ class Router:
             return lambda: sender.send(call, pool, another)
 
         first = tried[-1]
-        return await race(lambda: sender.send(call, pool, first, only_new=only_new), second, after_s, self._tasks)
+        return await race(lambda: sender.send(call, pool, first), second, after_s, self._tasks)
 
     async def _pick(self, call: Call, model: str) -> Candidate:
         """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import time
-
-import aiohttp
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed
 from parkway.router.call import Call
 from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
-from parkway.router.connector import use_only_new, was_kept_alive
+from parkway.router.connection import Broken, Late
+from parkway.router.connections import Answer, Connections, Unreachable
 from parkway.router.pool import RETRY_AFTER_S, Pool
 from parkway.router.reply import Reply
 
@@ -29,17 +27,14 @@ _DEADLINE_SLACK_S = 0.05
 
 
 class Sender:
-    """Sends calls over `session` and keeps the condition of the endpoints true."""
+    """Sends calls over `connections` and keeps the condition of the endpoints true."""
 
-    def __init__(self, session: aiohttp.ClientSession, config: RouterConfig) -> None:
-        self._session = session
+    def __init__(self, connections: Connections, config: RouterConfig) -> None:
+        self._connections = connections
         self._config = config
 
-    async def send(self, call: Call, pool: Pool, candidate: Candidate, *, only_new: bool = False) -> Reply:
+    async def send(self, call: Call, pool: Pool, candidate: Candidate) -> Reply:
         """One attempt. The candidate counts it as outstanding until the reply is closed.
-
-        Args:
-            only_new: Whether it needs a connection that was not used before.
 
         Raises:
             Unanswered: No answer came from this endpoint; another may be asked.
@@ -49,7 +44,6 @@ class Sender:
         sent_at = time.monotonic()
         probing = candidate.condition is Condition.PROBING
         candidate.take()
-        use_only_new(only_new)
         try:
             response = await self._request(call, candidate, sent_at)
         except BaseException as error:  # whatever ended the attempt, cancellation too: the count goes back
@@ -100,41 +94,40 @@ class Sender:
         elif probing:
             candidate.circuit.given_up(now)
 
-    async def _request(self, call: Call, candidate: Candidate, sent_at: float) -> aiohttp.ClientResponse:
+    async def _request(self, call: Call, candidate: Candidate, sent_at: float) -> Answer:
         """Sends the call to one endpoint and waits for the headers of its answer. Raises like `send`."""
-        fixed = candidate.headers
-        if fixed is None:
-            raise RuntimeError("an endpoint that is not usable was picked")
         if sent_at >= call.deadline:
             raise DeadlineExceeded("the request's deadline passed before an endpoint could be asked")
-        headers = fixed.copy()
-        headers["x-request-id"] = call.request_id
-        if call.traceparent is not None:
-            headers["traceparent"] = call.traceparent
-        if call.client is not None and candidate.endpoint.source == "local":
-            headers["x-parkway-client"] = call.client
         try:
-            return await self._session.request(
-                "POST",
-                candidate.url(call.path),
-                data=call.body_for(candidate.endpoint.upstream_model),
-                headers=headers,
-                allow_redirects=False,
-                timeout=aiohttp.ClientTimeout(
-                    total=call.deadline - sent_at, sock_connect=self._config.connect_timeout_s
-                ),
-            )
-        except aiohttp.ClientError as error:
+            return await self._connections.ask(candidate.origin, _request(call, candidate), call.deadline)
+        except (Unreachable, Broken) as error:
             now = time.monotonic()
             failure = _unanswered(error, now - sent_at)
             if failure.counts:
                 candidate.circuit.failed(failure.fault, now)
             candidate.suspect(failure.fault)
             raise failure from error
-        except TimeoutError as error:
+        except Late as error:
             raise DeadlineExceeded(
                 f"endpoint {candidate.endpoint.endpoint_id} had not begun its answer at the request's deadline"
             ) from error
+
+
+def _request(call: Call, candidate: Candidate) -> bytes:
+    """The whole request as `candidate` gets it."""
+    own = f"x-request-id: {call.request_id}\r\n"
+    if call.traceparent is not None:
+        own += f"traceparent: {_one_line(call.traceparent)}\r\n"
+    if call.client is not None and candidate.endpoint.source == "local":
+        own += f"x-parkway-client: {_one_line(call.client)}\r\n"
+    body = call.body_for(candidate.endpoint.upstream_model)
+    fixed = candidate.head("POST", candidate.base_path + call.path)
+    return b"%b%bcontent-length: %d\r\n\r\n%b" % (fixed, own.encode(), len(body), body)
+
+
+def _one_line(value: str) -> str:
+    """A header's value that cannot become another header."""
+    return value if value.isprintable() and value.isascii() else value.encode("unicode_escape").decode()
 
 
 class Unanswered(Exception):
@@ -163,25 +156,11 @@ class Unanswered(Exception):
         )
 
 
-def _unanswered(error: aiohttp.ClientError, elapsed_s: float) -> Unanswered:
-    """What aiohttp's error means, `elapsed_s` after the request was sent."""
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return Unanswered("connecting took too long", unseen=True)
-        case aiohttp.ClientConnectorDNSError():
-            return Unanswered("its host name is not known", unseen=True)
-        case aiohttp.ClientConnectorCertificateError():
-            return Unanswered("its certificate is not trusted", unseen=True)
-        case aiohttp.ClientSSLError():
-            return Unanswered("no TLS at its https address", unseen=True)
-        case aiohttp.ClientConnectorError():
-            # Not the error's own text: it names the address, which is no business of the client's.
-            reason = os.strerror(error.errno) if error.errno and error.errno > 0 else type(error.os_error).__name__
-            return Unanswered(f"no connection ({reason.lower()})", unseen=True)
-        case aiohttp.ClientConnectionError():
-            idle = was_kept_alive() and elapsed_s < _IDLE_CLOSE_S
-            return Unanswered("it closed the connection before its answer", unseen=idle, counts=not idle)
-        case aiohttp.ClientResponseError():
-            return Unanswered("what it sent is not HTTP", unseen=False)
-        case _:
-            return Unanswered(type(error).__name__, unseen=False)
+def _unanswered(error: Unreachable | Broken, elapsed_s: float) -> Unanswered:
+    """What an error means, `elapsed_s` after the request was sent."""
+    if isinstance(error, Unreachable):
+        return Unanswered(str(error), unseen=True)
+    if not error.http:
+        return Unanswered("what it sent is not HTTP", unseen=False)
+    idle = error.kept_alive and elapsed_s < _IDLE_CLOSE_S
+    return Unanswered("it closed the connection before its answer", unseen=idle, counts=not idle)
