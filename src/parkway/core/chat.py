@@ -100,6 +100,7 @@ class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     repetition_penalty: RepetitionPenalty | None = None
     min_p: Probability | None = None
     priority: Priority | None = None
+    service_tier: str | None = None
     response_format: dict[str, Any] | None = None
     structured_outputs: StructuredOutputs | None = None
     tools: list[dict[str, Any]] | None = None

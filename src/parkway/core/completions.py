@@ -47,6 +47,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     repetition_penalty: RepetitionPenalty | None = None
     min_p: Probability | None = None
     priority: Priority | None = None
+    service_tier: str | None = None
     structured_outputs: StructuredOutputs | None = None
     user: str | None = None
 

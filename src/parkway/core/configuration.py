@@ -142,7 +142,7 @@ def _keys_at(section: type[Section], location: Location) -> list[str]:
         if current is not None and part in current.model_fields:
             pending = current.model_fields[str(part)].annotation
         current = _section_in(pending)
-    return list(current.model_fields) if current is not None else []
+    return [field.alias or name for name, field in current.model_fields.items()] if current is not None else []
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

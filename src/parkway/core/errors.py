@@ -90,6 +90,12 @@ class ContextLengthExceeded(InvalidRequest):
     code = "context_length_exceeded"
 
 
+class PromptTooLong(InvalidRequest):
+    """The prompt is longer than the caller's tier allows, or than every endpoint of the model takes."""
+
+    code = "prompt_too_long"
+
+
 class BodyTooLarge(InvalidRequest):
     """The body is over the limit; set by `bounds.max_body_bytes`."""
 
@@ -197,7 +203,7 @@ class RateLimited(ParkwayError):
 
 
 class Overloaded(ParkwayError):
-    """A bounded queue is full."""
+    """A bounded queue is full, or what is in it would take longer than the request may wait."""
 
     status = 503
     type = "server_error"

@@ -40,6 +40,7 @@ class ModelRoute:
                 surface=self._surface,
                 client=client if dialect is None else DialectClient(client, dialect),
                 authorization=self._authorization(client),
+                priority=client.header(b"x-parkway-priority"),
                 traceparent=client.header(b"traceparent"),
                 deadline=time.monotonic() + self._timeout_s(client),
                 dialect=dialect,

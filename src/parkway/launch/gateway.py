@@ -26,10 +26,14 @@ from parkway.gateway.app import create
 from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
+from parkway.launch.intakes import intakes_of
 from parkway.launch.settings import Settings
 from parkway.pipeline.parts import Parts
+from parkway.pipeline.queue_figures import QueueFigures
+from parkway.pipeline.shaping import Shaping
 from parkway.policy.keys import KeyRing
 from parkway.policy.limits import Limiter
+from parkway.router.admission.gates import Gates
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -71,7 +75,22 @@ async def assemble(
     """
     keys = KeyRing()
     view = View()
-    router = Router(view, settings.router, wake=wake, balance=settings.balance(), fallbacks=settings.fallbacks())
+    intakes = intakes_of(settings)
+    router = Router(
+        view,
+        settings.router,
+        wake=wake,
+        balance=settings.balance(),
+        fallbacks=settings.fallbacks(),
+        intake_of=intakes,
+    )
+    gates = Gates(
+        settings.admission,
+        router.intakes,
+        own={name: model.admission for name, model in settings.models.items()},
+        shared=settings.adapted_models(),
+        most_per_endpoint=settings.router.connections_per_endpoint,
+    )
     requests = RequestLog(database, settings.feedback)
     metrics = Metrics(router.models, lambda: requests.shed)
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
@@ -80,11 +99,14 @@ async def assemble(
         limiter=Limiter(settings.limits),
         conversations=Conversations(database, settings.conversations),
         responses=Responses(database, settings.responses),
+        shaping=Shaping(settings.admission),
+        gates=gates,
         router=router,
         log=requests,
         metrics=metrics,
         bounds=settings.bounds,
     )
+    metrics.registry.register(QueueFigures(gates))
     registry = Registry(database)
 
     async def load_endpoints() -> None:
@@ -105,6 +127,7 @@ async def assemble(
         await router.start()
         requests.start(tasks)
         tasks.start(follow(), name="follow")
+        gates.start(tasks, lambda: settings.gateway.drain_s if readiness.draining else None)
         try:
             yield create(parts, Scores(database, requests), readiness, settings.gateway), readiness
         finally:

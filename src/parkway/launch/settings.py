@@ -18,6 +18,7 @@ from parkway.feedback.config import FeedbackConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
 from parkway.policy.limits import LimitsConfig
+from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
 from parkway.router.config import Balance, RouterConfig
 from parkway.store.config import StoreConfig
 from parkway.store.models import pulled_directory
@@ -47,6 +48,19 @@ class EngineDefaults(EngineConfig):
         return self
 
 
+class Accepts(Section):
+    """Which prompts are sent to an endpoint, by their estimated length; both ends are included."""
+
+    min_prompt_tokens: Annotated[int, Field(ge=0, le=1_000_000_000)] = 0
+    max_prompt_tokens: Tokens | None = None
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Accepts:
+        if self.max_prompt_tokens is not None and self.max_prompt_tokens < self.min_prompt_tokens:
+            raise ValueError("`max_prompt_tokens` is below `min_prompt_tokens`: nothing would be sent there")
+        return self
+
+
 class EndpointConfig(Section):
     """One place that serves a model: a directory on this machine, or the URL of an OpenAI-compatible server.
 
@@ -57,6 +71,8 @@ class EndpointConfig(Section):
         api_key_env: The environment variable that holds the key for `url`.
         weight: Its share of the requests, relative to the model's other endpoints.
         replicas: How many engines run for `path`.
+        max_concurrency: Requests that the server at `url` works on at one moment; found out where it is not given.
+        accepts: The prompts that are sent there, where a model keeps long ones apart.
         engine: Where they differ from the section `engine`.
         adapters: LoRA adapters that each of them holds: name -> directory. Clients call them `MODEL:NAME`.
     """
@@ -67,6 +83,8 @@ class EndpointConfig(Section):
     api_key_env: VariableName | None = None
     weight: Annotated[int, Field(ge=1, le=10_000)] = 1
     replicas: Annotated[int, Field(ge=1, le=64)] = 1
+    max_concurrency: Requests | None = None
+    accepts: Accepts = Accepts()
     engine: EngineDefaults = EngineDefaults()
     adapters: Annotated[dict[AdapterName, str], Field(max_length=MAX_ADAPTERS)] = {}
 
@@ -102,6 +120,10 @@ class EndpointConfig(Section):
             raise ValueError("`replicas` belongs to a `path`; list several `endpoints` instead")
         if places == ["endpoints"] and (self.weight != 1 or self.adapters or self.engine.model_fields_set):
             raise ValueError("`weight`, `engine` and `adapters` belong to each of the `endpoints`")
+        if places == ["endpoints"] and (self.max_concurrency is not None or self.accepts != Accepts()):
+            raise ValueError("`max_concurrency` and `accepts` belong to each of the `endpoints`")
+        if places == ["path"] and self.max_concurrency is not None:
+            raise ValueError("`max_concurrency` belongs to a `url`; an engine of Parkway takes `engine.max_sequences`")
         if places == ["url"] and self.engine.model_fields_set:
             raise ValueError("`engine` belongs to a `path`; another server has settings of its own")
         if places == ["url"] and self.adapters:
@@ -121,6 +143,7 @@ class ModelConfig(EndpointConfig):
         balance: How requests are spread over its endpoints, if not as `router.balance` says.
         fallbacks: Models that answer in its place when no endpoint of it can, the first of them first; then theirs.
         keep_alive_s: How long an `on_demand` model stays loaded after its last use; `KEEP_ALIVE_S` unless given.
+        admission: Where its gate differs from the section `admission`.
     """
 
     endpoints: list[EndpointConfig] = []
@@ -128,6 +151,7 @@ class ModelConfig(EndpointConfig):
     keep_alive_s: Annotated[float, Field(ge=0, le=31_536_000)] | None = None
     balance: Balance | None = None
     fallbacks: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS)] = []
+    admission: GateConfig = GateConfig()
 
     @model_validator(mode="after")
     def _loadable(self) -> ModelConfig:
@@ -163,6 +187,7 @@ class Settings(Section):
     gateway: GatewayConfig = GatewayConfig()
     bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
+    admission: AdmissionConfig = AdmissionConfig()
     router: RouterConfig = RouterConfig()
     store: StoreConfig = StoreConfig()
     conversations: ConversationConfig = ConversationConfig()

@@ -13,6 +13,7 @@ from parkway.pipeline.identity import identify
 from parkway.pipeline.inference import close, infer, refuse
 from parkway.pipeline.memory import aggregate, remember
 from parkway.pipeline.parts import Parts
+from parkway.pipeline.queue import leave, queue
 from parkway.pipeline.record import record
 from parkway.pipeline.routing import route
 
@@ -31,6 +32,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
             await identify(exchange, parts)  # who are you
             await admit(exchange, parts)  # may you, how much, and is it a request that we understand
             await remember(exchange, parts)  # what was said before
+            await queue(exchange, parts)  # whose turn is it
             await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
             await infer(exchange, parts)  # the answer, relayed as it comes
             await aggregate(exchange, parts)  # what will be remembered of it
@@ -53,6 +55,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     finally:
         if exchange.reply is not None:
             exchange.reply.close()
+        leave(exchange)
         record(exchange, parts)
     if exchange.error is not None:
         await refuse(exchange, exchange.error)

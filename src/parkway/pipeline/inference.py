@@ -98,7 +98,7 @@ async def _relay_stream(exchange: Exchange, parts: Parts) -> None:
             relayed, opening = [*(opening or ()), *relayed], None
         if relayed:
             if not client.started:
-                await client.start(reply.status, [*_EVENTS, _answered_by(exchange)])
+                await client.start(reply.status, [*_EVENTS, *exchange.answer_headers, _answered_by(exchange)])
             await client.send(b"".join(relayed), more=True)
         if transcript.done:
             await reply.finish()
@@ -140,7 +140,7 @@ async def close(exchange: Exchange) -> Exchange:
     client = exchange.client
     if not client.started:
         headers = _EVENTS if exchange.stream else _whole(exchange.closing)
-        await client.start(exchange.known_reply.status, [*headers, _answered_by(exchange)])
+        await client.start(exchange.known_reply.status, [*headers, *exchange.answer_headers, _answered_by(exchange)])
     await client.send(exchange.closing, more=False)
     return exchange
 

@@ -9,8 +9,10 @@ from parkway.aggregate.responses import Responses
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.pipeline.bounds import Bounds
+from parkway.pipeline.shaping import Shaping
 from parkway.policy.keys import KeyRing
 from parkway.policy.limits import Limiter
+from parkway.router.admission.gates import Gates
 from parkway.router.router import Router
 
 
@@ -20,6 +22,8 @@ class Parts:
     limiter: Limiter
     conversations: Conversations
     responses: Responses
+    shaping: Shaping
+    gates: Gates
     router: Router
     log: RequestLog
     metrics: Metrics

@@ -33,6 +33,7 @@ def record(exchange: Exchange, parts: Parts) -> None:
         total_ms=(now - exchange.started) * 1000,
         attempts=_attempts(exchange),
         conversation_id=exchange.conversation_id,
+        queue_ms=exchange.turn.waited_s * 1000 if exchange.turn else None,
         started_ms=exchange.started_ms,
     )
     parts.metrics.observe(entry)

@@ -109,6 +109,7 @@ def _call_of(exchange: Exchange) -> Call:
         deadline=exchange.deadline,
         traceparent=exchange.traceparent,
         client=exchange.known_caller.key_id,
+        prompt_tokens=exchange.prompt_tokens,
     )
     return exchange.call
 
@@ -138,11 +139,15 @@ def _attempts_of(exchange: Exchange, error: ParkwayError) -> int:
 def outgoing_body(exchange: Exchange) -> bytes:
     """The request as the endpoint gets it: the client's own bytes wherever nothing has to change.
 
-    Added: the history of the conversation, and `stream_options.include_usage`, because tokens are counted for
-    every request (the extra event is hidden from a client that did not ask). Removed: Parkway's own fields.
+    Added: the longest answer that the key's tier allows, the history of the conversation, and
+    `stream_options.include_usage`, because tokens are counted for every request (the extra event is hidden from a
+    client that did not ask). Removed: Parkway's own fields.
     """
     request = exchange.known_request
     changes: dict[str, object] = {}
+    if exchange.max_output_tokens is not None:
+        newer = isinstance(request, ChatRequest) and request.max_completion_tokens is not None
+        changes["max_completion_tokens" if newer else "max_tokens"] = exchange.max_output_tokens
     if isinstance(request, ChatRequest) and request.conversation is not None:
         changes["messages"] = whole_conversation(exchange.history, request.messages)
     elif isinstance(request, ChatRequest) and exchange.history:

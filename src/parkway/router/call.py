@@ -21,6 +21,7 @@ class Call:
         traceparent: The W3C trace context to hand on.
         allowed: Says of another model whether the caller may use it too; without it all that are configured are.
         client: On whose account the call is. Parkway's own engines are told, for fairness; nobody else is.
+        prompt_tokens: How long the prompt is, as estimated: some endpoints take only some lengths.
     """
 
     model: str
@@ -31,6 +32,7 @@ class Call:
     traceparent: str | None = None
     client: str | None = None
     allowed: Callable[[str], bool] | None = None
+    prompt_tokens: int = 0
 
     def body_for(self, upstream_model: str) -> bytes:
         """The body as an endpoint that calls the model `upstream_model` expects it; other fields keep their bytes.

@@ -12,6 +12,7 @@ from parkway.router.condition import Circuit, Condition, Ejection
 from parkway.router.config import BreakerConfig
 from parkway.router.connections import Origin
 from parkway.router.endpoint import Endpoint
+from parkway.router.intake import ANYTHING, Intake
 from parkway.router.latency import PeakEwma
 
 log = logging.getLogger(__name__)
@@ -27,10 +28,18 @@ class Candidate:
     Args:
         endpoint: Replaced in place while its address stays the same, so that the counts survive.
         wake: Called when the endpoint ought to be checked at once.
+        intake: What may be sent to it.
     """
 
-    def __init__(self, endpoint: Endpoint, wake: Callable[[], None], config: BreakerConfig | None = None) -> None:
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        wake: Callable[[], None],
+        config: BreakerConfig | None = None,
+        intake: Intake = ANYTHING,
+    ) -> None:
         self.endpoint = endpoint
+        self.intake = intake
         self.outstanding = 0
         """Requests sent whose answer is not yet at its end."""
         self.circuit = Circuit(endpoint.endpoint_id, config or BreakerConfig(), self._changed)
@@ -62,6 +71,10 @@ class Candidate:
     @property
     def usable(self) -> bool:
         return self.reachable and self.circuit.in_use
+
+    def has_room(self, limit: int) -> bool:
+        """Whether one more request may be sent to it; `limit` is for those that say nothing themselves."""
+        return self.outstanding < (self.intake.max_concurrency or limit)
 
     def take(self) -> None:
         """A request is on its way."""

@@ -1,4 +1,4 @@
-"""The endpoints of one model: which of them may be picked now, and what is counted for all of them together."""
+"""The endpoints of one model, or of one length of prompts: which may be picked, and what is counted for them all."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition, Ejection
 from parkway.router.config import Balance, RouterConfig
 from parkway.router.counts import Counts
+from parkway.router.intake import ANYTHING, Intake
 from parkway.router.latency import Percentile
 from parkway.router.window import Allowance
 
@@ -24,14 +25,17 @@ _LOOKED_AT = 32
 
 
 class Pool:
-    """The endpoints of `model`.
+    """The endpoints of `model` that take prompts of the same lengths: those of `accepts`.
 
     What may be picked is arranged anew only when an endpoint changes its condition or its time is over, so that a pick
     costs the same for one endpoint and for a thousand.
     """
 
-    def __init__(self, model: str, balance: Balance, config: RouterConfig, counts: Counts) -> None:
+    def __init__(
+        self, model: str, balance: Balance, config: RouterConfig, counts: Counts, accepts: Intake = ANYTHING
+    ) -> None:
         self.model = model
+        self.accepts = accepts
         self.counts = counts
         self.balance: Balance = balance
         self.in_flight = 0
@@ -77,13 +81,13 @@ class Pool:
         if not preferred:
             raise self._nobody()
         chosen = preferred[0] if len(preferred) == 1 else self._balancer.pick(body, self.in_flight)
-        if chosen.outstanding < self._limit:
+        if chosen.has_room(self._limit):
             return chosen
         another = self._least_of(preferred, ()) or self.pick_another(())
         if another is None:
             raise Overloaded(
-                f"all {len(preferred)} endpoints of model {self.model!r} have {self._limit} requests in flight "
-                f"(`router.connections_per_endpoint`); try again",
+                f"all {len(preferred)} endpoints of model {self.model!r} have as many requests in flight as they may "
+                f"(`max_concurrency` of each, or `router.connections_per_endpoint`: {self._limit}); try again",
                 retry_after_s=RETRY_AFTER_S,
             )
         return another
@@ -97,12 +101,15 @@ class Pool:
         return self._least_of([candidate for candidate in self._everyone if candidate.usable], tried)
 
     @property
+    def awake(self) -> bool:
+        """Whether something can answer now."""
+        self._renew()
+        return bool(self._preferred or self._due)
+
+    @property
     def sleeps(self) -> bool:
         """Whether nothing can answer now, and something could once it is woken."""
-        self._renew()
-        if self._preferred or self._due:
-            return False
-        return any(candidate.endpoint.state == "asleep" for candidate in self._everyone)
+        return not self.awake and any(candidate.endpoint.state == "asleep" for candidate in self._everyone)
 
     def eject_outliers(self, now: float) -> int:
         """Takes out what does far worse than its peers; how many. See `OutlierConfig`."""
@@ -169,9 +176,9 @@ class Pool:
         looked_at = candidates
         if len(candidates) > _LOOKED_AT:
             looked_at = random.sample(candidates, _LOOKED_AT)
-        free = [each for each in looked_at if each.outstanding < self._limit and each not in tried]
+        free = [each for each in looked_at if each.has_room(self._limit) and each not in tried]
         if not free and looked_at is not candidates:
-            free = [each for each in candidates if each.outstanding < self._limit and each not in tried]
+            free = [each for each in candidates if each.has_room(self._limit) and each not in tried]
         return min(free, key=lambda each: each.outstanding / each.endpoint.weight, default=None)
 
     def _nobody(self) -> NoEndpoint:

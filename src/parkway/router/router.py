@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from parkway.core.tasks import Tasks
@@ -14,9 +14,11 @@ from parkway.router.candidate import Candidate
 from parkway.router.config import Balance, RouterConfig
 from parkway.router.connections import Connections
 from parkway.router.counts import Counts
+from parkway.router.endpoint import Endpoint
 from parkway.router.fleet import Fleet
 from parkway.router.health import HealthChecks
 from parkway.router.hedge import Attempt, race
+from parkway.router.intake import ANYTHING, Intake
 from parkway.router.pool import Pool
 from parkway.router.reply import Reply
 from parkway.router.sender import LATE_CODE, Sender, Unanswered
@@ -35,6 +37,7 @@ class Router:
         wake: Wakes a model whose endpoints are asleep. Without it they are as good as down.
         balance: The models that are balanced in another way than `config.balance`.
         fallbacks: Which models answer in place of one whose endpoints cannot, the first of them first.
+        intake_of: What may be sent to an endpoint.
     """
 
     def __init__(
@@ -45,10 +48,11 @@ class Router:
         wake: Wake | None = None,
         balance: Mapping[str, Balance] | None = None,
         fallbacks: Mapping[str, Sequence[str]] | None = None,
+        intake_of: Callable[[Endpoint], Intake] = lambda _: ANYTHING,
     ) -> None:
         self._view = view
         self._config = config
-        self._fleet = Fleet(view, config, balance)
+        self._fleet = Fleet(view, config, balance, intake_of)
         self._fallbacks = fallbacks or {}
         self._connections = Connections(config)
         self._sender: Sender | None = None
@@ -70,6 +74,10 @@ class Router:
     def models(self) -> list[str]:
         """The names of all models, sorted."""
         return self._view.models()
+
+    def intakes(self, model: str) -> list[Intake] | None:
+        """What the endpoints of `model` take; see `Fleet.intakes`."""
+        return self._fleet.intakes(model)
 
     @property
     def counts(self) -> Counts:
@@ -115,7 +123,7 @@ class Router:
         """
         model = model or call.model
         candidate = await self._pick(call, model)
-        pool = self._fleet.pool(model)
+        pool = self._fleet.pool(model, call.prompt_tokens)
         now = time.monotonic()
         pool.retries.request(now)
         if self._config.hedge is not None:
@@ -131,7 +139,7 @@ class Router:
         """The answer of another endpoint of the same model, where `reply` turned out to be none before anything of it
         was handed on; None where there is no other, or no retry left. Closes `reply`; raises like `open`."""
         reply.close()
-        pool = self._fleet.pool(reply.endpoint.model)
+        pool = self._fleet.pool(reply.endpoint.model, call.prompt_tokens)
         another = await self._another(call, pool, reply.tried)
         return None if another is None else await self._travel(call, pool, [*reply.tried, another])
 
@@ -226,7 +234,7 @@ class Router:
         """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""
         while self._waking is not None and self._fleet.sleeps(model):
             await self._waking.wake(model, call.deadline)
-        return self._fleet.pick(model, call.body)
+        return self._fleet.pick(model, call.body, call.prompt_tokens)
 
     async def _hears_of(self, candidate: Candidate, call: Call) -> bool:
         """Whether the supervisor of a local engine that nobody can reach says what became of it: it may sleep."""

@@ -64,6 +64,7 @@ def chat_request(request: ResponseRequest, turns: list[Message]) -> ChatRequest:
         tools=tools,
         tool_choice=choice,
         parallel_tool_calls=request.parallel_tool_calls if tools else None,
+        service_tier=request.service_tier,
         user=request.user or request.safety_identifier,
     )
 
