@@ -23,6 +23,7 @@ COMMANDS: Mapping[str, str] = {
     "models": "List the models of Parkway and where each is served.",
     "stats": "Show latency, throughput, errors and scores of each model.",
     "key": "Create, list, show and revoke API keys.",
+    "guardrails": "Try the guardrails of the configuration on a text.",
     "train": "Train a built-in model.",
     "engine": "Serve one model directory as an OpenAI-compatible server.",
 }

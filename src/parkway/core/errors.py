@@ -96,6 +96,12 @@ class PromptTooLong(InvalidRequest):
     code = "prompt_too_long"
 
 
+class ContentBlocked(InvalidRequest):
+    """A guardrail does not let the content pass; the message names the guardrail and the kind, never the content."""
+
+    code = "content_blocked"
+
+
 class BodyTooLarge(InvalidRequest):
     """The body is over the limit; set by `bounds.max_body_bytes`."""
 

@@ -25,6 +25,9 @@ OTHER_OUTCOME = "other"
 MAX_MODELS = 1000
 """Model names that may have series in the life of a process; names beyond it count as `unknown`."""
 
+MAX_FOUND = 2000
+"""Combinations of guardrail and kind that may have series in the life of a process; others count as `other`."""
+
 # Seconds. From a cache hit on a small model to a long answer of a large one; about two buckets an octave where
 # objectives are usually set.
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
@@ -79,6 +82,13 @@ class Metrics:
             buckets=_TOTAL_BUCKETS,
             registry=self.registry,
         )
+        self._guardrails = Counter(
+            "parkway_guardrail_findings",
+            "What guardrails have found, by guardrail, kind, action and direction",
+            ("guardrail", "kind", "action", "direction"),
+            registry=self.registry,
+        )
+        self._found: set[tuple[str, str, str, str]] = set()
         self.registry.register(_Shed(shed))
         ProcessCollector(registry=self.registry)
 
@@ -94,6 +104,15 @@ class Metrics:
             series.prompt_tokens.inc(record.prompt_tokens)
         if record.completion_tokens:
             series.completion_tokens.inc(record.completion_tokens)
+
+    def found(self, guardrail: str, kind: str, action: str, direction: str, count: int) -> None:
+        """Counts what a guardrail has found. Names come from the configuration, which may change often."""
+        names = (guardrail, kind, action, direction)
+        if names not in self._found:
+            if len(self._found) >= MAX_FOUND:
+                names = (OTHER_OUTCOME, OTHER_OUTCOME, action, direction)
+            self._found.add(names)
+        self._guardrails.labels(*names).inc(count)
 
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""

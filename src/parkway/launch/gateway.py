@@ -28,9 +28,11 @@ from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
 from parkway.launch.intakes import intakes_of
 from parkway.launch.settings import Settings
+from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
+from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
 from parkway.policy.limits import Limiter
 from parkway.router.admission.gates import Gates
@@ -105,6 +107,7 @@ async def assemble(
         log=requests,
         metrics=metrics,
         bounds=settings.bounds,
+        guardrails=Guardrails(settings.guardrails, embed=Embedding(router)),
     )
     metrics.registry.register(QueueFigures(gates))
     registry = Registry(database)

@@ -17,6 +17,7 @@ from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
 from parkway.feedback.config import FeedbackConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
+from parkway.policy.guardrails.config import GuardrailList
 from parkway.policy.limits import LimitsConfig
 from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
 from parkway.router.config import Balance, RouterConfig
@@ -178,6 +179,7 @@ class Settings(Section):
     """`parkway.yaml`. Everything has a default that works; without `models` the built-in ones are served.
 
     Attributes:
+        guardrails: Checks on what goes in and what comes out, in order; without any nothing is looked at.
         start_timeout_s: An engine that does not serve after this long is started again.
         liveness_s: A gateway or an engine that runs but has not answered for this long is started again.
         memory_bytes: For all engines of this machine together; by default most of what the process may use.
@@ -193,6 +195,7 @@ class Settings(Section):
     conversations: ConversationConfig = ConversationConfig()
     responses: ResponsesConfig = ResponsesConfig()
     feedback: FeedbackConfig = FeedbackConfig()
+    guardrails: GuardrailList = []
     engine: EngineDefaults = EngineDefaults()
     models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)
     start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0

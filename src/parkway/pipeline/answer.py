@@ -9,6 +9,7 @@ import time
 from parkway.core.errors import DeadlineExceeded, Draining, InternalError, ParkwayError
 from parkway.pipeline.admission import admit
 from parkway.pipeline.exchange import Exchange
+from parkway.pipeline.guard import guard
 from parkway.pipeline.identity import identify
 from parkway.pipeline.inference import close, infer, refuse
 from parkway.pipeline.memory import aggregate, remember
@@ -31,6 +32,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
         async with asyncio.timeout(exchange.deadline - time.monotonic()):
             await identify(exchange, parts)  # who are you
             await admit(exchange, parts)  # may you, how much, and is it a request that we understand
+            await guard(exchange, parts)  # may this be said here
             await remember(exchange, parts)  # what was said before
             await queue(exchange, parts)  # whose turn is it
             await route(exchange, parts)  # which endpoint of the model; another one if it does not answer

@@ -11,6 +11,8 @@ from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError, Stre
 from parkway.core.sse import CONTENT_TYPE, DONE, EventSplitter, data_of, event
 from parkway.core.wire import encode
 from parkway.pipeline.exchange import Exchange, Headers
+from parkway.pipeline.guard import report
+from parkway.pipeline.guarded import AnswerGuard, answer_guard
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.routing import reroute, wants_usage
 from parkway.router.router import Reply
@@ -41,10 +43,7 @@ async def infer(exchange: Exchange, parts: Parts) -> Exchange:
     """
     while True:
         try:
-            if exchange.stream:
-                await _relay_stream(exchange, parts)
-            else:
-                await _relay_whole(exchange, parts.bounds.max_answer_bytes)
+            await _relay(exchange, parts)
             return exchange
         except (EndpointFailed, RelayedError) as error:
             _hold_against(exchange.known_reply, error)
@@ -53,9 +52,24 @@ async def infer(exchange: Exchange, parts: Parts) -> Exchange:
             await reroute(exchange, parts, error)
 
 
-async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
+async def _relay(exchange: Exchange, parts: Parts) -> None:
+    """Relays the answer of one endpoint, through the guardrails that apply to it."""
+    guard = answer_guard(exchange, parts)
+    try:
+        if exchange.stream:
+            await _relay_stream(exchange, guard, parts)
+        else:
+            await _relay_whole(exchange, guard, parts.bounds.max_answer_bytes)
+    finally:  # also what was found before a client left
+        if guard is not None:
+            report(exchange, parts, guard.found, "output")
+
+
+async def _relay_whole(exchange: Exchange, guard: AnswerGuard | None, max_bytes: int) -> None:
     reply = exchange.known_reply
     body = await reply.read(max_bytes)
+    if guard is not None:
+        body = await guard.body(body)
     exchange.transcript.body(body)
     if exchange.transcript.malformed:
         raise EndpointFailed(f'endpoint "{reply.endpoint.endpoint_id}" answered with something that is not an answer')
@@ -64,7 +78,7 @@ async def _relay_whole(exchange: Exchange, max_bytes: int) -> None:
     exchange.closing = body
 
 
-async def _relay_stream(exchange: Exchange, parts: Parts) -> None:
+async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Parts) -> None:
     """Relays whole events only, so that an error event can follow at any moment.
 
     Where somebody else could answer, what comes before the first content is held: an endpoint may say that it is
@@ -75,10 +89,11 @@ async def _relay_stream(exchange: Exchange, parts: Parts) -> None:
     conversing = exchange.conversation_id is not None
     held: list[bytes] = []
     opening: list[bytes] | None = [] if len(exchange.models) > 1 or parts.router.could_be_another(reply) else None
-    splitter = EventSplitter()
-    async for chunk in reply.chunks():
+
+    def read(blocks: list[bytes]) -> list[bytes]:
+        """Has the transcript read `blocks`; returns those that may be sent now."""
         relayed: list[bytes] = []
-        for block in splitter.feed(chunk):
+        for block in blocks:
             data = data_of(block)
             if data is not None:
                 transcript.event(data)
@@ -88,21 +103,33 @@ async def _relay_stream(exchange: Exchange, parts: Parts) -> None:
                     block = _NO_USAGE.sub(b"", block)
             over = transcript.done or (conversing and transcript.finish_reason is not None)
             (held if over else relayed).extend((block, b"\n\n"))
+        return relayed
+
+    async def send(relayed: list[bytes]) -> None:
+        nonlocal opening
         if exchange.first_token is None and transcript.first_token:
             exchange.first_token = time.monotonic()
         if not client.started:
             _check_opening(exchange)
             if opening is not None and not _has_begun(transcript, opening):
                 opening += relayed
-                continue
+                return
             relayed, opening = [*(opening or ()), *relayed], None
         if relayed:
             if not client.started:
                 await client.start(reply.status, [*_EVENTS, *exchange.answer_headers, _answered_by(exchange)])
             await client.send(b"".join(relayed), more=True)
+
+    splitter = EventSplitter()
+    async for chunk in reply.chunks():
+        blocks = splitter.feed(chunk)
+        await send(read(blocks if guard is None else await guard.blocks(blocks)))
         if transcript.done:
-            await reply.finish()
+            if guard is None or not guard.cut:
+                await reply.finish()
             break
+    if guard is not None and not transcript.done:
+        await send(read(await guard.rest()))
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
         exchange.error = _told(exchange)
         _hold_against(reply, exchange.error)

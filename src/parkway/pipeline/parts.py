@@ -10,6 +10,7 @@ from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.shaping import Shaping
+from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
 from parkway.policy.limits import Limiter
 from parkway.router.admission.gates import Gates
@@ -28,3 +29,4 @@ class Parts:
     log: RequestLog
     metrics: Metrics
     bounds: Bounds
+    guardrails: Guardrails

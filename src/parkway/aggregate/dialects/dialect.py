@@ -9,6 +9,7 @@ import msgspec
 
 from parkway.aggregate.dialects.chat_answer import CallPiece, ChatAnswer, ChatChoice, ChatUsage, Words, read
 from parkway.aggregate.responses import KeptResponse
+from parkway.core.chat import Message
 from parkway.core.errors import EndpointFailed
 from parkway.core.sse import EventSplitter, data_of
 from parkway.core.wire import encode
@@ -77,6 +78,9 @@ class Dialect(ABC):
     def kept(self) -> KeptResponse | None:
         """What the server is to keep of an answer whose end was read, if anything."""
         return None
+
+    def redacted(self, messages: list[Message]) -> None:  # noqa: B027 - a dialect that keeps nothing has nothing to forget
+        """The chat request had these messages in the end: the same ones, with other words. `kept` gives those."""
 
     def not_kept(self) -> None:  # noqa: B027 - a dialect that keeps nothing has nothing to say
         """What `kept` gave was not kept; the answer has to say so."""

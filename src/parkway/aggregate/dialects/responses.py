@@ -81,6 +81,12 @@ class ResponsesDialect(Dialect):
             created_ms=self._response.created_at * 1000,
         )
 
+    def redacted(self, messages: list[Message]) -> None:
+        before = len(messages) - len(self._turns)
+        self._turns = messages[before:]
+        if before and self._response.instructions is not None:
+            self._response.instructions = messages[0].text()
+
     def not_kept(self) -> None:
         self._response.store = False
 
