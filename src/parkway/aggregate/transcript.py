@@ -25,9 +25,14 @@ _Count = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 # Only what is needed is decoded; msgspec skips the rest. `gc=False` because these never take part in cycles.
 
 
+class _PromptDetails(msgspec.Struct, gc=False):
+    cached_tokens: _Count | None = None
+
+
 class _Usage(msgspec.Struct, gc=False):
     prompt_tokens: _Count | None = None
     completion_tokens: _Count | None = None
+    prompt_tokens_details: _PromptDetails | None = None
 
 
 class _Function(msgspec.Struct, gc=False):
@@ -96,6 +101,8 @@ class Transcript:
         first_token: Whether anything of an answer was seen: text, reasoning, or a tool call, of any choice.
         done: Whether the stream said that it is over.
         malformed: Events that could not be read.
+        pieces: Parts of answers that were seen, of all choices; most engines send a token in each.
+        seen_chars: Their length: text, reasoning, and arguments of tools.
         truncated: Whether the answer was longer than `max_bytes`.
     """
 
@@ -108,7 +115,9 @@ class Transcript:
         "finish_reason",
         "first_token",
         "malformed",
+        "pieces",
         "response_id",
+        "seen_chars",
         "truncated",
         "usage",
     )
@@ -124,6 +133,8 @@ class Transcript:
         self.first_token = False
         self.done = False
         self.malformed = 0
+        self.pieces = 0
+        self.seen_chars = 0
         self.truncated = False
 
     def event(self, data: bytes) -> None:
@@ -178,6 +189,7 @@ class Transcript:
         calls = None if words is None else words.tool_calls
         if not self.first_token and (text or calls or (words and (words.reasoning_content or words.reasoning))):
             self.first_token = True
+        self._measure(words, text)
         if choice.index:
             return
         if text:
@@ -187,6 +199,19 @@ class Transcript:
                 self._call(position if call.index is None else call.index, call)
         if choice.finish_reason is not None:
             self.finish_reason = choice.finish_reason
+
+    def _measure(self, words: _Words | None, text: str | None) -> None:
+        """Adds what a choice says to what was seen."""
+        size = len(text) if text else 0
+        if words is not None:
+            if reasoning := words.reasoning_content or words.reasoning:
+                size += len(reasoning)
+            for call in words.tool_calls or ():
+                if call.function is not None:
+                    size += len(call.function.name or "") + len(call.function.arguments or "")
+        if size:
+            self.pieces += 1
+            self.seen_chars += size
 
     def _fit(self, text: str) -> str:
         """As much of `text` as there is room for; takes the room. Behind a piece that was cut nothing more is kept."""
@@ -216,4 +241,6 @@ class Transcript:
     def _count(self, usage: _Usage) -> None:
         if usage.prompt_tokens is None and usage.completion_tokens is None:
             return
-        self.usage = Usage.of(usage.prompt_tokens or 0, usage.completion_tokens or 0)
+        details = usage.prompt_tokens_details
+        cached = None if details is None else details.cached_tokens
+        self.usage = Usage.of(usage.prompt_tokens or 0, usage.completion_tokens or 0, cached_tokens=cached)

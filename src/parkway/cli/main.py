@@ -22,6 +22,8 @@ COMMANDS: Mapping[str, str] = {
     "rm": "Delete a pulled model.",
     "models": "List the models of Parkway and where each is served.",
     "stats": "Show latency, throughput, errors and scores of each model.",
+    "usage": "Show what was used and what it cost.",
+    "budgets": "Show how much of each budget is spent.",
     "key": "Create, list, show and revoke API keys.",
     "guardrails": "Try the guardrails of the configuration on a text.",
     "train": "Train a built-in model.",

@@ -13,6 +13,17 @@ from parkway.store.home import Home
 from parkway.store.sql import Database
 
 
+def settings_in_force(home: Home, config: Path | None) -> Settings:
+    """The configuration of `config`, or without one that with which Parkway runs on `home`, or would be started here.
+
+    Raises:
+        ConfigurationError: The configuration is wrong.
+    """
+    if config is None and running.read(home) is not None:
+        config = snapshot_of(home)
+    return Settings.find(config)
+
+
 @contextmanager
 def open_store(config: Path | None) -> Iterator[tuple[Home, Database]]:
     """The home and its database in the newest form.
@@ -25,9 +36,7 @@ def open_store(config: Path | None) -> Iterator[tuple[Home, Database]]:
         StartupError: The home or the database cannot be used.
     """
     home = Home.open()
-    if config is None and running.read(home) is not None:
-        config = snapshot_of(home)
-    settings = Settings.find(config)
+    settings = settings_in_force(home, config)
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
         database.migrate()

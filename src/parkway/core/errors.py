@@ -205,6 +205,14 @@ class RateLimited(ParkwayError):
     code = "rate_limit_exceeded"
 
 
+class BudgetExceeded(ParkwayError):
+    """A budget is spent, or would be by this request; the message says which, how much, and when it renews."""
+
+    status = 429
+    type = "insufficient_quota"
+    code = "budget_exceeded"
+
+
 # Parkway or an endpoint cannot, now: told to the client, who may try again.
 
 

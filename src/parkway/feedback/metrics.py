@@ -114,6 +114,10 @@ class Metrics:
             self._found.add(names)
         self._guardrails.labels(*names).inc(count)
 
+    def show(self, name: str, help: str, value: Callable[[], float]) -> None:
+        """Adds a gauge that another part knows the value of; it is asked when somebody scrapes."""
+        Gauge(name, help, registry=self.registry).set_function(value)
+
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""
         return generate_latest(self.registry)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import time
 
 from starlette.types import Receive, Scope, Send
@@ -42,6 +43,8 @@ class ModelRoute:
                 authorization=self._authorization(client),
                 priority=client.header(b"x-parkway-priority"),
                 traceparent=client.header(b"traceparent"),
+                agent=_name(client, b"x-parkway-agent"),
+                task=_name(client, b"x-parkway-task"),
                 deadline=time.monotonic() + self._timeout_s(client),
                 dialect=dialect,
             )
@@ -67,3 +70,16 @@ class ModelRoute:
         if not 0 < seconds < math.inf:
             raise InvalidRequest(f"header `x-parkway-timeout-s`: {asked[:40]!r} is not a positive number of seconds")
         return min(seconds, self._config.timeout_s)
+
+
+_NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
+
+
+def _name(client: AsgiClient, header: bytes) -> str | None:
+    """The agent or the task that a request says it belongs to."""
+    name = client.header(header)
+    if name is not None and _NAME.fullmatch(name) is None:
+        raise InvalidRequest(
+            f"{header.decode()}: {name[:80]!r} is not a name; one has 1 to 64 letters, digits or . _ : / @ -"
+        )
+    return name

@@ -30,7 +30,9 @@ from parkway.core.rerank import RerankList, RerankRequest
 from parkway.core.responses import DeletedResponse, ItemPage, ResponseEvent, ResponseRequest
 from parkway.core.responses import Response as ModelResponse
 from parkway.feedback.scores import Feedback, FeedbackRequest
+from parkway.feedback.usage import FILTERS, GROUPS, UsageReport
 from parkway.gateway.own import Deleted, Health
+from parkway.gateway.usage import BudgetList
 
 _REF = "#/components/schemas/{name}"
 
@@ -79,6 +81,13 @@ _PAGE = {
 }
 
 _ORDER = {"order": {"type": "string", "enum": ["asc", "desc"], "default": "desc"}}
+_TEXT = {"type": "string"}
+_USAGE: dict[str, dict[str, Any]] = {
+    "group_by": {"type": "string", "enum": list(GROUPS), "default": "model"},
+    "from": _TEXT,
+    "to": _TEXT,
+    **dict.fromkeys(FILTERS, _TEXT),
+}
 
 OPERATIONS = (
     Operation(
@@ -143,6 +152,14 @@ OPERATIONS = (
     Operation(
         method="delete", path="/v1/conversations/{conversation}", summary="Delete a conversation",
         answer=Deleted, failures=(400, 404, 503),
+    ),
+    Operation(
+        method="get", path="/v1/usage", summary="What was used and what it cost", answer=UsageReport, query=_USAGE,
+        failures=(400, 403, 503),
+    ),
+    Operation(
+        method="get", path="/v1/budgets", summary="List the budgets that hold for the caller", answer=BudgetList,
+        failures=(503,),
     ),
     Operation(method="get", path="/healthz", summary="The process is alive", answer=Health, open=True),
     Operation(

@@ -55,10 +55,10 @@ class OwnRoutes:
     config: GatewayConfig
     started_s: int
 
-    def caller(self, request: Request) -> Caller:
+    async def caller(self, request: Request) -> Caller:
         """Who asks, within the same limits as on the model routes."""
         caller = self.parts.keys.identify(request.headers.get("authorization"))
-        self.parts.limiter.admit(caller.key_id)
+        await self.parts.limiter.admit(caller)
         return caller
 
     async def body(self, request: Request, cls: type[T]) -> T:
@@ -67,11 +67,11 @@ class OwnRoutes:
         return decode(await read_body(request.scope, request.receive, limit, timeout_s), cls)
 
     async def list_models(self, request: Request) -> Response:
-        self.caller(request)
+        await self.caller(request)
         return Json(ModelList(data=[self._model(name) for name in self.parts.router.models()]))
 
     async def show_model(self, request: Request) -> Response:
-        self.caller(request)
+        await self.caller(request)
         name: str = request.path_params["model"]
         known = self.parts.router.models()
         if name not in known:
@@ -82,29 +82,29 @@ class OwnRoutes:
         return Model(id=name, created=self.started_s)
 
     async def give_feedback(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = await self.caller(request)
         feedback = await self.body(request, FeedbackRequest)
         return Json(await self.scores.add(feedback, caller.key_id), status_code=201)
 
     async def create_conversation(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = await self.caller(request)
         new = await self.body(request, ConversationRequest)
         return Json(await self.parts.conversations.create(caller.key_id, new.id, new.title), status_code=201)
 
     async def list_conversations(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = await self.caller(request)
         limit = integer(request, "limit", default=20, low=1, high=100)
         after = request.query_params.get("after")
         page: ConversationPage = await self.parts.conversations.list(caller.key_id, limit, after)
         return Json(page)
 
     async def show_conversation(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = await self.caller(request)
         found: Conversation = await self.parts.conversations.get(caller.key_id, request.path_params["conversation"])
         return Json(found)
 
     async def delete_conversation(self, request: Request) -> Response:
-        caller = self.caller(request)
+        caller = await self.caller(request)
         conversation_id: str = request.path_params["conversation"]
         await self.parts.conversations.delete(caller.key_id, conversation_id)
         return Json(Deleted(id=conversation_id))
@@ -119,7 +119,7 @@ class OwnRoutes:
         return Json(Health(status="ok"))
 
     async def metrics(self, request: Request) -> Response:
-        self.caller(request)
+        await self.caller(request)
         return Response(self.parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

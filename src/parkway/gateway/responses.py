@@ -19,20 +19,20 @@ class ResponseRoutes:
         self._responses = own.parts.responses
 
     async def show(self, request: Request) -> Response:
-        caller = self._own.caller(request)
+        caller = await self._own.caller(request)
         if request.query_params.get("stream", "false").lower() not in ("false", "0"):
             raise UnsupportedField("`stream`: a kept response is not streamed again; leave it out", param="stream")
         body = await self._responses.get(caller.key_id, request.path_params["response"])
         return Response(body, media_type="application/json")
 
     async def delete(self, request: Request) -> Response:
-        caller = self._own.caller(request)
+        caller = await self._own.caller(request)
         response_id: str = request.path_params["response"]
         await self._responses.delete(caller.key_id, response_id)
         return Json(DeletedResponse(id=response_id))
 
     async def list_input(self, request: Request) -> Response:
-        caller = self._own.caller(request)
+        caller = await self._own.caller(request)
         order = request.query_params.get("order", "desc")
         if order not in ("asc", "desc"):
             raise InvalidRequest(f"`order`: {order[:40]!r}; expected asc or desc", param="order")

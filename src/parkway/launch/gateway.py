@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import uvicorn
 import uvloop
@@ -34,15 +35,21 @@ from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
-from parkway.policy.limits import Limiter
+from parkway.policy.ledger import Ledger
+from parkway.policy.limiter import Limiter
+from parkway.policy.shared_counters import SharedCounters
 from parkway.router.admission.gates import Gates
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
 from parkway.router.waking import Wake
 from parkway.store.home import Home
+from parkway.store.redis import connect
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
 
 _STORE_PAUSE_S = 0.5
 
@@ -94,11 +101,15 @@ async def assemble(
         most_per_endpoint=settings.router.connections_per_endpoint,
     )
     requests = RequestLog(database, settings.feedback)
+    redis = connect(settings.redis)
+    counters = _shared_counters(settings, redis)
+    limiter = Limiter(settings.limits, counters, budgets=settings.budgets, prices=settings.prices())
+    limiter.ledger = ledger = Ledger(database, limiter.learn)
     metrics = Metrics(router.models, lambda: requests.shed)
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     parts = Parts(
         keys=keys,
-        limiter=Limiter(settings.limits),
+        limiter=limiter,
         conversations=Conversations(database, settings.conversations),
         responses=Responses(database, settings.responses),
         shaping=Shaping(settings.admission),
@@ -110,6 +121,11 @@ async def assemble(
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router)),
     )
     metrics.registry.register(QueueFigures(gates))
+    metrics.show(
+        "parkway_limits_outage",
+        "1 while limits are not shared because Redis is away",
+        lambda: counters is not None and counters.away,
+    )
     registry = Registry(database)
 
     async def load_endpoints() -> None:
@@ -125,17 +141,35 @@ async def assemble(
 
     await load_keys()
     await load_endpoints()
+    await ledger.load(settings.budgets)
     readiness = Readiness(view=view, expected=settings.models_at_start())
     async with Tasks("gateway") as tasks:
         await router.start()
         requests.start(tasks)
+        ledger.start(tasks)
+        if counters is not None:
+            counters.start(tasks)
         tasks.start(follow(), name="follow")
         gates.start(tasks, lambda: settings.gateway.drain_s if readiness.draining else None)
         try:
-            yield create(parts, Scores(database, requests), readiness, settings.gateway), readiness
+            yield create(parts, Scores(database, requests), readiness, settings.gateway, database), readiness
         finally:
             await router.close()
             await requests.close()
+            await ledger.close()
+            if counters is not None:
+                await counters.close()
+            if redis is not None:
+                await redis.aclose()
+
+
+def _shared_counters(settings: Settings, redis: Redis | None) -> SharedCounters | None:
+    """The counters that gateways share; None where there is no Redis, and each counts for itself."""
+    if redis is None:
+        return None
+    config = settings.redis
+    on_outage = settings.limits.on_outage
+    return SharedCounters(redis, prefix=config.prefix, timeout_s=config.timeout_s, on_outage=on_outage)
 
 
 async def _until_done(load: Callable[[], Awaitable[None]]) -> None:

@@ -17,12 +17,15 @@ from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
 from parkway.feedback.config import FeedbackConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
+from parkway.policy.budgets import BudgetConfig, check
 from parkway.policy.guardrails.config import GuardrailList
 from parkway.policy.limits import LimitsConfig
+from parkway.policy.prices import Price
 from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
 from parkway.router.config import Balance, RouterConfig
 from parkway.store.config import StoreConfig
 from parkway.store.models import pulled_directory
+from parkway.store.redis import RedisConfig
 
 FILE_NAME = "parkway.yaml"
 BUILT_IN = ("park-mini", "park-embed")
@@ -145,6 +148,7 @@ class ModelConfig(EndpointConfig):
         fallbacks: Models that answer in its place when no endpoint of it can, the first of them first; then theirs.
         keep_alive_s: How long an `on_demand` model stays loaded after its last use; `KEEP_ALIVE_S` unless given.
         admission: Where its gate differs from the section `admission`.
+        price: What its tokens cost, for budgets in money and for the log.
     """
 
     endpoints: list[EndpointConfig] = []
@@ -153,6 +157,7 @@ class ModelConfig(EndpointConfig):
     balance: Balance | None = None
     fallbacks: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS)] = []
     admission: GateConfig = GateConfig()
+    price: Price | None = None
 
     @model_validator(mode="after")
     def _loadable(self) -> ModelConfig:
@@ -190,8 +195,10 @@ class Settings(Section):
     bounds: Bounds = Bounds()
     limits: LimitsConfig = LimitsConfig()
     admission: AdmissionConfig = AdmissionConfig()
+    budgets: list[BudgetConfig] = []
     router: RouterConfig = RouterConfig()
     store: StoreConfig = StoreConfig()
+    redis: RedisConfig = RedisConfig()
     conversations: ConversationConfig = ConversationConfig()
     responses: ResponsesConfig = ResponsesConfig()
     feedback: FeedbackConfig = FeedbackConfig()
@@ -263,6 +270,13 @@ class Settings(Section):
         own.update({name: own[base] for name, base in self.adapted_models().items() if base in own})
         return own
 
+    @model_validator(mode="after")
+    def _budgets_possible(self) -> Settings:
+        check(self.budgets)
+        if any(budget.usd is not None for budget in self.budgets) and not self.prices():
+            raise ValueError("budgets: `usd` needs the price of a model; give it as `models.NAME.price`")
+        return self
+
     @classmethod
     def find(cls, config: Path | None = None) -> Settings:
         """Reads `config`, or `parkway.yaml` in the working directory if there is one, or takes the defaults.
@@ -302,6 +316,12 @@ class Settings(Section):
             for place in model.all()
             for adapter in place.adapters
         }
+
+    def prices(self) -> dict[str, Price]:
+        """What models cost, by name; an adapted model costs what its base costs."""
+        prices = {name: model.price for name, model in self.models.items() if model.price is not None}
+        adapted = {name: prices[base] for name, base in self.adapted_models().items() if base in prices}
+        return {**adapted, **prices}
 
     def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
         """Sees that every `api_key_env` names a variable that is set.

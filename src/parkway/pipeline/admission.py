@@ -6,7 +6,7 @@ from collections.abc import Sized
 
 from parkway.core.chat import ChatRequest
 from parkway.core.embeddings import EmbeddingRequest
-from parkway.core.errors import InvalidRequest, UnsupportedField
+from parkway.core.errors import InvalidRequest, ParkwayError, UnsupportedField
 from parkway.core.rerank import RerankRequest
 from parkway.core.wire import decode
 from parkway.pipeline.bounds import Bounds
@@ -15,16 +15,20 @@ from parkway.pipeline.parts import Parts
 
 
 async def admit(exchange: Exchange, parts: Parts) -> Exchange:
-    """Takes a token from the caller's bucket, reads the body and checks it.
+    """Reads the body and checks it. A request that cannot be answered as it is counts like any other.
 
     Raises:
-        RateLimited: The bucket is empty.
+        RateLimited: The caller was told to wait longer.
         BodyTooLarge, MalformedJSON, InvalidRequest, UnsupportedField: The request cannot be answered as it is.
     """
-    parts.limiter.admit(exchange.known_caller.key_id)
-    exchange.body = await exchange.client.read(parts.bounds.max_body_bytes)
-    exchange.request = decode(exchange.body, exchange.surface.request_type)
-    check_bounds(exchange.request, parts.bounds)
+    parts.limiter.knock(exchange.known_caller)
+    try:
+        exchange.body = await exchange.client.read(parts.bounds.max_body_bytes)
+        exchange.request = request = decode(exchange.body, exchange.surface.request_type)
+        check_bounds(request, parts.bounds)
+    except ParkwayError:
+        await parts.limiter.admit(exchange.known_caller)
+        raise
     return exchange
 
 

@@ -16,6 +16,7 @@ from parkway.pipeline.memory import aggregate, remember
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.queue import leave, queue
 from parkway.pipeline.record import record
+from parkway.pipeline.reservation import reserve, settle
 from parkway.pipeline.routing import route
 
 log = logging.getLogger(__name__)
@@ -31,7 +32,8 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     try:
         async with asyncio.timeout(exchange.deadline - time.monotonic()):
             await identify(exchange, parts)  # who are you
-            await admit(exchange, parts)  # may you, how much, and is it a request that we understand
+            await admit(exchange, parts)  # may you, and is it a request that we understand
+            await reserve(exchange, parts)  # how much: limits and budgets
             await guard(exchange, parts)  # may this be said here
             await remember(exchange, parts)  # what was said before
             await queue(exchange, parts)  # whose turn is it
@@ -58,6 +60,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
         if exchange.reply is not None:
             exchange.reply.close()
         leave(exchange)
+        settle(exchange, parts)
         record(exchange, parts)
     if exchange.error is not None:
         await refuse(exchange, exchange.error)

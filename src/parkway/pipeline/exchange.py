@@ -17,6 +17,7 @@ from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
 from parkway.core.rerank import RerankRequest
 from parkway.policy.caller import Caller
+from parkway.policy.limiter import Reservation
 from parkway.router.admission.turn import Turn
 from parkway.router.router import Call, Reply
 
@@ -112,11 +113,14 @@ class Exchange:
     traceparent: str | None = None
     dialect: Dialect | None = None
     priority: str | None = None
+    agent: str | None = None
+    task: str | None = None
     started: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     caller: Caller | None = None  # identify
     body: bytes = b""  # admit
     request: Request | None = None  # admit
+    reservation: Reservation | None = None  # reserve; settled when the exchange ends, however it ends
     history: list[Message] = field(default_factory=list)  # remember
     prompt_tokens: int = 0  # queue: as estimated
     max_output_tokens: int | None = None  # queue: the tier's, where the client does not ask for less
@@ -124,11 +128,13 @@ class Exchange:
     call: Call | None = None  # route: what endpoints are sent
     models: list[str] = field(default_factory=list)  # route: who is asked now, then who may answer instead
     earlier_attempts: int = 0  # route: endpoints of models that could not answer
+    asked: bool = False  # route: whether an endpoint was sent the request
     reply: Reply | None = None  # route; closed when the exchange ends, however it ends
     transcript: Transcript = field(default_factory=Transcript)  # infer
     first_token: float | None = None  # infer
     answer_headers: Headers = field(default_factory=Headers)  # more of the answer's headers, from any stage
     closing: bytes = b""  # infer: the end of the answer, held until what must be remembered is stored
+    cost_micro_usd: int | None = None  # settle
     error: ParkwayError | None = None
 
     @property

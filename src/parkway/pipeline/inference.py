@@ -214,7 +214,7 @@ async def refuse(exchange: Exchange, error: ParkwayError) -> None:
     async with asyncio.timeout(_LAST_WORDS_S):
         if not client.started:
             headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
-            await client.start(error.status, [*_whole(body), *headers])
+            await client.start(error.status, [*_whole(body), *exchange.answer_headers, *headers])
             await client.send(body, more=False)
         elif not client.finished:
             # No [DONE] after it: a client that takes [DONE] for the end must not take half an answer for a whole.

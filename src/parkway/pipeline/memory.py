@@ -6,6 +6,7 @@ from parkway.aggregate.dialects.dialect import Dialect
 from parkway.core.chat import ChatRequest, Message
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
+from parkway.pipeline.reservation import reserve_history
 
 _INSTRUCTIONS = ("system", "developer")
 
@@ -16,6 +17,7 @@ async def remember(exchange: Exchange, parts: Parts) -> Exchange:
     Raises:
         InvalidRequest: The id is not one, or the new messages could never be kept.
         PreviousResponseNotFound: There is no such response.
+        RateLimited, BudgetExceeded: The prompt is too much with its history.
     """
     if exchange.dialect is not None and exchange.dialect.previous_id is not None:
         key_id, previous_id = exchange.known_caller.key_id, exchange.dialect.previous_id
@@ -24,6 +26,7 @@ async def remember(exchange: Exchange, parts: Parts) -> Exchange:
     if isinstance(request, ChatRequest) and request.conversation is not None:
         parts.conversations.check(request.messages)
         exchange.history = await parts.conversations.history(exchange.known_caller.key_id, request.conversation)
+    await reserve_history(exchange, parts)
     return exchange
 
 

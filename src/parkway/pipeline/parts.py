@@ -12,7 +12,7 @@ from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
-from parkway.policy.limits import Limiter
+from parkway.policy.limiter import Limiter
 from parkway.router.admission.gates import Gates
 from parkway.router.router import Router
 

@@ -35,6 +35,11 @@ def record(exchange: Exchange, parts: Parts) -> None:
         conversation_id=exchange.conversation_id,
         queue_ms=exchange.turn.waited_s * 1000 if exchange.turn else None,
         started_ms=exchange.started_ms,
+        user=caller.user if caller else None,
+        team=caller.team if caller else None,
+        agent=exchange.agent,
+        task=exchange.task,
+        cost_usd=None if exchange.cost_micro_usd is None else exchange.cost_micro_usd / 1_000_000,
     )
     parts.metrics.observe(entry)
     if caller is not None:  # strangers are counted; a line in the store for each would let them fill the disk

@@ -77,6 +77,7 @@ async def _first_that_answers(exchange: Exchange, parts: Parts, failure: Parkway
 async def _ask(exchange: Exchange, parts: Parts, failure: ParkwayError | None) -> None:
     """Opens an answer of the first of `exchange.models`; instead of the one that has failed, if one has."""
     model = exchange.models[0]
+    exchange.asked = True
     while True:
         if failure is None:
             exchange.reply = reply = await parts.router.open(exchange.known_call, model)

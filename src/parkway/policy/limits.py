@@ -1,75 +1,110 @@
-"""How many requests a key may send: a token bucket for each."""
+"""Limits: how many requests and tokens a key, a user, a team or a model gets, and how many at once."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from parkway.core.configuration import Section
-from parkway.core.errors import InvalidRequest, RateLimited
+from parkway.policy.rule import Form, Kind, Rule
+
+PerSecond = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
+TokensPerSecond = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Burst = Annotated[int, Field(ge=1, le=10_000_000)]
+Count = Annotated[int, Field(ge=1, le=10**15)]
+
+TOKENS_BURST_S = 10.0
+"""Without a burst of its own, a limit of tokens a second lets so many seconds' worth through at once."""
 
 
-class LimitsConfig(Section):
-    """The limit of every key. Each gateway process counts for itself."""
+class Limit(Section):
+    """What one subject may have. What is not given is not limited; of a key it is as for every key.
 
-    rate_per_s: float = Field(default=100.0, gt=0, le=1e6, allow_inf_nan=False)
-    burst: int = Field(default=1000, ge=1, le=10_000_000)
-
-
-class Limiter:
-    """Holds each key to `rate_per_s`, with up to `burst` at once after a rest.
-
-    In any span of t seconds a key gets at most burst + rate_per_s * t through, and nobody below that is refused
-    (source: the Generic Cell Rate Algorithm in its leaky-bucket form, ITU-T I.371, annex A). What a key has used
-    drains at rate_per_s; a key that has used nothing is not held in memory. `clock` is in seconds and never goes back.
+    Attributes:
+        rate_per_s: Requests a second, for as long as one likes.
+        burst: Requests at once after a rest; by default a second's worth.
+        tokens_burst: Tokens at once after a rest, for `tokens_per_s`.
+        concurrency: Requests in flight.
     """
 
-    def __init__(self, config: LimitsConfig, clock: Callable[[], float] = time.monotonic) -> None:
-        self._rate_per_s = config.rate_per_s
-        self._burst = config.burst
-        # Rounding: a clock in floating-point seconds is off by up to a nanosecond, and a large count by its last
-        # digits. Without this room a key that waits exactly as long as it was told would be refused again.
-        self._full = config.burst * (1 + 1e-12) + config.rate_per_s * 1e-9
-        self._clock = clock
-        self._used: dict[str, tuple[float, float]] = {}  # key id: requests not yet drained, at which time
-        self._sweep_at = 1024
+    rate_per_s: PerSecond | None = None
+    burst: Burst | None = None
+    requests_per_day: Count | None = None
+    tokens_per_s: TokensPerSecond | None = None
+    tokens_burst: Count | None = None
+    tokens_per_minute: Count | None = None
+    tokens_per_day: Count | None = None
+    concurrency: Count | None = None
 
-    def admit(self, key_id: str, cost: float = 1.0) -> None:
-        """Counts a request of `key_id` that weighs `cost` requests. One that is refused costs nothing.
+    @model_validator(mode="after")
+    def _bursts_of_something(self) -> Limit:
+        if "burst" in self.model_fields_set and self.rate_per_s is None and type(self) is not KeyLimit:
+            raise ValueError("`burst` belongs to `rate_per_s`")
+        if self.tokens_burst is not None and self.tokens_per_s is None:
+            raise ValueError("`tokens_burst` belongs to `tokens_per_s`")
+        return self
 
-        Raises:
-            RateLimited: Not now; after `retry_after_s` it passes, if the key sends nothing in between.
-            InvalidRequest: Its cost is over the whole burst, so that it never passes.
-        """
-        now = self._clock()
-        used, at = self._used.get(key_id, (0.0, now))
-        used = max(0.0, used - (now - at) * self._rate_per_s) + cost
-        if used > self._full:
-            self._refuse(cost, wait_s=(used - self._burst) / self._rate_per_s)
-        self._used[key_id] = (used, now)
-        if len(self._used) > self._sweep_at:
-            self._sweep(now)
+    def rules(self, kind: Kind, setting: str) -> tuple[Rule, ...]:
+        """The rules that these limits are; `setting` is where they stand in the configuration."""
 
-    def __len__(self) -> int:
-        """How many keys are held in memory."""
-        return len(self._used)
+        def rule(measure: str, form: Form, key: str, limit: float, **more: object) -> Rule:
+            values: dict[str, object] = {"measure": measure, "form": form, "limit": limit, **more}
+            return Rule(name=f"{kind}.{key}", kind=kind, setting=f"{setting}.{key}", **values)  # pyright: ignore[reportArgumentType]
 
-    def _refuse(self, cost: float, *, wait_s: float) -> None:
-        if cost > self._full:
-            raise InvalidRequest(
-                f"This request counts as {cost:g} requests and can never pass: `limits.burst` is {self._burst}."
-            )
-        raise RateLimited(
-            f"This key is over its limit of {self._rate_per_s:g} requests a second (burst {self._burst}); "
-            f"try again in {wait_s:.3g} s. The limit: `limits` in the configuration.",
-            retry_after_s=wait_s,
-        )
+        found: list[Rule] = []
+        if (rate := self.rate_per_s) is not None:
+            burst = self.burst or max(1.0, rate)
+            found.append(rule("requests", Form.RATE, "rate_per_s", burst, per_s=rate))
+        if self.requests_per_day is not None:
+            found.append(rule("requests", Form.WINDOW, "requests_per_day", self.requests_per_day, period="day"))
+        if self.concurrency is not None:
+            found.append(rule("concurrency", Form.SLOTS, "concurrency", self.concurrency))
+        if (rate := self.tokens_per_s) is not None:
+            burst = self.tokens_burst or rate * TOKENS_BURST_S
+            found.append(rule("tokens", Form.RATE, "tokens_per_s", burst, per_s=rate))
+        if self.tokens_per_minute is not None:
+            minute = self.tokens_per_minute
+            found.append(rule("tokens", Form.RATE, "tokens_per_minute", minute, per_s=minute / 60))
+        if self.tokens_per_day is not None:
+            found.append(rule("tokens", Form.WINDOW, "tokens_per_day", self.tokens_per_day, period="day"))
+        return tuple(found)
 
-    def _sweep(self, now: float) -> None:
-        """Forgets keys that have drained. The next sweep comes when the rest has doubled: a constant cost a request."""
-        self._used = {
-            key_id: (used, at) for key_id, (used, at) in self._used.items() if used > (now - at) * self._rate_per_s
-        }
-        self._sweep_at = max(1024, 2 * len(self._used))
+
+class KeyLimit(Limit):
+    """The limits of one key: where it says nothing, those of every key hold."""
+
+
+class LimitsConfig(Limit):
+    """The limits of every key, and of single keys, users, teams and models.
+
+    Attributes:
+        keys: By id or name.
+        users, teams, models: By name; `*` is each that has no entry.
+        assumed_output_tokens: What an answer is taken to need until it is over, if the client sets no limit.
+        on_outage: What to do while Redis is away: `local` limits, each gateway process its share, or `refuse`.
+    """
+
+    rate_per_s: PerSecond = 100.0  # pyright: ignore[reportIncompatibleVariableOverride]
+    burst: Burst = 1000  # pyright: ignore[reportIncompatibleVariableOverride]
+    keys: dict[str, KeyLimit] = {}
+    users: dict[str, Limit] = {}
+    teams: dict[str, Limit] = {}
+    models: dict[str, Limit] = {}
+    assumed_output_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    on_outage: Literal["local", "refuse"] = "local"
+
+    @model_validator(mode="after")
+    def _every_key_is_here(self) -> LimitsConfig:
+        if "*" in self.keys:
+            raise ValueError("`keys` names single keys; the limits of every key stand in `limits` itself")
+        return self
+
+    def of_key(self, name: str) -> Limit:
+        """The limits of a key that has an entry, with those of every key where the entry says nothing."""
+        given = self.keys[name]
+        shared = {field: getattr(self, field) for field in Limit.model_fields}
+        own = {field: getattr(given, field) for field in given.model_fields_set}
+        if "rate_per_s" in own and "burst" not in own and own["rate_per_s"] != self.rate_per_s:
+            shared["burst"] = None  # the burst of another rate
+        return Limit.model_construct(**{**shared, **own})

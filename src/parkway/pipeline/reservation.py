@@ -1,0 +1,77 @@
+"""How much: what a request is expected to use is taken before it is sent, and put right when it has ended."""
+
+from __future__ import annotations
+
+import time
+
+from parkway.core.errors import DeadlineExceeded, Draining
+from parkway.pipeline.exchange import Exchange
+from parkway.pipeline.parts import Parts
+from parkway.policy.estimate import BYTES_A_TOKEN, estimate, tokens_of
+from parkway.policy.limiter import Taken, headers
+from parkway.policy.rulebook import Party
+
+MAX_NAME_CHARS = 128
+_LEASE_MARGIN_S = 60.0  # a request may be told of its deadline a little after it
+
+
+async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
+    """Takes the request, and the tokens and the money that it may need, from every limit and budget that applies.
+
+    Raises:
+        RateLimited, BudgetExceeded: Not now; nothing was taken.
+        InvalidRequest: It is too much for a limit at any time.
+    """
+    caller, request = exchange.known_caller, exchange.known_request
+    party = Party(
+        key=caller.key_id,
+        user=caller.user,
+        team=caller.team,
+        model=request.model[:MAX_NAME_CHARS],
+        agent=exchange.agent,
+        task=exchange.task,
+        name=caller.name,
+    )
+    expected = estimate(request, len(exchange.body), parts.limiter.config.assumed_output_tokens)
+    exchange.reservation = reservation = await parts.limiter.reserve(party, expected, _lease_s(exchange))
+    exchange.answer_headers += headers(reservation.grants[0])
+    return exchange
+
+
+async def reserve_history(exchange: Exchange, parts: Parts) -> None:
+    """Takes what the history of the conversation adds to the prompt. Raises like `reserve`."""
+    if exchange.history and exchange.reservation is not None:
+        await parts.limiter.extend(exchange.reservation, tokens_of(exchange.history), _lease_s(exchange))
+
+
+def settle(exchange: Exchange, parts: Parts) -> None:
+    """Charges what was used and gives the rest back, however the request ended. Never waits."""
+    if exchange.reservation is None:
+        return
+    model = None if exchange.reply is None else exchange.reply.endpoint.model
+    exchange.cost_micro_usd = parts.limiter.settle(exchange.reservation, used(exchange), model)
+
+
+def used(exchange: Exchange) -> Taken:
+    """What the request has used.
+
+    As the endpoint counted it; where it did not, because the answer broke off or was left or because it never does,
+    the prompt as it was estimated and what was seen of the answer. A request that failed before anything of its answer
+    was seen has used nothing.
+    """
+    transcript = exchange.transcript
+    usage = transcript.usage
+    if usage is not None:
+        details = usage.prompt_tokens_details
+        return Taken(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else 0)
+    expected = exchange.reservation.expected.prompt_tokens if exchange.reservation is not None else 0
+    seen = max(transcript.pieces, transcript.seen_chars // BYTES_A_TOKEN)
+    # Whoever leaves, or sets a deadline that is too short, has had an endpoint work for it all the same.
+    failed = exchange.error is not None and not isinstance(exchange.error, DeadlineExceeded | Draining)
+    if not exchange.asked or (failed and not seen):
+        return Taken(0, 0)
+    return Taken(expected, seen)
+
+
+def _lease_s(exchange: Exchange) -> float:
+    return exchange.deadline - time.monotonic() + _LEASE_MARGIN_S

@@ -1,0 +1,267 @@
+"""Counters of what rules have given out: the contract, and the one that counts in this process's memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from parkway.policy.periods import DAY_MS, Period, end_of, start_of
+from parkway.policy.rule import Charge, Form, Rule
+
+RESERVED_WAIT_S = 1.0
+"""What to wait for where only requests in flight are in the way: nobody knows when they end."""
+
+
+class Standing(NamedTuple):
+    """How a subject stands with a rule once a charge is taken.
+
+    Attributes:
+        used: With everything that is reserved.
+        spent: Without it; windows only.
+        start_ms: When the window began.
+    """
+
+    used: float
+    spent: float = 0.0
+    start_ms: int = 0
+
+
+@dataclass(slots=True)
+class Grant:
+    """Charges that were taken, all of them, and have to be settled once. Nobody changes it.
+
+    Attributes:
+        lease: Its number in this process.
+        local: Whether this process counted it, because the store that is shared was away.
+    """
+
+    lease: int
+    charges: Sequence[Charge]
+    standings: Sequence[Standing]
+    local: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Nothing was taken. Of all rules that refuse, `charge` is of the one that takes the longest to let it pass.
+
+    Attributes:
+        wait_s: When it passes if nobody else asks; None: never.
+        spent: What was used up of the limit, without what is reserved.
+        reserved: What is reserved by requests in flight.
+    """
+
+    charge: Charge
+    wait_s: float | None
+    spent: float = 0.0
+    reserved: float = 0.0
+
+
+class Counters(Protocol):
+    """Where it is counted. Two stand behind it: memory, and Redis for several processes; one suite tests both."""
+
+    async def take(self, charges: Sequence[Charge], lease: int, lease_s: float) -> Grant | Refusal:
+        """Takes all of `charges`, or nothing.
+
+        Args:
+            lease: A number that no other grant of this process has.
+            lease_s: What a process that dies had reserved is free again after so long.
+        """
+        ...
+
+    def settle(self, grant: Grant, used: Sequence[float]) -> None:
+        """Puts what was really used in the place of each charge of `grant`, and frees its slots. Never waits.
+
+        Requests stay counted: a grant of nothing else need not be settled.
+        """
+        ...
+
+    def learn(self, name: str, subject: str, start_ms: int, spent: float) -> None:
+        """What the store knows to be spent in a window: the counter is raised to it, never lowered."""
+        ...
+
+    def spent(self, rule: Rule, subject: str) -> Standing:
+        """How a subject stands with a window, as far as this process knows."""
+        ...
+
+
+State = tuple[str, str]
+"""The name of a rule and a subject."""
+
+
+class Window(NamedTuple):
+    """A window as it is counted; `known` is what the store knows to be spent."""
+
+    start_ms: int
+    spent: float = 0.0
+    reserved: float = 0.0
+    known: float = 0.0
+
+
+class MemoryCounters:
+    """Counts in this process alone; a decision takes a few microseconds, whatever the number of subjects.
+
+    Args:
+        clock: Seconds that never go back, for rates.
+        wall: Seconds since 1970, for periods.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._wall = wall
+        self._rates: dict[State, tuple[float, float, float]] = {}  # used and not yet drained, at which time, empty when
+        self._windows: dict[State, Window] = {}
+        self._slots: dict[State, int] = {}
+        self._sweep_at = 1024
+        self._starts = {"day": 0, "month": 0, "total": 0}  # of the periods that run now
+        self._starts_until_ms = 0
+
+    def __len__(self) -> int:
+        """How many counters are held in memory; what is at rest is not."""
+        return len(self._rates) + len(self._windows) + len(self._slots)
+
+    async def take(self, charges: Sequence[Charge], lease: int, lease_s: float = 0.0) -> Grant | Refusal:  # noqa: ARG002 - a process that dies takes its memory along
+        return self.take_now(charges, lease)
+
+    def take_now(
+        self, charges: Sequence[Charge], lease: int, share: int = 1, *, local: bool = False
+    ) -> Grant | Refusal:
+        """`take` without waiting.
+
+        Args:
+            share: Of so many processes, each holding itself to its part of what is left of each limit.
+        """
+        now = self._clock()
+        standings: list[Standing] = []
+        refusal: Refusal | None = None
+        for charge in charges:
+            form = charge.rule.form
+            if form is Form.RATE:
+                found = self._ask_rate(charge, now, share)
+            elif form is Form.WINDOW:
+                found = self._ask_window(charge, share)
+            else:
+                found = self._ask_slots(charge, share)
+            if isinstance(found, Standing):
+                standings.append(found)
+            elif refusal is None or _longer(found, refusal):
+                refusal = found
+        if refusal is not None:
+            return refusal
+        for (rule, subject, amount), standing in zip(charges, standings, strict=True):
+            state = (rule.name, subject)
+            if rule.form is Form.RATE:
+                self._rates[state] = (standing.used, now, now + standing.used * share / rule.per_s)
+            elif rule.form is Form.WINDOW:
+                spent = standing.spent + (amount if rule.measure == "requests" else 0)
+                window = self._windows.get(state)
+                known = window.known if window is not None and window.start_ms == standing.start_ms else 0.0
+                self._windows[state] = Window(standing.start_ms, spent, standing.used - spent, known)
+            else:
+                self._slots[state] = self._slots.get(state, 0) + int(amount)
+        if len(self._rates) + len(self._windows) + len(self._slots) > self._sweep_at:
+            self._sweep(now)
+        return Grant(lease, charges, standings, local)
+
+    def settle(self, grant: Grant, used: Sequence[float]) -> None:
+        now = self._clock()
+        for (rule, subject, amount), standing, actual in zip(grant.charges, grant.standings, used, strict=True):
+            state = (rule.name, subject)
+            if rule.form is Form.RATE:
+                if actual != amount:
+                    before, at, _ = self._rates.get(state, (0.0, now, now))
+                    left = max(0.0, max(0.0, before - (now - at) * rule.per_s) + actual - amount)
+                    self._rates[state] = (left, now, now + left / rule.per_s)
+            elif rule.measure == "requests":
+                continue
+            elif rule.form is Form.WINDOW:
+                window = self._windows.get(state)
+                if window is not None and window.start_ms == standing.start_ms:  # else it is over
+                    start, spent, reserved, known = window
+                    self._windows[state] = Window(start, spent + actual, reserved - amount, known)
+            else:
+                left = self._slots.get(state, 0) - int(amount)
+                if left > 0:
+                    self._slots[state] = left
+                else:
+                    self._slots.pop(state, None)
+
+    def learn(self, name: str, subject: str, start_ms: int, spent: float) -> None:
+        window = self._windows.get((name, subject))
+        if window is None or window.start_ms < start_ms:
+            window = Window(start_ms)
+            if len(self) > self._sweep_at:
+                self._sweep(self._clock())
+        if window.start_ms == start_ms:
+            known = max(window.known, spent)
+            self._windows[name, subject] = Window(start_ms, max(window.spent, spent), window.reserved, known)
+
+    def spent(self, rule: Rule, subject: str) -> Standing:
+        start, spent, reserved, _ = self._window(rule, (rule.name, subject))
+        return Standing(spent + reserved, spent, start)
+
+    def _ask_rate(self, charge: Charge, now: float, share: int) -> Standing | Refusal:
+        rule, subject, amount = charge
+        before = self._rates.get((rule.name, subject))
+        used = amount if before is None else max(0.0, before[0] - (now - before[1]) * rule.per_s / share) + amount
+        # What is more than a share and less than the whole passes a bucket that has drained.
+        full = rule.full if share == 1 else max(rule.full / share, amount)
+        if used <= full or amount <= 0:
+            return Standing(used)
+        if amount > rule.full:
+            return Refusal(charge, None)
+        return Refusal(charge, (used - max(rule.limit / share, amount)) / (rule.per_s / share))
+
+    def _ask_window(self, charge: Charge, share: int) -> Standing | Refusal:
+        rule, subject, amount = charge
+        start, spent, reserved, known = self._window(rule, (rule.name, subject))
+        # What is left of it is shared. What this process has spent of its share is not known to the store yet.
+        room = rule.limit if share == 1 else known + (rule.limit - known) / share
+        if spent + reserved + amount <= room or amount <= 0 or not rule.hard:
+            return Standing(spent + reserved + amount, spent, start)
+        if spent + amount <= room:
+            return Refusal(charge, RESERVED_WAIT_S, spent, reserved)
+        end = end_of(rule.period or "total", start)
+        if end is None or amount > rule.limit:
+            return Refusal(charge, None, spent, reserved)
+        return Refusal(charge, end / 1000 - self._wall(), spent, reserved)
+
+    def _ask_slots(self, charge: Charge, share: int) -> Standing | Refusal:
+        rule, subject, amount = charge
+        used = self._slots.get((rule.name, subject), 0) + int(amount)
+        if used <= max(1, rule.limit // share):
+            return Standing(used)
+        return Refusal(charge, RESERVED_WAIT_S, reserved=used - amount)
+
+    def _window(self, rule: Rule, state: State) -> Window:
+        start = self._start(rule.period or "total")
+        window = self._windows.get(state)
+        # A clock that was set back must not open a new window.
+        return window if window is not None and window.start_ms >= start else Window(start)
+
+    def _start(self, period: Period) -> int:
+        now_ms = int(self._wall() * 1000)
+        if not self._starts["day"] <= now_ms < self._starts_until_ms:
+            self._starts = {"day": start_of("day", now_ms), "month": start_of("month", now_ms), "total": 0}
+            self._starts_until_ms = self._starts["day"] + DAY_MS
+        return self._starts[period]
+
+    def _sweep(self, now: float) -> None:
+        """Forgets what is at rest. The next sweep comes when the rest has doubled: a constant cost a request."""
+        self._rates = {state: rate for state, rate in self._rates.items() if rate[2] > now}
+        today, month = self._start("day"), self._start("month")
+        self._windows = {
+            state: window
+            for state, window in self._windows.items()
+            if (window.spent > 0 or window.reserved > 0) and (window.start_ms in (0, month) or window.start_ms >= today)
+        }
+        self._sweep_at = max(1024, 2 * len(self))
+
+
+def _longer(one: Refusal, other: Refusal) -> bool:
+    """Whether `one` makes its request wait longer than `other`."""
+    if other.wait_s is None:
+        return False
+    return one.wait_s is None or one.wait_s > other.wait_s

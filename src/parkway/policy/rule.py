@@ -1,0 +1,70 @@
+"""A rule: how much of something one subject may have. Limits and budgets are both made of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Literal, NamedTuple
+
+from parkway.policy.periods import Period
+
+Kind = Literal["key", "user", "team", "model", "agent", "task"]
+KINDS: tuple[Kind, ...] = ("key", "user", "team", "model", "agent", "task")
+
+Measure = Literal["requests", "tokens", "micro_usd", "concurrency"]
+
+
+class Form(IntEnum):
+    """How a rule counts. The numbers stand in `counters.lua` too."""
+
+    RATE = 0
+    """What was used drains at a steady rate: the Generic Cell Rate Algorithm, as a leaky bucket (ITU-T I.371, A)."""
+    WINDOW = 1
+    """A sum that begins anew with each period."""
+    SLOTS = 2
+    """What is in flight."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """One limit, for each of its subjects.
+
+    Attributes:
+        name: Of its counters. It says what is counted and not how much may be: a changed limit goes on with what was
+            used.
+        limit: The burst of a rate, the sum of a window, the number of slots.
+        per_s: What a rate gives back each second.
+        period: Of a window.
+        setting: Where to change it.
+        budget: Whether it is one of `budgets`: its spending is kept in the store.
+        hard: Whether it refuses; one that does not only warns.
+        warn_at: The share of the limit at which the log has a warning.
+        full: The limit with room for rounding: a clock in floating-point seconds is off by up to a nanosecond, and a
+            large count by its last digits. Without it a subject that waits exactly as long as it was told would be
+            refused again.
+    """
+
+    name: str
+    kind: Kind
+    measure: Measure
+    form: Form
+    limit: float
+    per_s: float = 0.0
+    period: Period | None = None
+    setting: str = "limits"
+    budget: bool = False
+    hard: bool = True
+    warn_at: float = 0.8
+    full: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        full = self.limit * (1 + 1e-12) + self.per_s * 1e-9 if self.form is Form.RATE else self.limit
+        object.__setattr__(self, "full", full)
+
+
+class Charge(NamedTuple):
+    """So much of what a rule counts, for one subject."""
+
+    rule: Rule
+    subject: str
+    amount: float

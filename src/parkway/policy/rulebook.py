@@ -1,0 +1,106 @@
+"""The rulebook: which rules hold for a request."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from parkway.policy.budgets import EACH, BudgetConfig
+from parkway.policy.caller import Caller
+from parkway.policy.limits import LimitsConfig
+from parkway.policy.rule import KINDS, Charge, Kind, Rule
+
+Rules = tuple[Rule, ...]
+
+
+class Party(NamedTuple):
+    """On whose account a request goes; the fields are in the order of `KINDS`, and `name` is the key's."""
+
+    key: str
+    user: str | None = None
+    team: str | None = None
+    model: str | None = None
+    agent: str | None = None
+    task: str | None = None
+    name: str = ""
+
+    @classmethod
+    def of(cls, caller: Caller) -> Party:
+        """The caller alone, before it is known what is asked for."""
+        return cls(key=caller.key_id, user=caller.user, team=caller.team, name=caller.name)
+
+
+@dataclass(frozen=True, slots=True)
+class _Chapter:
+    """The rules about one kind of subject: those of some by name, and those of all others."""
+
+    kind: Kind
+    named: Mapping[str, Rules]
+    others: Rules
+
+    def of(self, subject: str, alias: str) -> Rules:
+        found = self.named.get(subject)
+        if found is None and alias and self.kind == "key":
+            found = self.named.get(alias)
+        return self.others if found is None else found
+
+
+class Rulebook:
+    """All rules of a configuration, ready to be looked up; it never changes."""
+
+    def __init__(self, limits: LimitsConfig, budgets: Sequence[BudgetConfig] = ()) -> None:
+        chapters = [*_limits(limits), *_budgets(budgets)]
+        self._chapters = [
+            (KINDS.index(chapter.kind), chapter) for chapter in chapters if chapter.named or chapter.others
+        ]
+        self.budgets = tuple(budgets)
+        self.kinds = frozenset(chapter.kind for _, chapter in self._chapters)
+
+    def charges(self, party: Party, amounts: Mapping[str, float]) -> list[Charge]:
+        """What a request is charged with; `amounts` are by measure, and what it does not have is not charged."""
+        found: list[Charge] = []
+        for place, chapter in self._chapters:
+            subject = party[place]
+            if subject is None:
+                continue
+            for rule in chapter.of(subject, party.name) if chapter.named else chapter.others:
+                amount = amounts.get(rule.measure)
+                if amount is not None:
+                    found.append(Charge(rule, subject, amount))
+        return found
+
+    def budgets_of(self, party: Party) -> list[Charge]:
+        """The budgets that hold for somebody, each as a charge of nothing."""
+        charges = self.charges(party, {"tokens": 0, "micro_usd": 0})
+        return [charge for charge in charges if charge.rule.budget]
+
+
+def _limits(limits: LimitsConfig) -> list[_Chapter]:
+    chapters = [
+        _Chapter(
+            "key",
+            {name: limits.of_key(name).rules("key", f"limits.keys.{name}") for name in limits.keys},
+            limits.rules("key", "limits"),
+        )
+    ]
+    kinds: tuple[Kind, ...] = ("user", "team", "model")
+    for kind in kinds:
+        entries = getattr(limits, f"{kind}s")
+        named = {name: entry.rules(kind, f"limits.{kind}s.{name}") for name, entry in entries.items()}
+        others = named.pop(EACH, ())
+        chapters.append(_Chapter(kind, named, others))
+    return chapters
+
+
+def _budgets(budgets: Sequence[BudgetConfig]) -> list[_Chapter]:
+    """One chapter for each kind and period: a budget of one subject stands in the place of that of each."""
+    chapters: list[_Chapter] = []
+    for kind in KINDS:
+        for period in ("day", "month", "total"):
+            named = {
+                budget.subject: budget.rules() for budget in budgets if (budget.kind, budget.period) == (kind, period)
+            }
+            others = named.pop(EACH, ())
+            chapters.append(_Chapter(kind, named, others))
+    return chapters
