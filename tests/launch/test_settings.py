@@ -209,6 +209,19 @@ def test_an_unset_variable_is_told_at_the_start(tmp_path: Path) -> None:
         settings.check_environment({})
 
 
+def test_the_audit_key_is_relative_to_the_file(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "audit: {key_file: keys/audit.key}")
+    assert settings.audit.key_file == f"{tmp_path}/keys/audit.key"
+    assert _settings(tmp_path, settings.model_dump_json(exclude_unset=True)) == settings
+
+
+def test_a_collectors_headers_are_looked_for_at_the_start(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "traces: {otlp_endpoint: 'http://c:4318', otlp_headers_env: SOME_HEADERS}")
+    settings.check_environment({"SOME_HEADERS": "a=b"})
+    with pytest.raises(ConfigurationError, match=r"traces\.otlp_headers_env: the environment variable SOME_HEADERS"):
+        settings.check_environment({})
+
+
 def test_what_is_dumped_reads_back_as_the_same(tmp_path: Path) -> None:
     settings = _settings(
         tmp_path,

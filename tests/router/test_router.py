@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, ModelNotFound, NoEndpoint, Overloaded
+from parkway.core.trace import Trace
 from parkway.router.config import RouterConfig
 from parkway.router.endpoint import EndpointSource
 from parkway.router.router import Router
@@ -69,10 +70,10 @@ async def test_only_our_own_engines_learn_who_asks(
 
 async def test_the_headers_are_ours(new_router: NewRouter, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UPSTREAM_KEY", "sk-1\n")
-    trace = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    trace = Trace("4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7", "vendor=1", sampled=True)
     async with upstream() as up:
         router = await new_router(up.endpoint(api_key_env="UPSTREAM_KEY"))
-        await ask(router, traceparent=trace)
+        await ask(router, trace=trace)
         (request,) = up.requests
     assert request.headers["user-agent"].startswith("parkway/")
     del request.headers["user-agent"], request.headers["host"]
@@ -82,7 +83,8 @@ async def test_the_headers_are_ours(new_router: NewRouter, monkeypatch: pytest.M
         "content-length": "13",
         "accept-encoding": "identity",
         "x-request-id": "req_1",
-        "traceparent": trace,
+        "traceparent": f"00-4bf92f3577b34da6a3ce929d0e0e4736-{trace.spans[0].span_id}-01",
+        "tracestate": "vendor=1",
     }
 
 

@@ -24,6 +24,8 @@ COMMANDS: Mapping[str, str] = {
     "stats": "Show latency, throughput, errors and scores of each model.",
     "usage": "Show what was used and what it cost.",
     "budgets": "Show how much of each budget is spent.",
+    "audit": "Show, export and verify the audit log.",
+    "trace": "Show what a request did, and when.",
     "key": "Create, list, show and revoke API keys.",
     "guardrails": "Try the guardrails of the configuration on a text.",
     "train": "Train a built-in model.",

@@ -26,7 +26,14 @@ def settings_in_force(home: Home, config: Path | None) -> Settings:
 
 @contextmanager
 def open_store(config: Path | None) -> Iterator[tuple[Home, Database]]:
-    """The home and its database in the newest form.
+    """The home and its database in the newest form; see `open_home`."""
+    with open_home(config) as (home, _, database):
+        yield home, database
+
+
+@contextmanager
+def open_home(config: Path | None) -> Iterator[tuple[Home, Settings, Database]]:
+    """The home, its configuration, and its database in the newest form.
 
     Without `config`, the configuration is the one with which Parkway runs, whatever the working directory; if it does
     not run, the one that it would be started with here.
@@ -40,6 +47,6 @@ def open_store(config: Path | None) -> Iterator[tuple[Home, Database]]:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
         database.migrate()
-        yield home, database
+        yield home, settings, database
     finally:
         database.close()

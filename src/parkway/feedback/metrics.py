@@ -7,7 +7,7 @@ and of whoever scrapes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
@@ -31,6 +31,7 @@ MAX_FOUND = 2000
 # Seconds. From a cache hit on a small model to a long answer of a large one; about two buckets an octave where
 # objectives are usually set.
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
+_INTERVAL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
 _TOTAL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -42,6 +43,7 @@ class _Series(NamedTuple):
     completion_tokens: Counter
     first_token: Histogram
     total: Histogram
+    token_interval: Histogram
 
 
 class Metrics:
@@ -49,10 +51,17 @@ class Metrics:
 
     Args:
         models: The models served now; asked only when a name appears for the first time.
-        shed: How many log records were shed so far (`RequestLog.shed`).
+        shed, audit_lost, spans_shed: What was given up so far by `RequestLog`, `AuditLog` and the traces.
     """
 
-    def __init__(self, models: Callable[[], Collection[str]], shed: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self,
+        models: Callable[[], Collection[str]],
+        shed: Callable[[], int] = lambda: 0,
+        *,
+        audit_lost: Callable[[], int] = lambda: 0,
+        spans_shed: Callable[[], int] = lambda: 0,
+    ) -> None:
         self._models = models
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._labelled: set[str] = set()
@@ -89,7 +98,28 @@ class Metrics:
             registry=self.registry,
         )
         self._found: set[tuple[str, str, str, str]] = set()
-        self.registry.register(_Shed(shed))
+        self._token_interval = Histogram(
+            "parkway_token_interval_seconds",
+            "Between two tokens of a streamed answer, on average over the answer",
+            ("model",),
+            buckets=_INTERVAL_BUCKETS,
+            registry=self.registry,
+        )
+        self.registry.register(
+            _GivenUp(
+                {
+                    (
+                        "parkway_request_log_shed",
+                        "Log records that were given up because the store was too slow or away",
+                    ): shed,
+                    (
+                        "parkway_audit_lost",
+                        "Decisions that have no entry because the store was too slow or away",
+                    ): audit_lost,
+                    ("parkway_spans_shed", "Spans that the store or the collector was too slow for"): spans_shed,
+                }
+            )
+        )
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:
@@ -100,6 +130,9 @@ class Metrics:
         series.total.observe(record.total_ms / 1000)
         if record.first_token_ms is not None:
             series.first_token.observe(record.first_token_ms / 1000)
+            if record.completion_tokens is not None and record.completion_tokens > 1:
+                streamed_s = (record.total_ms - record.first_token_ms) / 1000
+                series.token_interval.observe(streamed_s / (record.completion_tokens - 1))
         if record.prompt_tokens:
             series.prompt_tokens.inc(record.prompt_tokens)
         if record.completion_tokens:
@@ -134,6 +167,7 @@ class Metrics:
                 completion_tokens=self._tokens.labels(model, "completion"),
                 first_token=self._first_token.labels(model),
                 total=self._total.labels(model, surface),
+                token_interval=self._token_interval.labels(model),
             )
         return series
 
@@ -146,18 +180,19 @@ class Metrics:
         return UNKNOWN_MODEL
 
 
-class _Shed(Collector):
-    """Reads the log's own count when somebody scrapes, so that there is one count and not two."""
+class _GivenUp(Collector):
+    """Reads the logs' own counts when somebody scrapes, so that there is one count of each and not two.
 
-    def __init__(self, shed: Callable[[], int]) -> None:
-        self._shed = shed
+    Args:
+        counts: By name and description.
+    """
+
+    def __init__(self, counts: Mapping[tuple[str, str], Callable[[], int]]) -> None:
+        self._counts = counts
 
     def collect(self) -> Iterator[CounterMetricFamily]:
-        yield CounterMetricFamily(
-            "parkway_request_log_shed",
-            "Log records that were given up because the store was too slow or away",
-            value=self._shed(),
-        )
+        for (name, description), count in self._counts.items():
+            yield CounterMetricFamily(name, description, value=count())
 
 
 def _codes(error: type[ParkwayError]) -> Iterator[str]:

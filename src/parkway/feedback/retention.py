@@ -1,8 +1,10 @@
-"""Forgetting: requests and feedback that are older than `feedback.retention_days`."""
+"""Forgetting: requests, feedback and spans that are older than their `retention_days`."""
 
-from sqlalchemy import Column, Connection, Table, delete, select
+from sqlalchemy import Column, Connection, Table, delete, func, select
 
 from parkway.store import schema
+
+_NS_A_MS = 1_000_000
 
 
 def prune(connection: Connection, older_than_ms: int, limit: int) -> int:
@@ -19,6 +21,15 @@ def prune(connection: Connection, older_than_ms: int, limit: int) -> int:
             connection, feedback, feedback.c.feedback_id, feedback.c.created_ms, older_than_ms, limit - removed
         )
     return removed
+
+
+def prune_spans(connection: Connection, older_than_ms: int, limit: int) -> int:
+    """Removes at most about `limit` spans that began before `older_than_ms`; to be called again like `prune`."""
+    started = schema.spans.c.started_ns
+    # Spans have two columns for a key, so that they go by their time: up to that of the oldest `limit`.
+    oldest = select(started).where(started < older_than_ms * _NS_A_MS).order_by(started).limit(limit).subquery()
+    newest = select(func.max(oldest.c.started_ns)).scalar_subquery()
+    return connection.execute(delete(schema.spans).where(started <= newest)).rowcount
 
 
 def _remove(

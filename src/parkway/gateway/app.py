@@ -14,6 +14,7 @@ from parkway.gateway.openapi import OpenApi
 from parkway.gateway.own import OwnRoutes, now_s
 from parkway.gateway.readiness import Readiness
 from parkway.gateway.responses import ResponseRoutes
+from parkway.gateway.traces import TraceRoutes
 from parkway.gateway.usage import UsageRoutes
 from parkway.pipeline.exchange import Surface
 from parkway.pipeline.parts import Parts
@@ -24,6 +25,7 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
     """Builds the application. Nothing here does any work; every part comes ready to use."""
     own = OwnRoutes(parts=parts, scores=scores, readiness=readiness, config=config, started_s=now_s())
     used = UsageRoutes(own, database)
+    traces = TraceRoutes(own, database)
     document = OpenApi()
     responses = ResponseRoutes(own)
     asked = {surface.route: ModelRoute(surface, parts, config) for surface in Surface}
@@ -42,6 +44,8 @@ def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayCo
         Route("/v1/responses/{response}/input_items", responses.list_input, methods=["GET"]),
         Route("/v1/usage", used.show_usage, methods=["GET"]),
         Route("/v1/budgets", used.list_budgets, methods=["GET"]),
+        Route("/v1/traces", traces.list, methods=["GET"]),
+        Route("/v1/traces/{trace}", traces.show, methods=["GET"]),
         Route("/healthz", own.alive, methods=["GET"]),
         Route("/readyz", own.ready, methods=["GET"]),
         Route("/metrics", own.metrics, methods=["GET"]),

@@ -42,6 +42,18 @@ def header(scope: Scope, name: bytes) -> str | None:
     return None
 
 
+def joined_header(scope: Scope, name: bytes) -> str | None:
+    """All headers called `name` (lower case) as one, as a list: what is sent twice shows."""
+    values = [value for key, value in scope["headers"] if key == name]
+    return b",".join(values).decode("latin-1") if values else None
+
+
+def source_of(scope: Scope) -> str:
+    """The address that the request came from, as far as the socket knows: a proxy's, where one stands in front."""
+    client = scope.get("client")
+    return client[0] if client else ""
+
+
 async def _read_all(receive: Receive, max_bytes: int) -> bytes:
     parts: list[bytes] = []
     size = 0

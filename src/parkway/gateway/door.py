@@ -11,6 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from parkway.aggregate.dialects.messages import refusal
 from parkway.core.errors import Draining, InternalError, MethodNotAllowed, NotFound, Overloaded, ParkwayError
 from parkway.core.ids import new_id
+from parkway.core.trace import CURRENT
 from parkway.core.wire import encode
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,7 @@ class Door:
         anthropic = scope["path"].startswith(_ANTHROPIC)
         scope.setdefault("app", self)  # without it Starlette answers 404 and 405 itself, in plain text
         scope.setdefault("state", {})["request_id"] = request_id
+        CURRENT.set((request_id, ""))
         id_headers = [(b"x-request-id", request_id.encode())]
         if anthropic:
             id_headers.append((b"request-id", request_id.encode()))

@@ -10,6 +10,8 @@ from starlette.types import Receive, Scope, Send
 
 from parkway.aggregate.dialects.dialect import Dialect
 from parkway.core.errors import InvalidRequest
+from parkway.core.trace import CURRENT
+from parkway.gateway.body import joined_header, source_of
 from parkway.gateway.client import AsgiClient
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.dialect_client import DialectClient
@@ -35,16 +37,22 @@ class ModelRoute:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
+            request_id: str = scope["state"]["request_id"]
+            parent = joined_header(scope, b"traceparent")
+            state = joined_header(scope, b"tracestate") if parent is not None else None
+            trace = self._parts.traces.begin(parent, state)
+            CURRENT.set((request_id, trace.trace_id))
             dialect = self._dialect(self._parts.bounds.max_answer_bytes) if self._dialect is not None else None
             exchange = Exchange(
-                request_id=scope["state"]["request_id"],
+                request_id=request_id,
                 surface=self._surface,
                 client=client if dialect is None else DialectClient(client, dialect),
                 authorization=self._authorization(client),
                 priority=client.header(b"x-parkway-priority"),
-                traceparent=client.header(b"traceparent"),
                 agent=_name(client, b"x-parkway-agent"),
                 task=_name(client, b"x-parkway-task"),
+                trace=trace,
+                source=source_of(scope),
                 deadline=time.monotonic() + self._timeout_s(client),
                 dialect=dialect,
             )

@@ -30,8 +30,10 @@ from parkway.core.rerank import RerankList, RerankRequest
 from parkway.core.responses import DeletedResponse, ItemPage, ResponseEvent, ResponseRequest
 from parkway.core.responses import Response as ModelResponse
 from parkway.feedback.scores import Feedback, FeedbackRequest
+from parkway.feedback.trace_list import TracePage, TraceView
 from parkway.feedback.usage import FILTERS, GROUPS, UsageReport
 from parkway.gateway.own import Deleted, Health
+from parkway.gateway.traces import LATEST_MS, LONGEST_MS
 from parkway.gateway.usage import BudgetList
 
 _REF = "#/components/schemas/{name}"
@@ -160,6 +162,20 @@ OPERATIONS = (
     Operation(
         method="get", path="/v1/budgets", summary="List the budgets that hold for the caller", answer=BudgetList,
         failures=(503,),
+    ),
+    Operation(
+        method="get", path="/v1/traces", summary="List the caller's requests that left a trace", answer=TracePage,
+        query={
+            **_PAGE,
+            "since_ms": {"type": "integer", "minimum": 0, "maximum": LATEST_MS},
+            "status": {"type": "string", "enum": ["ok", "error"]},
+            "min_ms": {"type": "integer", "minimum": 0, "maximum": LONGEST_MS},
+        },
+        failures=(400, 404, 503),
+    ),
+    Operation(
+        method="get", path="/v1/traces/{trace}", summary="Show the spans of a trace, by its id or a request's",
+        answer=TraceView, failures=(404, 503),
     ),
     Operation(method="get", path="/healthz", summary="The process is alive", answer=Health, open=True),
     Operation(

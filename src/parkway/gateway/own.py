@@ -11,12 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from parkway.aggregate.conversations import Conversation, ConversationPage, ConversationRequest
-from parkway.core.errors import InvalidRequest, ModelNotFound, nearest
+from parkway.core.errors import InvalidRequest, ModelNotFound, ParkwayError, nearest
 from parkway.core.models import Model, ModelList
 from parkway.core.wire import decode, encode
 from parkway.feedback.scores import FeedbackRequest, Scores
 from parkway.gateway.body import read_body
 from parkway.gateway.config import GatewayConfig
+from parkway.gateway.decision import of_own_route
 from parkway.gateway.readiness import Readiness
 from parkway.pipeline.parts import Parts
 from parkway.policy.caller import Caller
@@ -57,9 +58,17 @@ class OwnRoutes:
 
     async def caller(self, request: Request) -> Caller:
         """Who asks, within the same limits as on the model routes."""
-        caller = self.parts.keys.identify(request.headers.get("authorization"))
-        await self.parts.limiter.admit(caller)
-        return caller
+        caller: Caller | None = None
+        error: ParkwayError | None = None
+        try:
+            caller = self.parts.keys.identify(request.headers.get("authorization"))
+            await self.parts.limiter.admit(caller)
+            return caller
+        except ParkwayError as refused:
+            error = refused
+            raise
+        finally:
+            of_own_route(self.parts.audit, request, caller, error)
 
     async def body(self, request: Request, cls: type[T]) -> T:
         """The request body as `cls`, within the limits on size and time."""
@@ -107,6 +116,7 @@ class OwnRoutes:
         caller = await self.caller(request)
         conversation_id: str = request.path_params["conversation"]
         await self.parts.conversations.delete(caller.key_id, conversation_id)
+        self.parts.audit.administer("conversation.delete", conversation_id, key_id=caller.key_id)
         return Json(Deleted(id=conversation_id))
 
     async def alive(self, _: Request) -> Response:

@@ -29,6 +29,7 @@ class ResponseRoutes:
         caller = await self._own.caller(request)
         response_id: str = request.path_params["response"]
         await self._responses.delete(caller.key_id, response_id)
+        self._own.parts.audit.administer("response.delete", response_id, key_id=caller.key_id)
         return Json(DeletedResponse(id=response_id))
 
     async def list_input(self, request: Request) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -15,14 +16,17 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
+from parkway import __version__
 from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.responses import Responses
 from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
+from parkway.feedback.otlp import Exporter
 from parkway.feedback.routing import RoutingFigures
 from parkway.feedback.scores import Scores
+from parkway.feedback.traces import TraceLog
 from parkway.gateway.app import create
 from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
@@ -33,6 +37,8 @@ from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
+from parkway.policy.audit import AuditLog
+from parkway.policy.chain import operator
 from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
 from parkway.policy.ledger import Ledger
@@ -105,7 +111,15 @@ async def assemble(
     counters = _shared_counters(settings, redis)
     limiter = Limiter(settings.limits, counters, budgets=settings.budgets, prices=settings.prices())
     limiter.ledger = ledger = Ledger(database, limiter.learn)
-    metrics = Metrics(router.models, lambda: requests.shed)
+    audit = AuditLog(database, settings.audit)
+    exporter = Exporter.of(settings.traces)
+    traces = TraceLog(database, settings.traces, exporter.put if exporter is not None else None)
+    metrics = Metrics(
+        router.models,
+        lambda: requests.shed,
+        audit_lost=lambda: audit.lost,
+        spans_shed=lambda: traces.shed + (exporter.shed if exporter is not None else 0),
+    )
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     parts = Parts(
         keys=keys,
@@ -117,8 +131,10 @@ async def assemble(
         router=router,
         log=requests,
         metrics=metrics,
+        audit=audit,
+        traces=traces,
         bounds=settings.bounds,
-        guardrails=Guardrails(settings.guardrails, embed=Embedding(router)),
+        guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
     )
     metrics.registry.register(QueueFigures(gates))
     metrics.show(
@@ -149,14 +165,22 @@ async def assemble(
         ledger.start(tasks)
         if counters is not None:
             counters.start(tasks)
+        process = f"parkway {__version__}, process {os.getpid()} on {socket.gethostname()}"
+        audit.administer("gateway.start", process, actor=operator())
+        audit.start(tasks)
+        traces.start(tasks)
+        if exporter is not None:
+            exporter.start()
         tasks.start(follow(), name="follow")
         gates.start(tasks, lambda: settings.gateway.drain_s if readiness.draining else None)
         try:
             yield create(parts, Scores(database, requests), readiness, settings.gateway, database), readiness
         finally:
             await router.close()
-            await requests.close()
-            await ledger.close()
+            audit.administer("gateway.stop", process, actor=operator())
+            await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())
+            if exporter is not None:
+                await asyncio.to_thread(exporter.close)
             if counters is not None:
                 await counters.close()
             if redis is not None:

@@ -27,6 +27,7 @@ from parkway.launch.on_demand import OnDemand
 from parkway.launch.probe import readiness
 from parkway.launch.publication import Publication
 from parkway.launch.settings import Settings
+from parkway.policy.chain import administered
 from parkway.policy.keys import KeyStore, ensure_first_key
 from parkway.router.endpoint import Endpoint
 from parkway.router.registry import Registry
@@ -155,7 +156,7 @@ class Local:
             first_key = ensure_first_key(self._home, KeyStore(database))
         if first_key is not None:
             self._say("created the first API key; `parkway key show` prints it")
-        registry = Registry(database)
+        registry = Registry(database, administered)
         registry.replace("config", remote_endpoints(self._settings))
         self._publication.start(lambda endpoints: registry.replace("local", endpoints))
         return database

@@ -15,8 +15,11 @@ from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError, nearest
 from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
 from parkway.feedback.config import FeedbackConfig
+from parkway.feedback.otlp import Exporter
+from parkway.feedback.traces import TracesConfig
 from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
+from parkway.policy.audit import AuditConfig
 from parkway.policy.budgets import BudgetConfig, check
 from parkway.policy.guardrails.config import GuardrailList
 from parkway.policy.limits import LimitsConfig
@@ -203,6 +206,8 @@ class Settings(Section):
     responses: ResponsesConfig = ResponsesConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     guardrails: GuardrailList = []
+    audit: AuditConfig = AuditConfig()
+    traces: TracesConfig = TracesConfig()
     engine: EngineDefaults = EngineDefaults()
     models: dict[ModelName, ModelConfig] = Field(default_factory=_built_in_models)
     start_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
@@ -324,11 +329,13 @@ class Settings(Section):
         return {**adapted, **prices}
 
     def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
-        """Sees that every `api_key_env` names a variable that is set.
+        """Sees that every key that names an environment variable names one that is set.
 
         Raises:
             ConfigurationError: One is not; the message names the key and the variable.
+            StartupError: What `traces.otlp_endpoint` needs is not installed.
         """
+        Exporter.of(self.traces, environment)
         for name, model in self.models.items():
             for place in model.all():
                 if place.api_key_env and not environment.get(place.api_key_env):
@@ -338,7 +345,7 @@ class Settings(Section):
                     )
 
     def _anchored(self, folder: Path) -> Settings:
-        """The same with every directory of a model or an adapter absolute, relative ones taken from `folder`."""
+        """The same with every directory of a model or an adapter, and the audit key, absolute: relative to `folder`."""
 
         def anchor(place: EndpointConfig) -> dict[str, Any]:
             if place.path is None:
@@ -358,4 +365,8 @@ class Settings(Section):
             )
             for name, model in self.models.items()
         }
-        return self.model_copy(update={"models": models})
+        updates: dict[str, Any] = {"models": models}
+        if self.audit.key_file is not None:
+            key_file = str(folder / Path(self.audit.key_file).expanduser())
+            updates["audit"] = self.audit.model_copy(update={"key_file": key_file})
+        return self.model_copy(update=updates)

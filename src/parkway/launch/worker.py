@@ -12,7 +12,8 @@ from sqlalchemy import Connection
 
 from parkway.aggregate.responses import prune_responses
 from parkway.core.tasks import Tasks
-from parkway.feedback.retention import prune
+from parkway.feedback.retention import prune, prune_spans
+from parkway.launch.keeping import Keeping
 from parkway.launch.settings import Settings
 from parkway.store.home import Home
 from parkway.store.sql import Database
@@ -40,9 +41,14 @@ async def _work(settings: Settings, home: Home) -> None:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
         async with Tasks("worker") as tasks:
+            keeping = Keeping(database, settings.audit, home)
             tasks.every(_INTERVAL_S, lambda: forget(database, settings.feedback.retention_days), name="forget")
             kept_days = settings.responses.retention_days
             tasks.every(_INTERVAL_S, lambda: forget(database, kept_days, prune_responses), name="forget-responses")
+            spans_days = settings.traces.retention_days
+            tasks.every(_INTERVAL_S, lambda: forget(database, spans_days, prune_spans), name="forget-spans")
+            tasks.every(_INTERVAL_S, keeping.retire, name="audit")
+            tasks.every(settings.audit.anchor_interval_s, keeping.anchor, name="anchor")
             tasks.every(_INTERVAL_S, database.maintain, name="maintain")
             await stop.wait()
     finally:

@@ -29,6 +29,7 @@ async def admit(exchange: Exchange, parts: Parts) -> Exchange:
     except ParkwayError:
         await parts.limiter.admit(exchange.known_caller)
         raise
+    exchange.mark("admit")
     return exchange
 
 

@@ -16,6 +16,7 @@ from parkway.core.completions import CompletionRequest
 from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
 from parkway.core.rerank import RerankRequest
+from parkway.core.trace import Trace
 from parkway.policy.caller import Caller
 from parkway.policy.limiter import Reservation
 from parkway.router.admission.turn import Turn
@@ -102,7 +103,8 @@ class Client(Protocol):
 class Exchange:
     """What is known of a request. Each stage fills in its part.
 
-    `started` and `deadline` are on the monotonic clock, in seconds; `started_ms` is since 1970.
+    `started` and `deadline` are on the monotonic clock, in seconds; `started_ms` is since 1970. `source` is the address
+    that the request came from.
     """
 
     request_id: str
@@ -110,11 +112,12 @@ class Exchange:
     client: Client
     authorization: str | None
     deadline: float
-    traceparent: str | None = None
     dialect: Dialect | None = None
     priority: str | None = None
     agent: str | None = None
     task: str | None = None
+    trace: Trace = field(default_factory=Trace)
+    source: str = ""
     started: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     caller: Caller | None = None  # identify
@@ -136,6 +139,11 @@ class Exchange:
     closing: bytes = b""  # infer: the end of the answer, held until what must be remembered is stored
     cost_micro_usd: int | None = None  # settle
     error: ParkwayError | None = None
+    marks: list[tuple[str, float]] = field(default_factory=list)
+
+    def mark(self, stage: str) -> None:
+        """Says that `stage` is over: it took the time since the mark before. Becomes a span of the trace."""
+        self.marks.append((stage, time.monotonic()))
 
     @property
     def stream(self) -> bool:

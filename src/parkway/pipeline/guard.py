@@ -80,6 +80,7 @@ async def guard(exchange: Exchange, parts: Parts) -> Exchange:
         exchange.request = request = decode(exchange.body, exchange.surface.request_type)
         if exchange.dialect is not None and isinstance(request, ChatRequest):
             exchange.dialect.redacted(request.messages)
+    exchange.mark("guard")
     return exchange
 
 

@@ -10,5 +10,8 @@ async def identify(exchange: Exchange, parts: Parts) -> Exchange:
     Raises:
         MissingKey, InvalidKey: No credentials, or none that are known.
     """
+    if parts.audit.full:
+        await parts.audit.room()
     exchange.caller = parts.keys.identify(exchange.authorization)
+    exchange.mark("identify")
     return exchange

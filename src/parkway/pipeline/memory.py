@@ -26,6 +26,7 @@ async def remember(exchange: Exchange, parts: Parts) -> Exchange:
     if isinstance(request, ChatRequest) and request.conversation is not None:
         parts.conversations.check(request.messages)
         exchange.history = await parts.conversations.history(exchange.known_caller.key_id, request.conversation)
+        exchange.mark("remember")
     await reserve_history(exchange, parts)
     return exchange
 

@@ -8,8 +8,10 @@ from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.responses import Responses
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
+from parkway.feedback.traces import TraceLog
 from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.shaping import Shaping
+from parkway.policy.audit import AuditLog
 from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.keys import KeyRing
 from parkway.policy.limiter import Limiter
@@ -28,5 +30,7 @@ class Parts:
     router: Router
     log: RequestLog
     metrics: Metrics
+    audit: AuditLog
+    traces: TraceLog
     bounds: Bounds
     guardrails: Guardrails

@@ -55,6 +55,7 @@ async def queue(exchange: Exchange, parts: Parts) -> Exchange:
     )
     if turn.stage is not Stage.RUNNING:
         await turn.come()
+    exchange.mark("queue")
     return exchange
 
 

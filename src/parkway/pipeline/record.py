@@ -6,14 +6,16 @@ import time
 
 from parkway.core.errors import EndpointFailed
 from parkway.feedback.record import CANCELLED, OK, RequestRecord
+from parkway.pipeline.decision import decide
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
+from parkway.pipeline.spans import spans_of
 
 CLIENT_CLOSED_REQUEST = 499  # nginx's status for a client that left; only ever in the log
 
 
 def record(exchange: Exchange, parts: Parts) -> None:
-    """Appends the request to the log's queue and counts it. Never blocks, never raises."""
+    """Appends the request to the queues of log, audit and traces, and counts it. Never blocks, never raises."""
     now = time.monotonic()
     caller, reply, usage = exchange.caller, exchange.reply, exchange.transcript.usage
     status, outcome = _how_it_ended(exchange)
@@ -40,10 +42,15 @@ def record(exchange: Exchange, parts: Parts) -> None:
         agent=exchange.agent,
         task=exchange.task,
         cost_usd=None if exchange.cost_micro_usd is None else exchange.cost_micro_usd / 1_000_000,
+        trace_id=exchange.trace.trace_id,
     )
     parts.metrics.observe(entry)
+    decide(exchange, parts.audit)
     if caller is not None:  # strangers are counted; a line in the store for each would let them fill the disk
         parts.log.append(entry)
+        exchange.trace.root.ended = now
+        if parts.traces.keeps(exchange.trace, failed=exchange.error is not None, took_s=now - exchange.started):
+            parts.traces.keep(spans_of(exchange, entry, content=parts.traces.content))
 
 
 def _response_id(exchange: Exchange) -> str | None:

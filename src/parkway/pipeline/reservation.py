@@ -35,6 +35,7 @@ async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
     expected = estimate(request, len(exchange.body), parts.limiter.config.assumed_output_tokens)
     exchange.reservation = reservation = await parts.limiter.reserve(party, expected, _lease_s(exchange))
     exchange.answer_headers += headers(reservation.grants[0])
+    exchange.mark("reserve")
     return exchange
 
 

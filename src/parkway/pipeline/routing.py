@@ -108,7 +108,7 @@ def _call_of(exchange: Exchange) -> Call:
         body=outgoing_body(exchange),
         request_id=exchange.request_id,
         deadline=exchange.deadline,
-        traceparent=exchange.traceparent,
+        trace=exchange.trace,
         client=exchange.known_caller.key_id,
         prompt_tokens=exchange.prompt_tokens,
     )

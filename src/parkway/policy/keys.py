@@ -17,6 +17,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from parkway.core.errors import InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
 from parkway.policy.caller import Caller
+from parkway.policy.chain import administered
 from parkway.store.home import Home
 from parkway.store.revisions import bump
 from parkway.store.schema import keys
@@ -90,6 +91,7 @@ class KeyStore:
                 raise NotFound(f'There is no key "{_shown(key_id)}"; `parkway key list` shows the ids.')
             if done.rowcount:
                 bump(connection, TOPIC)
+                administered(connection, "key.revoke", f"{key_id} ({row.name})")
             return Key(*row)
 
 
@@ -106,6 +108,7 @@ def _create(connection: Connection, name: str) -> tuple[Key, str]:
         insert(keys).values(key_id=key.key_id, name=name, secret_hash=_hash(secret), created_ms=key.created_ms)
     )
     bump(connection, TOPIC)
+    administered(connection, "key.create", f"{key_id} ({name})")
     return key, f"pk-{key_id}-{secret}"
 
 

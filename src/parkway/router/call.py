@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from parkway.core.trace import Trace
 from parkway.core.wire import encode, fields_of
 
 
@@ -18,7 +19,7 @@ class Call:
         path: Appended to the endpoint's url: `/chat/completions`.
         body: A JSON object; its `model` is `model`.
         deadline: When the whole answer must have arrived, in seconds of `time.monotonic`.
-        traceparent: The W3C trace context to hand on.
+        trace: Gets a span for each endpoint that is asked, which is told its context.
         allowed: Says of another model whether the caller may use it too; without it all that are configured are.
         client: On whose account the call is. Parkway's own engines are told, for fairness; nobody else is.
         prompt_tokens: How long the prompt is, as estimated: some endpoints take only some lengths.
@@ -29,7 +30,7 @@ class Call:
     body: bytes
     request_id: str
     deadline: float
-    traceparent: str | None = None
+    trace: Trace | None = None
     client: str | None = None
     allowed: Callable[[str], bool] | None = None
     prompt_tokens: int = 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from sqlalchemy import Connection, Row, delete, select
@@ -23,15 +23,22 @@ TOPIC = "endpoints"  # of store.revisions
 _FIELDS = ("endpoint_id", "model", "url", "upstream_model", "weight", "state", "api_key_env", "source")
 
 
+Noted = Callable[[Connection, str, str], None]
+
+
 class Registry:
     """The endpoints in the database. Every change raises the topic `endpoints`, by which each gateway hears of it.
 
     The writing methods and `list` wait for the database: they are for commands and the supervisor, not for an
     event loop.
+
+    Args:
+        noted: Told of every change inside of its transaction: the connection, what was done, to which endpoints.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, noted: Noted | None = None) -> None:
         self._database = database
+        self._noted = noted or _unnoted
 
     def put(self, endpoint: Endpoint) -> None:
         """Adds `endpoint`, or replaces the one that has its id.
@@ -42,6 +49,7 @@ class Registry:
         with self._database.begin() as connection:
             _upsert(connection, endpoint)
             bump(connection, TOPIC)
+            self._noted(connection, "endpoint.put", _told(endpoint))
 
     def remove(self, endpoint_id: str) -> bool:
         """Forgets an endpoint; whether there was one."""
@@ -49,6 +57,7 @@ class Registry:
             removed = connection.execute(delete(table).where(table.c.endpoint_id == endpoint_id)).rowcount > 0
             if removed:
                 bump(connection, TOPIC)
+                self._noted(connection, "endpoint.remove", endpoint_id)
         return removed
 
     def replace(self, source: EndpointSource, endpoints: Iterable[Endpoint]) -> None:
@@ -65,6 +74,7 @@ class Registry:
             for endpoint in wanted:
                 _upsert(connection, endpoint)
             bump(connection, TOPIC)
+            self._noted(connection, "endpoint.replace", f"{source}: {', '.join(map(_told, wanted)) or 'none'}")
 
     def list(self) -> list[Endpoint]:
         """Every endpoint, by model and id."""
@@ -78,6 +88,14 @@ class Registry:
         """
         query = select(*(table.c[name] for name in _FIELDS)).order_by(table.c.model, table.c.endpoint_id)
         return [endpoint for row in connection.execute(query) if (endpoint := _endpoint(row)) is not None]
+
+
+def _unnoted(connection: Connection, action: str, detail: str) -> None:
+    """For commands and tests that change nothing that matters."""
+
+
+def _told(endpoint: Endpoint) -> str:
+    return f"{endpoint.endpoint_id} ({endpoint.model}, {endpoint.state})"
 
 
 def _endpoint(row: Row[tuple[object, ...]]) -> Endpoint | None:

@@ -12,6 +12,7 @@ from email.utils import parsedate_to_datetime
 import msgspec
 
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, StreamInterrupted
+from parkway.core.trace import Span
 from parkway.router.candidate import Candidate
 from parkway.router.connection import Broken, Late
 from parkway.router.connections import Answer
@@ -30,6 +31,7 @@ class Reply:
 
     Args:
         candidate: The endpoint that answers; counts this reply as outstanding until `close`.
+        span: Of this attempt; `close` ends it.
 
     Attributes:
         tried: The endpoints that were asked for it, this one included.
@@ -43,17 +45,21 @@ class Reply:
         "_response",
         "_whole",
         "endpoint",
+        "span",
         "status",
         "tried",
     )
 
-    def __init__(self, candidate: Candidate, response: Answer) -> None:
+    def __init__(self, candidate: Candidate, response: Answer, span: Span | None = None) -> None:
         self._candidate = candidate
         self._response = response
         self._read_ahead: bytes | None = None
         self._closed = False
         self._judged = False
         self._whole = False
+        self.span = span
+        if span is not None:
+            span.attributes["http.response.status_code"] = response.status
         self.endpoint: Endpoint = candidate.endpoint
         self.status: int = response.status
         self.tried: list[Candidate] = [candidate]
@@ -155,6 +161,8 @@ class Reply:
         if self._whole and not self._judged:
             self._judged = True
             self._candidate.circuit.succeeded(time.monotonic())
+        if self.span is not None:
+            self.span.end(str(self.status) if self.status >= 400 else None)
         self._response.close()
 
     async def _next(self) -> bytes:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 
-from parkway.core.errors import DeadlineExceeded, EndpointFailed
+from parkway.core.errors import DeadlineExceeded, EndpointFailed, ParkwayError
+from parkway.core.trace import Span
 from parkway.router.call import Call
 from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
@@ -44,14 +45,17 @@ class Sender:
         sent_at = time.monotonic()
         probing = candidate.condition is Condition.PROBING
         candidate.take()
+        span = _span(call, candidate)
         try:
-            response = await self._request(call, candidate, sent_at)
+            response = await self._request(call, candidate, sent_at, span)
         except BaseException as error:  # whatever ended the attempt, cancellation too: the count goes back
             candidate.give_back()
+            if span is not None:
+                span.end(_fault_of(error))
             if not (isinstance(error, Unanswered) and error.counts):
                 self._unheard(call, candidate, sent_at, probing)
             raise
-        reply = Reply(candidate, response)
+        reply = Reply(candidate, response, span)
         try:
             await self._judge(reply, pool, candidate, sent_at)
         except BaseException:
@@ -94,12 +98,12 @@ class Sender:
         elif probing:
             candidate.circuit.given_up(now)
 
-    async def _request(self, call: Call, candidate: Candidate, sent_at: float) -> Answer:
+    async def _request(self, call: Call, candidate: Candidate, sent_at: float, span: Span | None) -> Answer:
         """Sends the call to one endpoint and waits for the headers of its answer. Raises like `send`."""
         if sent_at >= call.deadline:
             raise DeadlineExceeded("the request's deadline passed before an endpoint could be asked")
         try:
-            return await self._connections.ask(candidate.origin, _request(call, candidate), call.deadline)
+            return await self._connections.ask(candidate.origin, _request(call, candidate, span), call.deadline)
         except (Unreachable, Broken) as error:
             now = time.monotonic()
             failure = _unanswered(error, now - sent_at)
@@ -113,11 +117,13 @@ class Sender:
             ) from error
 
 
-def _request(call: Call, candidate: Candidate) -> bytes:
+def _request(call: Call, candidate: Candidate, span: Span | None) -> bytes:
     """The whole request as `candidate` gets it."""
     own = f"x-request-id: {call.request_id}\r\n"
-    if call.traceparent is not None:
-        own += f"traceparent: {_one_line(call.traceparent)}\r\n"
+    if call.trace is not None and span is not None:
+        own += f"traceparent: {call.trace.traceparent(span)}\r\n"
+        if call.trace.tracestate is not None:
+            own += f"tracestate: {_one_line(call.trace.tracestate)}\r\n"
     if call.client is not None and candidate.endpoint.source == "local":
         own += f"x-parkway-client: {_one_line(call.client)}\r\n"
     body = call.body_for(candidate.endpoint.upstream_model)
@@ -128,6 +134,24 @@ def _request(call: Call, candidate: Candidate) -> bytes:
 def _one_line(value: str) -> str:
     """A header's value that cannot become another header."""
     return value if value.isprintable() and value.isascii() else value.encode("unicode_escape").decode()
+
+
+def _span(call: Call, candidate: Candidate) -> Span | None:
+    """The span of one attempt; the reply ends it."""
+    if call.trace is None:
+        return None
+    span = call.trace.begin("attempt", "client")
+    span.attributes["parkway.endpoint.id"] = candidate.endpoint.endpoint_id
+    span.attributes["url.full"] = candidate.endpoint.url
+    span.attributes["gen_ai.request.model"] = candidate.endpoint.model
+    return span
+
+
+def _fault_of(error: BaseException) -> str:
+    if isinstance(error, ParkwayError):
+        return error.code
+    cause = error.__cause__ if isinstance(error, Unanswered) and error.__cause__ is not None else error
+    return type(cause).__name__
 
 
 class Unanswered(Exception):

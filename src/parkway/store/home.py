@@ -62,6 +62,16 @@ class Home:
         """What a running Parkway says about itself: a JSON object with `pid` and `url`."""
         return self.path / "run.json"
 
+    @property
+    def audit_key_file(self) -> Path:
+        """The key of the audit log's seals, unless `audit.key_file` says otherwise."""
+        return self.path / "audit.key"
+
+    @property
+    def audit_anchor_file(self) -> Path:
+        """The head of the audit log as it was sealed last: a line `SEQUENCE:HASH`."""
+        return self.path / "audit.anchor"
+
     def lock(self) -> Lock:
         """Makes this process the only Parkway on the home until `Lock.release`, or until it dies.
 
