@@ -32,9 +32,16 @@ ASKED = {"model": "static", "messages": [{"role": "user", "content": "How do I u
 EVENTS = 500  # of one stream
 
 EVERYTHING: dict[str, object] = {
-    "limits": {"rate_per_s": 1_000_000, "burst": 1_000_000},
+    "limits": {"rate_per_s": 1_000_000, "burst": 1_000_000, "teams": {"*": {"tokens_per_day": 10**15}}},
+    "budgets": [{"kind": "key", "period": "month", "tokens": 10**15, "usd": 10**6}],
+    "guardrails": [
+        {"name": "personal data", "check": "personal_data", "on": "input", "action": "redact"},
+        {"name": "secrets", "check": "secrets", "on": "input", "action": "block"},
+    ],
+    "admission": {"default_tier": "gold", "tiers": {"gold": {"class": "interactive", "max_output_tokens": 4096}}},
 }
-"""Parkway with all that a team would switch on; what is on without being asked for is not listed."""
+"""Parkway with what a team would switch on. Keys, limits, permissions, admission with its queues, breakers, the audit log of
+every decision, traces and metrics are on anyway; guardrails check inputs here: on outputs they take streams apart."""
 
 
 @dataclass(slots=True)
@@ -71,7 +78,8 @@ def upstream() -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def parkway(folder: Path, endpoint: int) -> Iterator[Contestant]:
-    settings = {**EVERYTHING, "models": {"static": f"http://127.0.0.1:{endpoint}/v1"}}
+    price = {"prompt_usd_per_million": 0.5, "completion_usd_per_million": 1.5}
+    settings = {**EVERYTHING, "models": {"static": {"url": f"http://127.0.0.1:{endpoint}/v1", "price": price}}}
     with Parkway(folder / "home", settings) as running:
         port = int(running.url.rpartition(":")[2])
         yield Contestant("parkway", True, port, running.process("gateway"), running.key, running.ready_s)
