@@ -165,8 +165,11 @@ class Redis:
 class Etcd:
     """An etcd of one member on free ports of the loopback."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, cert: Path | None = None, key: Path | None = None) -> None:
         """Starts it.
+
+        Args:
+            cert, key: With them it speaks TLS, and trusts clients that show the same certificate alone.
 
         Raises:
             Missing: etcd is not installed.
@@ -174,13 +177,16 @@ class Etcd:
         self._program = _installed("etcd", "etcd-server")
         self._directory = Path(tempfile.mkdtemp(prefix="parkway-test-etcd-", dir="/tmp"))
         self.port, self._peer = free_port(), free_port()
+        self._tls = () if cert is None else (
+            "--cert-file", str(cert), "--key-file", str(key), "--trusted-ca-file", str(cert), "--client-cert-auth",
+        )  # fmt: skip
         self._process: subprocess.Popen[Any] | None = None
         atexit.register(self.close)
         self.start()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def start(self) -> None:
         """Starts the server (again), with what it had, and waits until it answers."""
@@ -191,7 +197,7 @@ class Etcd:
             "--listen-peer-urls": peer, "--initial-advertise-peer-urls": peer, "--initial-cluster": f"test={peer}",
         }  # fmt: skip
         self._process = subprocess.Popen(
-            [self._program, *(part for option in options.items() for part in option), "--unsafe-no-fsync"],
+            [self._program, *(part for option in options.items() for part in option), *self._tls, "--unsafe-no-fsync"],
             stdout=subprocess.DEVNULL,
             stderr=(self._directory / "log").open("ab"),
             preexec_fn=_die_with_parent(signal.SIGKILL),
@@ -204,6 +210,10 @@ class Etcd:
             self._process.kill()
             self._process.wait(30)
         self._process = None
+
+    def forget(self) -> None:
+        """Loses all data of the server, which has stopped."""
+        shutil.rmtree(self._directory / "data", ignore_errors=True)
 
     def close(self) -> None:
         """Stops the server and removes its files."""

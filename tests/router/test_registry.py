@@ -1,4 +1,4 @@
-"""The registry in the store, and the view that follows it."""
+"""The registry in the store, and the view that follows it. What every registry promises is in `test_registries.py`."""
 
 from __future__ import annotations
 
@@ -148,3 +148,20 @@ async def test_a_view_follows_another_process(database: Database) -> None:
     await asyncio.to_thread(registry.put, replace(endpoint("e2", model="b"), state="down"))
     await until(lambda: view.endpoints("b")[0].state == "down")
     following.cancel()
+
+
+def test_parkways_that_share_a_database_do_not_overwrite_one_another(database: Database) -> None:
+    one, two = Registry(database, publisher="aa"), Registry(database, publisher="bb")
+    Registry(database).replace("config", [endpoint("left")])  # written before there were publishers
+    one.replace("config", [endpoint("m@0", url="http://one:1/v1")])
+    two.replace("config", [endpoint("m@0", url="http://two:1/v1")])
+    two.replace("local", [endpoint("m#0", source="local")])
+    one.replace("local", [])
+    assert one.list() == [endpoint("m@0", url="http://one:1/v1"), endpoint("m@0~bb", url="http://two:1/v1")]
+    assert two.list() == [
+        endpoint("m#0", source="local"),
+        endpoint("m@0", url="http://two:1/v1"),
+        endpoint("m@0~aa", url="http://one:1/v1"),
+    ]
+    one.close()
+    assert [each.endpoint_id for each in two.list()] == ["m#0", "m@0"]

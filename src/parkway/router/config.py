@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from parkway.core.configuration import Section
+from parkway.store.config import EtcdConfig
 
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 Times = Annotated[int, Field(ge=1, le=100)]
@@ -119,3 +120,14 @@ class RouterConfig(Section):
     """Requests that an endpoint may have at once; beyond it the client is told to come again."""
     keepalive_s: Seconds = 15.0
     dns_ttl_s: Seconds = 10.0
+
+
+class RegistryConfig(EtcdConfig):
+    """Where endpoints are registered: in the store, or, where `etcd` has addresses, there."""
+
+    prefix: Annotated[str, Field(pattern=r"^/[A-Za-z0-9._/-]{1,200}$")] = "/parkway"
+    """Of the keys. Parkways that share it share their endpoints."""
+    lease_s: Annotated[float, Field(ge=2, le=3600)] = 10.0
+    """A Parkway that has said nothing for so long is dead, and its endpoints are gone."""
+    grace_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
+    """How long endpoints stay that are missing after etcd was away or has lost its data."""

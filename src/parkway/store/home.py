@@ -6,9 +6,10 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -71,6 +72,28 @@ class Home:
     def audit_anchor_file(self) -> Path:
         """The head of the audit log as it was sealed last: a line `SEQUENCE:HASH`."""
         return self.path / "audit.anchor"
+
+    @property
+    def figures(self) -> Path:
+        """The directory in which gateway processes share what they have counted."""
+        return self.path / "figures"
+
+    @property
+    def registry_file(self) -> Path:
+        """What a registry outside the home had last, for a start while it is away."""
+        return self.path / "registry.json"
+
+    def publisher(self) -> str:
+        """Under which name this home publishes endpoints: drawn once, the same ever after.
+
+        Raises:
+            StartupError: It cannot be written down.
+        """
+        path = self.path / "publisher"
+        with self._explained():
+            with suppress(FileExistsError), path.open("x") as file:
+                file.write(secrets.token_hex(4))
+            return path.read_text().strip()
 
     def lock(self) -> Lock:
         """Makes this process the only Parkway on the home until `Lock.release`, or until it dies.
