@@ -46,6 +46,7 @@ class Up:
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "parkway", "up", "--config", str(self.config), "--port", "0", *options],
+                stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=said,
                 env=environment(home),

@@ -1,5 +1,6 @@
 """The listening socket: bound, and every way in which that fails explained."""
 
+import contextlib
 import errno
 import os
 import socket
@@ -8,7 +9,7 @@ import pytest
 
 from parkway.core.errors import StartupError
 from parkway.launch import listener
-from parkway.launch.listener import bind, reachable
+from parkway.launch.listener import bind, bind_each, reachable
 
 
 def test_port_0_is_any_free_one_and_clients_can_connect() -> None:
@@ -54,3 +55,24 @@ def test_a_port_without_the_rights_for_it(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(listener, "_bind_patiently", refuse)
     with pytest.raises(StartupError, match=r"port 80 needs rights .* from 1024 on"):
         bind("127.0.0.1", 80)
+
+
+def test_several_listen_on_one_port_and_all_get_connections() -> None:
+    listeners = bind_each("127.0.0.1", 0, 3)
+    ports = {each.getsockname()[1] for each in listeners}
+    assert len(ports) == 1
+    with pytest.raises(StartupError, match="in use"):
+        bind_each("127.0.0.1", ports.pop(), 3)
+    clients = [socket.create_connection(listeners[0].getsockname()) for _ in range(60)]
+    counts: list[int] = []
+    for each in listeners:
+        each.setblocking(False)
+        counts.append(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                each.accept()[0].close()
+                counts[-1] += 1
+    assert sum(counts) == len(clients)
+    assert min(counts) > 0
+    for each in (*clients, *listeners):
+        each.close()

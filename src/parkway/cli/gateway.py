@@ -18,9 +18,15 @@ from parkway.store.home import Home
 
 @click.command("gateway", hidden=True)
 @config_option
-@click.option("--fd", type=int, help="A listening socket, inherited.  [default: listen as configured]")
+@click.option(
+    "--fd",
+    "fds",
+    type=int,
+    multiple=True,
+    help="A listening socket, inherited; may be repeated.  [default: listen as configured]",
+)
 @lifeline_option
-def command(config: Path | None, fd: int | None, lifeline: int | None) -> None:
+def command(config: Path | None, fds: tuple[int, ...], lifeline: int | None) -> None:
     """Serve the gateway alone. `parkway up` starts it; the models that it knows are those in the store.
 
     \b
@@ -31,5 +37,5 @@ def command(config: Path | None, fd: int | None, lifeline: int | None) -> None:
         life.hold(lifeline)
     log_to_stderr()
     settings = Settings.find(config)
-    listener = bind(settings.gateway.host, settings.gateway.port) if fd is None else socket.socket(fileno=fd)
-    run(settings, Home.open(), listener)
+    listeners = [socket.socket(fileno=fd) for fd in fds] or [bind(settings.gateway.host, settings.gateway.port)]
+    run(settings, Home.open(), listeners)

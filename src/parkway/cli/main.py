@@ -13,6 +13,7 @@ from parkway.core.errors import ParkwayError
 
 COMMANDS: Mapping[str, str] = {
     "up": "Start Parkway: gateway, worker and an engine for each local model.",
+    "reload": "Replace the gateway processes while they serve.",
     "run": "Talk to a local model, without a Parkway that runs already.",
     "chat": "Talk to a model, once or back and forth.",
     "ps": "Show which local models are loaded, and what they use.",

@@ -9,9 +9,9 @@ import click
 
 from parkway.cli.listing import print_json, print_table
 from parkway.cli.options import config_option, json_option
-from parkway.cli.state import open_store
+from parkway.cli.state import open_store, settings_in_force
 from parkway.launch import running
-from parkway.router.registry import Registry
+from parkway.launch.registry import open_registry
 
 
 @click.command("models")
@@ -26,7 +26,8 @@ def command(config: Path | None, as_json: bool) -> None:
       parkway models --json
     """
     with open_store(config) as (home, database):
-        endpoints = Registry(database).list()
+        registry = open_registry(settings_in_force(home, config), home, database, lambda _: None)
+        endpoints = registry.list()
         runs = running.read(home) is not None
     if not runs:
         # A supervisor that was killed could not say that its engines are gone.

@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from parkway.core.errors import ParkwayError
+from parkway.feedback.combined import Combined
 from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL, RequestRecord
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -66,6 +67,8 @@ class Metrics:
         self._series: dict[tuple[str, str, str], _Series] = {}
         self._labelled: set[str] = set()
         self._outcomes = frozenset({OK, CANCELLED, *_codes(ParkwayError)})
+        self.combined: Combined | None = None
+        """With other gateways on the same port: `render` then shows the sum of all."""
         self.registry = CollectorRegistry()
         self.in_flight = Gauge(
             "parkway_requests_in_flight", "Requests that wait for an answer or stream one now", registry=self.registry
@@ -153,7 +156,7 @@ class Metrics:
 
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""
-        return generate_latest(self.registry)
+        return generate_latest(self.registry) if self.combined is None else self.combined.render()
 
     def _find(self, model: str, surface: str, outcome: str) -> _Series:
         """The series of a combination seen for the first time; remembered only under bounded names."""

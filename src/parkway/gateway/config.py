@@ -12,12 +12,14 @@ class GatewayConfig(Section):
 
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Gateway processes on the port. What is counted in memory, limits among it, each counts for itself."""
     timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     """The longest that a request may take; a client may ask for less with the header `x-parkway-timeout-s`."""
     body_timeout_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
     """The longest that a client may take to send a request body."""
     drain_s: Annotated[float, Field(ge=0, le=86_400)] = 30.0
-    """How long running requests may go on after SIGTERM."""
+    """How long running requests may go on after SIGTERM, or in a process that was replaced."""
     max_requests: Annotated[int, Field(gt=0)] = 4096
     """The most requests at one moment; one more is refused with 503 and `Retry-After`."""
     max_connections: Annotated[int, Field(gt=0)] = 16_384

@@ -40,10 +40,11 @@ class Deleted(msgspec.Struct, kw_only=True):
 
 
 class Health(msgspec.Struct, kw_only=True):
-    """`reasons` says what is missing when `status` is not `ok`."""
+    """`reasons` says what is missing when `status` is not `ok`; `warnings` what is wrong although requests succeed."""
 
     status: str
     reasons: list[str] = []
+    warnings: list[str] = []
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +124,11 @@ class OwnRoutes:
         return Json(Health(status="ok"))
 
     async def ready(self, _: Request) -> Response:
-        reasons = self.readiness.reasons()
+        reasons, warnings = self.readiness.reasons(), list(self.readiness.warnings.values())
         if reasons:
-            return Json(Health(status="not ready", reasons=reasons), status_code=503, headers={"retry-after": "1"})
-        return Json(Health(status="ok"))
+            health = Health(status="not ready", reasons=reasons, warnings=warnings)
+            return Json(health, status_code=503, headers={"retry-after": "1"})
+        return Json(Health(status="ok", warnings=warnings))
 
     async def metrics(self, request: Request) -> Response:
         await self.caller(request)

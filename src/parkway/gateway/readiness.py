@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from parkway.router.view import View
 
@@ -25,6 +25,8 @@ class Readiness:
     expected: Collection[str] = ()
     draining: bool = False
     started: bool = False
+    warnings: dict[str, str] = field(default_factory=dict)
+    """What is wrong although requests succeed, by the part that it is about. Anybody may read them."""
 
     def reasons(self) -> list[str]:
         """Why the gateway is not ready; empty when it is."""

@@ -131,10 +131,14 @@ class Child:
                 self._become("stopped")
             self._finished.set()
 
-    async def stop(self, grace_s: float) -> None:
-        """Ends the program for good: asks it, and after `grace_s` seconds kills its whole process group."""
+    async def stop(self, grace_s: float, number: signal.Signals = signal.SIGTERM) -> None:
+        """Ends the program for good: asks it, and after `grace_s` seconds kills its whole process group.
+
+        Args:
+            number: The signal that asks.
+        """
         self._stopping.set()
-        self._signal(signal.SIGTERM)
+        self._signal(number)
         if await _within(grace_s, self._finished):
             return
         self._say(f"{self.program.name} did not stop within {grace_s:g} s and is killed")

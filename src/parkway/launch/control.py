@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
-from parkway.core.errors import NoEndpoint, ParkwayError
+from parkway.core.errors import NoEndpoint, ParkwayError, StartupError
 from parkway.core.tasks import Tasks
 from parkway.store.home import Home
 
@@ -57,9 +57,9 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """`wake` loads `model` and is answered when it is ready; `list` asks for the overview."""
+    """`wake` loads `model` and is answered when it is ready, `list` asks for all models, `reload` for new gateways."""
 
-    ask: Literal["wake", "list"]
+    ask: Literal["wake", "list", "reload"]
     model: str = ""
 
 
@@ -77,14 +77,20 @@ class Control:
     Args:
         wake: Returns once a model is ready.
         overview: What there is now.
+        reload: Returns once new gateways serve.
     """
 
     def __init__(
-        self, home: Home, wake: Callable[[str], Awaitable[None]], overview: Callable[[], Awaitable[Overview]]
+        self,
+        home: Home,
+        wake: Callable[[str], Awaitable[None]],
+        overview: Callable[[], Awaitable[Overview]],
+        reload: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> None:
         self._path = _path_of(home)
         self._wake = wake
         self._overview = overview
+        self._reload = reload
         self._clients = 0
         self._tasks = Tasks("control")
         self._server: asyncio.Server | None = None
@@ -136,7 +142,11 @@ class Control:
         if question.ask == "list":
             return Answer(overview=await self._overview())
         try:
-            await self._wake(question.model)
+            if question.ask == "wake":
+                await self._wake(question.model)
+            elif self._reload is not None:
+                # Whoever asked may leave; what has begun goes on.
+                await asyncio.shield(self._tasks.start(self._reload(), name="replace the gateways"))
         except ParkwayError as error:
             return Answer(error=error.message, retry_after_s=error.retry_after_s)
         return Answer()
@@ -170,6 +180,19 @@ def overview(home: Home, timeout_s: float = 5.0) -> Overview | None:
         return asyncio.run(ask())
     except TimeoutError:
         return None
+
+
+def reload(home: Home) -> None:
+    """Has the supervisor on `home` replace its gateways; returns when new ones serve. For commands.
+
+    Raises:
+        StartupError: The new ones cannot start, or no supervisor is there.
+    """
+    answer = asyncio.run(_ask(home, Question("reload")))
+    if answer is None:
+        raise StartupError(f"no Parkway runs on this home ({home.path}); start it with: parkway up")
+    if answer.error is not None:
+        raise StartupError(answer.error)
 
 
 async def _ask(home: Home, question: Question) -> Answer | None:

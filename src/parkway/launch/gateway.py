@@ -6,13 +6,11 @@ import asyncio
 import gc
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from types import FrameType
 from typing import TYPE_CHECKING
 
-import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
@@ -21,6 +19,7 @@ from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.responses import Responses
 from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
+from parkway.feedback.combined import Combined
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.feedback.otlp import Exporter
@@ -28,10 +27,10 @@ from parkway.feedback.routing import RoutingFigures
 from parkway.feedback.scores import Scores
 from parkway.feedback.traces import TraceLog
 from parkway.gateway.app import create
-from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
 from parkway.launch.intakes import intakes_of
+from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.parts import Parts
@@ -57,36 +56,42 @@ from parkway.store.sql import Database
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+    from parkway.router.follower import Follower
+
 _STORE_PAUSE_S = 0.5
+_FIGURES_S = 2.0
 
 
-def run(settings: Settings, home: Home, listener: socket.socket) -> None:
-    """Serves the gateway on `listener` until SIGTERM or SIGINT, then drains.
+def run(settings: Settings, home: Home, listeners: Sequence[socket.socket]) -> None:
+    """Serves the gateway on `listeners` until SIGTERM or SIGINT, then drains; on SIGUSR1 lets another take over.
+
+    Prints `ready http://HOST:PORT`, with the first of them, once it serves.
 
     Raises:
         StartupError: The store cannot be reached.
     """
-    uvloop.run(_serve(settings, home, listener))
+    uvloop.run(_serve(settings, home, listeners))
 
 
-async def _serve(settings: Settings, home: Home, listener: socket.socket) -> None:
+async def _serve(settings: Settings, home: Home, listeners: Sequence[socket.socket]) -> None:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
-        async with assemble(settings, database, partial(wake, home)) as (app, readiness):
+        async with assemble(settings, database, partial(wake, home), home=home) as (app, readiness):
             gc.freeze()  # what is here now stays: the collector need not walk it again for every few requests
-            await _listen(app, readiness, settings, listener)
+            await listen(app, readiness, settings.gateway, listeners)
     finally:
         database.close()
 
 
 @asynccontextmanager
 async def assemble(
-    settings: Settings, database: Database, wake: Wake | None = None
+    settings: Settings, database: Database, wake: Wake | None = None, *, home: Home | None = None
 ) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
     """Everything that the pipeline works with, live: keys and endpoints follow the store.
 
     Args:
         wake: Loads a model that sleeps.
+        home: Where this Parkway keeps who it is; without one, it shares its registry with nobody.
     """
     keys = KeyRing()
     view = View()
@@ -99,8 +104,9 @@ async def assemble(
         fallbacks=settings.fallbacks(),
         intake_of=intakes,
     )
+    sharing = settings.admission.gateways * settings.gateway.workers
     gates = Gates(
-        settings.admission,
+        settings.admission.model_copy(update={"gateways": sharing}),
         router.intakes,
         own={name: model.admission for name, model in settings.models.items()},
         shared=settings.adapted_models(),
@@ -142,7 +148,16 @@ async def assemble(
         "1 while limits are not shared because Redis is away",
         lambda: counters is not None and counters.away,
     )
-    registry = Registry(database)
+    publisher = settings.publisher(home) if home is not None else ""
+    registry = Registry(database, publisher=publisher)
+    follower: Follower | None = None
+    if settings.registry.etcd:
+        # With aiohttp, which costs a tenth of a second of every start and is needed for nothing else here.
+        from parkway.router.follower import Follower
+
+        kept = home.registry_file if home is not None else None
+        follower = Follower(settings.registry, publisher, view.load, kept)
+        metrics.show("parkway_registry_connected", "1 while etcd answers", partial(getattr, follower, "connected"))
 
     async def load_endpoints() -> None:
         view.load(await database.run(registry.read, write=False))
@@ -151,14 +166,20 @@ async def assemble(
         await keys.load(database)
 
     async def follow() -> None:
-        loads = {"keys": load_keys, "endpoints": load_endpoints}
+        loads = {"keys": load_keys}
+        if follower is None:
+            loads["endpoints"] = load_endpoints
         async for topic in Watch(database, loads):
             await _until_done(loads[topic])
 
     await load_keys()
-    await load_endpoints()
     await ledger.load(settings.budgets)
     readiness = Readiness(view=view, expected=settings.models_at_start())
+    if follower is None:
+        await load_endpoints()
+    else:
+        follower.on_change = partial(_tell_connected, readiness)
+        await follower.start()
     async with Tasks("gateway") as tasks:
         await router.start()
         requests.start(tasks)
@@ -173,6 +194,11 @@ async def assemble(
             exporter.start()
         tasks.start(follow(), name="follow")
         gates.start(tasks, lambda: settings.gateway.drain_s if readiness.draining else None)
+        if follower is not None:
+            tasks.start(follower.run(), name="registry")
+        if home is not None and settings.gateway.workers > 1:
+            metrics.combined = combined = Combined(metrics.registry, home.figures)
+            tasks.every(_FIGURES_S, lambda: asyncio.to_thread(combined.write), name="figures")
         try:
             yield create(parts, Scores(database, requests), readiness, settings.gateway, database), readiness
         finally:
@@ -185,6 +211,10 @@ async def assemble(
                 await counters.close()
             if redis is not None:
                 await redis.aclose()
+            if follower is not None:
+                await follower.close()
+            if metrics.combined is not None:
+                metrics.combined.end()
 
 
 def _shared_counters(settings: Settings, redis: Redis | None) -> SharedCounters | None:
@@ -196,6 +226,14 @@ def _shared_counters(settings: Settings, redis: Redis | None) -> SharedCounters 
     return SharedCounters(redis, prefix=config.prefix, timeout_s=config.timeout_s, on_outage=on_outage)
 
 
+def _tell_connected(readiness: Readiness, connected: bool) -> None:
+    """Says whether the registry answers, to whoever looks."""
+    if connected:
+        readiness.warnings.pop("registry", None)
+    else:
+        readiness.warnings["registry"] = "etcd does not answer; the endpoints are those that were known last"
+
+
 async def _until_done(load: Callable[[], Awaitable[None]]) -> None:
     """Loads what has changed. A store that fails in between must not cost the change: the old view stays until then."""
     while True:
@@ -203,35 +241,3 @@ async def _until_done(load: Callable[[], Awaitable[None]]) -> None:
             return await load()
         except StoreUnavailable:
             await asyncio.sleep(_STORE_PAUSE_S)
-
-
-class _DrainingServer(uvicorn.Server):
-    """uvicorn, which on the first signal refuses what is new and finishes what runs; on the second, stops at once."""
-
-    def __init__(self, config: uvicorn.Config, readiness: Readiness) -> None:
-        super().__init__(config)
-        self._readiness = readiness
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
-        # uvicorn's own version raises the signal again after the drain, which would end the process before the
-        # request log is flushed.
-        self.force_exit = self.should_exit
-        self.should_exit = True
-        self._readiness.draining = True
-
-
-async def _listen(app: ASGIApp, readiness: Readiness, settings: Settings, listener: socket.socket) -> None:
-    config = uvicorn.Config(
-        app,
-        loop="none",
-        http=bounded(settings.gateway),
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,  # nothing here depends on the client's address
-        timeout_graceful_shutdown=max(1, round(settings.gateway.drain_s)),
-        timeout_keep_alive=75,  # longer than the idle time of the proxies that stand in front of gateways
-    )
-    await _DrainingServer(config, readiness).serve(sockets=[listener])

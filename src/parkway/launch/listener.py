@@ -12,8 +12,33 @@ _BACKLOG = 2048
 _PATIENCE_S = 1.0
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind_each(host: str, port: int, count: int) -> list[socket.socket]:
+    """`count` sockets that listen on one port, over which the kernel spreads what comes.
+
+    Raises:
+        StartupError: As for `bind`.
+    """
+    if count == 1:
+        return [bind(host, port)]
+    # Who shares a port is not told that another has it; who does not is.
+    with bind(host, port) as alone:
+        port = int(alone.getsockname()[1])
+    listeners: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            listeners.append(bind(host, port, shared=True))
+    except StartupError:
+        for listener in listeners:
+            listener.close()
+        raise
+    return listeners
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """A socket that listens on `host` and `port`; port 0 is one that the system chooses.
+
+    Args:
+        shared: Others of this user may listen on the same port.
 
     Raises:
         StartupError: The port is taken, not permitted, or the host is not this machine's. The message says what to do.
@@ -25,6 +50,8 @@ def bind(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         _bind_patiently(listener, address)
         listener.listen(_BACKLOG)
     except OSError as error:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
 from parkway.core.errors import StartupError
@@ -20,17 +21,17 @@ from parkway.launch.child import Say
 from parkway.launch.control import Control, Overview
 from parkway.launch.engines import TOKEN_VARIABLE, Engines
 from parkway.launch.family import Family
-from parkway.launch.listener import bind, reachable
-from parkway.launch.liveness import watch
+from parkway.launch.gateways import Gateways
+from parkway.launch.listener import bind_each, reachable
 from parkway.launch.memory import default_limit_bytes
 from parkway.launch.on_demand import OnDemand
-from parkway.launch.probe import readiness
 from parkway.launch.publication import Publication
+from parkway.launch.registry import open_registry
 from parkway.launch.settings import Settings
 from parkway.policy.chain import administered
 from parkway.policy.keys import KeyStore, ensure_first_key
 from parkway.router.endpoint import Endpoint
-from parkway.router.registry import Registry
+from parkway.router.registry import EndpointRegistry
 from parkway.store.home import Home
 from parkway.store.sql import Database
 
@@ -56,19 +57,26 @@ def up(settings: Settings, home: Home, say: Say, announce: Callable[[str], None]
             is configured can be served.
     """
     settings.check_environment()
-    with home.lock(), bind(settings.gateway.host, settings.gateway.port) as listener:
-        return asyncio.run(Local(settings, home, listener, say, announce).run())
+    with home.lock(), ExitStack() as held:
+        gateway = settings.gateway
+        listeners = [held.enter_context(each) for each in bind_each(gateway.host, gateway.port, gateway.workers)]
+        return asyncio.run(Local(settings, home, listeners, say, announce).run())
 
 
 class Local:
     """The processes of one `parkway up`, and their life: start, announce, watch, drain."""
 
     def __init__(
-        self, settings: Settings, home: Home, listener: socket.socket, say: Say, announce: Callable[[str], None]
+        self,
+        settings: Settings,
+        home: Home,
+        listeners: Sequence[socket.socket],
+        say: Say,
+        announce: Callable[[str], None],
     ) -> None:
         self._settings = settings
         self._home = home
-        self._listener = listener
+        self._listeners = listeners
         self._say = say
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -81,8 +89,9 @@ class Local:
         self._limit_bytes = settings.memory_bytes or default_limit_bytes()
         self._engines = Engines(settings, family, self._publication, self._token, say)
         self._engines.check_fit(self._limit_bytes)
-        fd = listener.fileno()
-        self._gateway = family.child("gateway", "gateway", "--fd", str(fd), *family.configuration, pass_fds=(fd,))
+        shutil.rmtree(home.figures, ignore_errors=True)  # those of an earlier run
+        self._gateways = Gateways(settings, family, listeners, say)
+        self._registry: EndpointRegistry
         self._worker = family.child("worker", "worker", *family.configuration)
 
     async def run(self) -> int:
@@ -96,14 +105,14 @@ class Local:
             self._engines.start(tasks)
             on_demand, catalogue = self._lay_out(tasks)
             database = self._open_store()
-            control = Control(self._home, on_demand.wake, partial(self._overview, on_demand))
+            overview = partial(self._overview, on_demand)
+            control = Control(self._home, on_demand.wake, overview, self._gateways.reload)
+            self._listen_for_reload(tasks)
             try:
                 with _writing(self._home):
                     await control.start()
                 on_demand.start()
-                tasks.start(self._gateway.run(), name="gateway")
-                address = reachable(self._listener)
-                tasks.start(watch(self._gateway, lambda: address, self._settings.liveness_s), name="gateway liveness")
+                self._gateways.start(tasks)
                 if await self._becomes_ready():
                     tasks.start(self._worker.run(), name="worker")
                     tasks.every(_ROTATE_S, self._family.rotate_logs, name="logs")
@@ -114,6 +123,7 @@ class Local:
             finally:
                 await control.close()
                 self._publication.close()
+                self._registry.close()
                 running.remove(self._home)
                 database.close()
         return INTERRUPTED if self._hurried else 0
@@ -139,8 +149,23 @@ class Local:
 
     def _listen_for_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal, number)
+
+    def _listen_for_reload(self, tasks: Tasks) -> None:
+        """SIGHUP: of a terminal that closes it means the end, as ever; else that the gateways be replaced."""
+        loop = asyncio.get_running_loop()
+        if os.isatty(0):
+            loop.add_signal_handler(signal.SIGHUP, self._on_signal, signal.SIGHUP)
+            return
+
+        async def reload() -> None:
+            try:
+                await self._gateways.reload()
+            except StartupError as error:
+                self._say(error.message)
+
+        loop.add_signal_handler(signal.SIGHUP, lambda: tasks.start(reload(), name="reload"))
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping.is_set() and number == signal.SIGINT:
@@ -156,9 +181,9 @@ class Local:
             first_key = ensure_first_key(self._home, KeyStore(database))
         if first_key is not None:
             self._say("created the first API key; `parkway key show` prints it")
-        registry = Registry(database, administered)
-        registry.replace("config", remote_endpoints(self._settings))
-        self._publication.start(lambda endpoints: registry.replace("local", endpoints))
+        self._registry = open_registry(self._settings, self._home, database, self._say, administered)
+        self._registry.replace("config", remote_endpoints(self._settings))
+        self._publication.start(lambda endpoints: self._registry.replace("local", endpoints))
         return database
 
     async def _becomes_ready(self) -> bool:
@@ -167,15 +192,14 @@ class Local:
         Raises:
             StartupError: The gateway cannot start, or no model at all can be served.
         """
-        host, port = reachable(self._listener)
+        host, port = reachable(self._listeners[0])
         deadline = time.monotonic() + self._settings.start_timeout_s
         while not self._stopping.is_set():
-            if self._gateway.state == "given up":
-                raise StartupError(f"the gateway cannot start: {self._gateway.reason}")
-            answer = await readiness(host, port)
+            self._gateways.check()
+            answer = await self._gateways.readiness()
             self._engines.check_any_left()  # after the wait: an engine may have been given up in it
             if answer is None and time.monotonic() > deadline:
-                raise StartupError(f"the gateway does not answer; its log is {self._gateway.log.path}")
+                raise StartupError(f"the gateway does not answer; its log is {self._gateways.children[0].log.path}")
             if answer is not None and not self._engines.waits_for(answer.reasons):
                 with _writing(self._home):
                     running.write(self._home, running.Running(url=f"http://{_joined(host, port)}", pid=os.getpid()))
@@ -189,10 +213,12 @@ class Local:
         grace_s = self._settings.gateway.drain_s
         self._say(f"stopping: running requests have up to {grace_s:g} s; Ctrl-C again stops at once")
         # As long as we hold the socket, new clients would wait in its queue instead of being refused.
-        self._listener.close()
-        await self._gateway.stop(grace_s + _STOP_GRACE_S)
+        for listener in self._listeners:
+            listener.close()
+        gateways = self._gateways.children
+        await self._gateways.stop(grace_s + _STOP_GRACE_S)
         on_demand.close()
-        others = [child for child in self._family.children if child is not self._gateway]
+        others = [child for child in self._family.children if child not in gateways]
         await asyncio.gather(*(child.stop(_STOP_GRACE_S) for child in others))
         self._say("stopped")
 

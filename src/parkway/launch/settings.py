@@ -25,8 +25,9 @@ from parkway.policy.guardrails.config import GuardrailList
 from parkway.policy.limits import LimitsConfig
 from parkway.policy.prices import Price
 from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
-from parkway.router.config import Balance, RouterConfig
+from parkway.router.config import Balance, RegistryConfig, RouterConfig
 from parkway.store.config import StoreConfig
+from parkway.store.home import Home
 from parkway.store.models import pulled_directory
 from parkway.store.redis import RedisConfig
 
@@ -200,6 +201,7 @@ class Settings(Section):
     admission: AdmissionConfig = AdmissionConfig()
     budgets: list[BudgetConfig] = []
     router: RouterConfig = RouterConfig()
+    registry: RegistryConfig = RegistryConfig()
     store: StoreConfig = StoreConfig()
     redis: RedisConfig = RedisConfig()
     conversations: ConversationConfig = ConversationConfig()
@@ -328,6 +330,14 @@ class Settings(Section):
         adapted = {name: prices[base] for name, base in self.adapted_models().items() if base in prices}
         return {**adapted, **prices}
 
+    def publisher(self, home: Home) -> str:
+        """Under which name endpoints are published: that of the home where others may publish too, else none.
+
+        Raises:
+            StartupError: The home cannot be written to.
+        """
+        return home.publisher() if self.store.url or self.registry.etcd else ""
+
     def check_environment(self, environment: Mapping[str, str] = os.environ) -> None:
         """Sees that every key that names an environment variable names one that is set.
 
@@ -336,6 +346,10 @@ class Settings(Section):
             StartupError: What `traces.otlp_endpoint` needs is not installed.
         """
         Exporter.of(self.traces, environment)
+        if (variable := self.registry.password_env) and variable not in environment:
+            raise ConfigurationError(
+                f"registry.password_env: the environment variable {variable} is not set; set it before `parkway up`"
+            )
         for name, model in self.models.items():
             for place in model.all():
                 if place.api_key_env and not environment.get(place.api_key_env):

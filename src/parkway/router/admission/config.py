@@ -82,7 +82,7 @@ class AdmissionConfig(GateConfig):
         tiers: By the name that keys carry.
         default_tier: Of keys that carry none, or one that is not configured; without it nothing is capped.
         initial_concurrency: Where nothing is known of a model's endpoints, the search begins with this.
-        gateways: How many gateway processes share the endpoints; each admits its part.
+        gateways: How many Parkways share the endpoints; each admits its part.
     """
 
     enabled: bool = True
