@@ -40,8 +40,9 @@ EVERYTHING: dict[str, object] = {
     ],
     "admission": {"default_tier": "gold", "tiers": {"gold": {"class": "interactive", "max_output_tokens": 4096}}},
 }
-"""Parkway with what a team would switch on. Keys, limits, permissions, admission with its queues, breakers, the audit log of
-every decision, traces and metrics are on anyway; guardrails check inputs here: on outputs they take streams apart."""
+"""Parkway with what a team would switch on. Keys, limits, permissions, admission with its queues, breakers, the audit
+log of every decision, traces and metrics are on anyway; guardrails check inputs here: on outputs they take streams
+apart."""
 
 
 @dataclass(slots=True)

@@ -14,7 +14,12 @@ from parkway.cli import main
 from parkway.cli.main import COMMANDS, HIDDEN, program, run
 from parkway.core.errors import ConfigurationError, StartupError
 
-SUBCOMMANDS = {"key": ("create", "list", "show", "revoke"), "guardrails": ("test",), "train": ("park-mini",)}
+SUBCOMMANDS = {
+    "key": ("create", "list", "show", "revoke"),
+    "audit": ("list", "export", "verify"),
+    "guardrails": ("test",),
+    "train": ("park-mini",),
+}
 PATHS = [(), *((name,) for name in (*COMMANDS, *HIDDEN)), *((a, b) for a, names in SUBCOMMANDS.items() for b in names)]
 
 FRESH = """
