@@ -24,7 +24,10 @@ def test_a_key_is_printed_once_and_nothing_else_on_standard_output(parkway: Comm
 def test_listed_as_json(parkway: Command) -> None:
     made = parkway("key", "create", "laptop", "--json").json
     (listed,) = parkway("key", "list", "--json").json
-    assert listed == {name: made[name] for name in ("key_id", "name", "created_ms", "revoked_ms")}
+    assert listed == {name: value for name, value in made.items() if name != "key"}
+    assert {"key_id", "name", "owner", "team", "scopes", "tier", "created_ms", "expires_ms", "revoked_ms"} == set(
+        listed
+    )
     assert made["key"].startswith(f"pk-{made['key_id']}-")
 
 
@@ -62,3 +65,28 @@ def test_before_the_first_start_there_is_none_to_show(parkway: Command) -> None:
     assert done.code == 1
     assert "parkway up" in done.err
     assert "parkway key create NAME" in done.err
+
+
+def test_a_key_with_rights(parkway: Command) -> None:
+    made = parkway(
+        "key", "create", "ci", "--owner", "ada", "--team", "ml", "--tier", "gold", "--expires", "30d",
+        "--scope", "model:park-mini", "--scope", "admin", "--json",
+    ).json  # fmt: skip
+    assert {name: made[name] for name in ("owner", "team", "tier", "scopes")} == {
+        "owner": "ada", "team": "ml", "tier": "gold", "scopes": ["admin", "model:park-mini"],
+    }  # fmt: skip
+    assert made["expires_ms"] - made["created_ms"] == 30 * 86_400_000
+    listed = parkway("key", "list").out
+    assert all(word in listed for word in ("owner", "ada", "ml", "gold", "admin model:park-mini", "expires"))
+    shown = parkway("key", "show", made["key_id"])
+    assert "scopes   admin model:park-mini\n" in shown.out
+    assert made["key"].rpartition("-")[2] not in shown.out + parkway("key", "show", made["key_id"], "--json").out
+
+
+def test_rights_that_cannot_be(parkway: Command) -> None:
+    done = parkway("key", "create", "ci", "--scope", "models:x")
+    assert done.code == 1
+    assert "is not a scope" in done.err
+    assert parkway("key", "create", "ci", "--expires", "soon").code == 2
+    assert parkway("key", "show", "nothing").code == 1
+    assert parkway("key", "list", "--json").json == []

@@ -16,8 +16,9 @@ from parkway.core.errors import ConfigurationError, StartupError
 
 SUBCOMMANDS = {
     "key": ("create", "list", "show", "revoke"),
-    "audit": ("list", "export", "verify"),
+    "permissions": ("show", "validate", "check"),
     "guardrails": ("test",),
+    "audit": ("list", "export", "verify"),
     "train": ("park-mini",),
 }
 PATHS = [(), *((name,) for name in (*COMMANDS, *HIDDEN)), *((a, b) for a, names in SUBCOMMANDS.items() for b in names)]

@@ -64,7 +64,7 @@ class Gate:
             return [dict(row) for row in rows.mappings()]
 
 
-StartGate = Callable[[Settings], AbstractAsyncContextManager[Gate]]
+StartGate = Callable[..., AbstractAsyncContextManager[Gate]]
 
 
 @pytest.fixture(scope="session")
@@ -92,7 +92,7 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
     """
 
     @asynccontextmanager
-    async def start(settings: Settings) -> AsyncIterator[Gate]:
+    async def start(settings: Settings, source: Path | None = None) -> AsyncIterator[Gate]:
         database = Database.open(f"sqlite:///{tmp_path}/parkway.db")
         database.migrate()
         upstream = Upstream()
@@ -103,7 +103,7 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
         async with (
-            assemble(settings, database) as (app, readiness),
+            assemble(settings, database, source=source, look_s=0.02) as (app, readiness),
             aiohttp.ClientSession() as http,
             Tasks("test") as tasks,
         ):

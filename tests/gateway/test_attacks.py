@@ -6,6 +6,7 @@ import asyncio
 import gzip
 import json
 import logging
+import math
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 
 from parkway.gateway.protocol import MAX_HEAD_BYTES
 from parkway.launch.settings import Settings
+from parkway.policy.caller import Caller
 from parkway.policy.keys import KeyRing
 from tests.gateway.conftest import Gate, StartGate
 
@@ -314,8 +316,8 @@ async def test_a_name_cannot_write_lines_of_its_own_into_the_log(
 def test_a_refusal_takes_as_long_for_a_known_key_as_for_an_unknown_one(tmp_path: Path) -> None:
     """Which keys exist must not be told by the clock. Compared are medians of many, in turn."""
     ring = KeyRing()
-    rows = [(f"{number:012d}", "name", b"\0" * 32) for number in range(1000)]
-    ring.refresh(rows)
+    ids = [f"{number:012d}" for number in range(1000)]
+    ring.refresh({key_id: (Caller(key_id, "name"), b"\0" * 32, math.inf) for key_id in ids})
     known, unknown = (f"Bearer pk-{number:012d}-{'x' * 43}" for number in (7, 77777))
     took: dict[str, list[int]] = {known: [], unknown: []}
     for _ in range(4000):

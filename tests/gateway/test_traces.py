@@ -13,6 +13,7 @@ from sqlalchemy import select
 from parkway.core.trace import CURRENT
 from parkway.launch.process_log import name_request
 from parkway.launch.settings import Settings
+from parkway.policy.keys import KeyStore
 from parkway.router.endpoint import Endpoint
 from parkway.store import schema
 from tests.gateway.conftest import Gate, StartGate
@@ -237,7 +238,7 @@ async def test_a_key_sees_its_own_traces(start_gate: StartGate) -> None:
     async with start_gate(settings()) as gate:
         ids = [(await gate.post("/v1/chat/completions", HELLO)).headers["x-request-id"] for _ in range(3)]
         failed = await gate.post("/v1/chat/completions", {**HELLO, "model": "nobody"})
-        other = gate.new_key("other")
+        other = KeyStore(gate.database).create("other", scopes=["model:*"])[1]
         while (await gate.get("/v1/models", key=other)).status == 401:
             pass
         await spans_of(gate, ids[-1])

@@ -224,6 +224,31 @@ def test_an_edit_of_the_configuration_does_not_break_a_restart(tmp_path: Path) -
         assert started.request("GET", "/healthz").status == 200
 
 
+def test_a_changed_configuration_takes_effect_without_a_restart(tmp_path: Path, slow: SlowModel) -> None:
+    with up(tmp_path / "home", NOBODY_THERE) as started:
+        gateway = started.ready().child("gateway")
+        key = started.key()
+        slow.go.set()
+
+        started.config.write_text(json.dumps({"models": {"near": slow.url}, "engine": {"threads": 1}}))
+        wait_until(lambda: started.chat("near").status == 200, "the new host is asked")
+        wait_until(lambda: started.chat("far").status == 404, "the old one is gone")
+        wait_until(
+            lambda: "takes effect at the next start: engine.threads" in started.told(), "what has to wait is told"
+        )
+        assert "changed: engine.threads, models.far.url, models.near.url" in started.told()
+
+        started.config.write_text(json.dumps({"models": {}, "limits": {"burts": 1}}))
+        wait_until(lambda: "limits.burts: unknown key. Did you mean" in started.told(), "the fault is told")
+        wait_until(lambda: b"cannot be used" in started.request("GET", "/readyz").read(), "the gateway warns")
+        assert started.chat("near").status == 200
+
+        started.kill_child("gateway")  # a new one begins with what was in force, not with what is written
+        assert started.chat("near").status == 200
+        assert started.child("gateway") != gateway
+        assert started.key() == key
+
+
 def _nobody_there(folder: Path) -> str:
     path = folder / "nobody-there.yaml"
     path.write_text(json.dumps(NOBODY_THERE))  # JSON is YAML

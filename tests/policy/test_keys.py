@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from parkway.core.errors import InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
+from parkway.core.errors import ExpiredKey, InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
 from parkway.core.tasks import Tasks
 from parkway.policy.caller import Caller
 from parkway.policy.keys import TOPIC, KeyRing, KeyStore, ensure_first_key, first_key
@@ -195,6 +195,50 @@ class TestKeyRing:
         shown = " ".join([repr(key), repr(caller), repr(ring), repr(store), caplog.text])
         assert secret not in shown
         assert "secret_hash=" not in repr(key)
+
+
+class TestRights:
+    async def test_a_key_carries_whose_it_is_and_what_it_is_good_for(
+        self, store: KeyStore, database: Database, ring: KeyRing
+    ) -> None:
+        key, plain = store.create("ci", owner="ada", team="ml", scopes=["model:a", "admin"], tier="gold", expires_s=60)
+        await ring.load(database)
+        caller = ring.identify(f"Bearer {plain}")
+        assert caller == Caller(key.key_id, "ci", "key", "ada", "ml", frozenset({"model:a", "admin"}), "gold")
+        assert store.list() == [key]
+        assert store.find(key.key_id) == key
+        assert key.expires_ms == key.created_ms + 60_000
+
+    async def test_it_expires_at_its_moment_without_being_read_again(self, store: KeyStore, database: Database) -> None:
+        key, plain = store.create("ci", expires_s=60)
+        now = key.created_ms / 1000
+        ring = KeyRing(clock=lambda: now)
+        await ring.load(database)
+        now += 59.999
+        assert ring.identify(f"Bearer {plain}").name == "ci"
+        now += 0.001
+        with pytest.raises(ExpiredKey, match=r"pk-.{12}-\.\.\. expired on 20\d\d-.* UTC"):
+            ring.identify(f"Bearer {plain}")
+        wrong = plain[:-1] + ("a" if plain[-1] != "a" else "b")
+        with pytest.raises(InvalidKey):  # only who holds it learns that it has expired
+            ring.identify(f"Bearer {wrong}")
+
+    @pytest.mark.parametrize(
+        "scope", ["", "*", "model", "model:", "models:x", "model:a b", "ADMIN", "admin:*", "model:*\n", "model:'; DROP"]
+    )
+    def test_what_is_no_scope(self, store: KeyStore, scope: str) -> None:
+        with pytest.raises(InvalidRequest, match="is not a scope"):
+            store.create("ci", scopes=[scope])
+        assert store.list() == []
+
+    @pytest.mark.parametrize("field", ["owner", "team", "tier"])
+    def test_names_that_cannot_be_shown(self, store: KeyStore, field: str) -> None:
+        with pytest.raises(InvalidRequest, match=field):
+            store.create("ci", **{field: "two\nlines"})  # pyright: ignore[reportArgumentType]
+
+    def test_scopes_that_are_none_are_kept_apart_from_no_scopes(self, store: KeyStore) -> None:
+        assert [store.create("a", scopes=[])[0].scopes, store.create("b")[0].scopes] == [(), None]
+        assert {key.name: key.scopes for key in store.list()} == {"a": (), "b": None}
 
 
 class TestFirstKey:

@@ -25,8 +25,13 @@ from parkway.store.home import Home
     multiple=True,
     help="A listening socket, inherited; may be repeated.  [default: listen as configured]",
 )
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file whose changes are followed.  [default: --config]",
+)
 @lifeline_option
-def command(config: Path | None, fds: tuple[int, ...], lifeline: int | None) -> None:
+def command(config: Path | None, fds: tuple[int, ...], source: Path | None, lifeline: int | None) -> None:
     """Serve the gateway alone. `parkway up` starts it; the models that it knows are those in the store.
 
     \b
@@ -38,4 +43,4 @@ def command(config: Path | None, fds: tuple[int, ...], lifeline: int | None) -> 
     log_to_stderr()
     settings = Settings.find(config)
     listeners = [socket.socket(fileno=fd) for fd in fds] or [bind(settings.gateway.host, settings.gateway.port)]
-    run(settings, Home.open(), listeners)
+    run(settings, Home.open(), listeners, source or config)

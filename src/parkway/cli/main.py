@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, str] = {
     "trace": "Show what a request did, and when.",
     "key": "Create, list, show and revoke API keys.",
     "guardrails": "Try the guardrails of the configuration on a text.",
+    "permissions": "Show the policies in force, and explain who may do what.",
     "train": "Train a built-in model.",
     "engine": "Serve one model directory as an OpenAI-compatible server.",
 }

@@ -12,6 +12,7 @@ import click
 from parkway.cli.options import config_option
 from parkway.launch.adapters import check_adapters
 from parkway.launch.local import up
+from parkway.launch.reload import Source
 from parkway.launch.settings import FILE_NAME, Settings
 from parkway.store.home import Home
 
@@ -36,8 +37,12 @@ def command(config: Path | None, host: str | None, port: int | None) -> int:
     settings = Settings.find(config)
     check_adapters(settings, config or Path(FILE_NAME))
     given = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    settings = settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
-    return up(settings, Home.open(), _say, _announce)
+
+    def adjust(settings: Settings) -> Settings:
+        return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=given)})
+
+    source = Source((config or Path(FILE_NAME)).absolute(), adjust)
+    return up(adjust(settings), Home.open(), _say, _announce, source)
 
 
 def _say(line: str) -> None:

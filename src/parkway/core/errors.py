@@ -189,6 +189,24 @@ class InvalidKey(NotAuthenticated):
     code = "invalid_api_key"
 
 
+class ExpiredKey(NotAuthenticated):
+    """A key that was good until a moment that is past."""
+
+    code = "expired_api_key"
+
+
+class InvalidToken(NotAuthenticated):
+    """A token that is malformed, not meant for us, or not signed by an issuer that we know."""
+
+    code = "invalid_token"
+
+
+class ExpiredToken(InvalidToken):
+    """A token that was good until a moment that is past."""
+
+    code = "expired_token"
+
+
 class NotAllowed(ParkwayError):
     """Known, and not permitted."""
 
@@ -266,6 +284,13 @@ class DeadlineExceeded(ParkwayError):
 
     status = 504
     code = "deadline_exceeded"
+
+
+class IdentityUnavailable(ParkwayError):
+    """The identity provider does not answer, and what is known of its keys is too old to rely on."""
+
+    status = 503
+    code = "identity_unavailable"
 
 
 class StoreUnavailable(ParkwayError):

@@ -123,6 +123,12 @@ class Metrics:
                 }
             )
         )
+        self.configuration_valid = Gauge(
+            "parkway_configuration_valid",
+            "1; 0 while the configuration as it is written now cannot be used and an earlier one is in force",
+            registry=self.registry,
+        )
+        self.configuration_valid.set(1)
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:

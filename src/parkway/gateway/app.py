@@ -17,19 +17,21 @@ from parkway.gateway.responses import ResponseRoutes
 from parkway.gateway.traces import TraceRoutes
 from parkway.gateway.usage import UsageRoutes
 from parkway.pipeline.exchange import Surface
-from parkway.pipeline.parts import Parts
+from parkway.pipeline.parts import Current
 from parkway.store.sql import Database
 
 
-def create(parts: Parts, scores: Scores, readiness: Readiness, config: GatewayConfig, database: Database) -> ASGIApp:
+def create(
+    current: Current, scores: Scores, readiness: Readiness, config: GatewayConfig, database: Database
+) -> ASGIApp:
     """Builds the application. Nothing here does any work; every part comes ready to use."""
-    own = OwnRoutes(parts=parts, scores=scores, readiness=readiness, config=config, started_s=now_s())
+    own = OwnRoutes(current=current, scores=scores, readiness=readiness, config=config, started_s=now_s())
     used = UsageRoutes(own, database)
     traces = TraceRoutes(own, database)
     document = OpenApi()
     responses = ResponseRoutes(own)
-    asked = {surface.route: ModelRoute(surface, parts, config) for surface in Surface}
-    asked["/v1/messages/count_tokens"] = ModelRoute(Surface.MESSAGES, parts, config, CountDialect)
+    asked = {surface.route: ModelRoute(surface, current, config) for surface in Surface}
+    asked["/v1/messages/count_tokens"] = ModelRoute(Surface.MESSAGES, current, config, CountDialect)
     routes = [
         *(Route(path, route, methods=["POST"]) for path, route in asked.items()),
         Route("/v1/models", own.list_models, methods=["GET"]),

@@ -17,7 +17,7 @@ from parkway.gateway.config import GatewayConfig
 from parkway.gateway.dialect_client import DialectClient
 from parkway.pipeline.answer import answer
 from parkway.pipeline.exchange import Exchange, Surface
-from parkway.pipeline.parts import Parts
+from parkway.pipeline.parts import Current
 
 
 class ModelRoute:
@@ -28,26 +28,28 @@ class ModelRoute:
     """
 
     def __init__(
-        self, surface: Surface, parts: Parts, config: GatewayConfig, dialect: type[Dialect] | None = None
+        self, surface: Surface, current: Current, config: GatewayConfig, dialect: type[Dialect] | None = None
     ) -> None:
         self._surface = surface
-        self._parts = parts
+        self._current = current
         self._config = config
         self._dialect = dialect or surface.dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
+            parts = self._current.parts
             request_id: str = scope["state"]["request_id"]
             parent = joined_header(scope, b"traceparent")
             state = joined_header(scope, b"tracestate") if parent is not None else None
-            trace = self._parts.traces.begin(parent, state)
+            trace = parts.traces.begin(parent, state)
             CURRENT.set((request_id, trace.trace_id))
-            dialect = self._dialect(self._parts.bounds.max_answer_bytes) if self._dialect is not None else None
+            dialect = self._dialect(parts.bounds.max_answer_bytes) if self._dialect is not None else None
             exchange = Exchange(
                 request_id=request_id,
                 surface=self._surface,
                 client=client if dialect is None else DialectClient(client, dialect),
-                authorization=self._authorization(client),
+                authorization=client.header(b"authorization"),
+                api_key=client.header(b"x-api-key"),
                 priority=client.header(b"x-parkway-priority"),
                 agent=_name(client, b"x-parkway-agent"),
                 task=_name(client, b"x-parkway-task"),
@@ -56,15 +58,8 @@ class ModelRoute:
                 deadline=time.monotonic() + self._timeout_s(client),
                 dialect=dialect,
             )
-            with self._parts.metrics.in_flight.track_inprogress():
-                await answer(exchange, self._parts)
-
-    def _authorization(self, client: AsgiClient) -> str | None:
-        """The value of `Authorization`; Anthropic's clients send a key in a header of its own."""
-        sent = client.header(b"authorization")
-        if sent is None and self._surface is Surface.MESSAGES and (key := client.header(b"x-api-key")) is not None:
-            return f"Bearer {key}"
-        return sent
+            with parts.metrics.in_flight.track_inprogress():
+                await answer(exchange, parts)
 
     def _timeout_s(self, client: AsgiClient) -> float:
         """The client's own time-out where it sends one, never over the configured one."""

@@ -75,8 +75,8 @@ class Operation:
     failures: tuple[int, ...] = ()
 
 
-_MODEL_FAILURES = (400, 404, 413, 502, 503, 504)
-_ANTHROPIC_FAILURES = (400, 404, 413, 502, 504, 529)
+_MODEL_FAILURES = (400, 403, 404, 413, 502, 503, 504)
+_ANTHROPIC_FAILURES = (400, 403, 404, 413, 502, 504, 529)
 _PAGE = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "after": {"type": "string"},
@@ -181,7 +181,7 @@ OPERATIONS = (
     Operation(
         method="get", path="/readyz", summary="The next request would be answered", answer=Health, open=True,
     ),
-    Operation(method="get", path="/metrics", summary="Prometheus metrics", answer=None),
+    Operation(method="get", path="/metrics", summary="Prometheus metrics", answer=None, failures=(403,)),
     Operation(method="get", path="/openapi.json", summary="This document", answer=None, open=True),
 )  # fmt: skip
 
@@ -211,14 +211,21 @@ def document() -> dict[str, Any]:
         "paths": paths,
         "components": {
             "schemas": components,
-            "securitySchemes": {"key": {"type": "http", "scheme": "bearer", "description": "`parkway key show`"}},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "`parkway key show`, or a token of an identity provider",
+                },
+                "header": {"type": "apiKey", "in": "header", "name": "x-api-key"},
+            },
         },
-        "security": [{"key": []}],
+        "security": [{"key": []}, {"header": []}],
     }
 
 
 def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) -> dict[str, Any]:
-    failures = operation.failures if operation.open else (401, 429, *operation.failures)
+    failures = operation.failures if operation.open else (401, 429, 503, *operation.failures)
     content: dict[str, Any] = {"text/plain": {"schema": {"type": "string"}}}
     if operation.answer is not None:
         content = {"application/json": {"schema": schemas[operation.answer]}}

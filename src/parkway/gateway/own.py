@@ -19,7 +19,7 @@ from parkway.gateway.body import read_body
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.decision import of_own_route
 from parkway.gateway.readiness import Readiness
-from parkway.pipeline.parts import Parts
+from parkway.pipeline.parts import Current, Parts
 from parkway.policy.caller import Caller
 
 T = TypeVar("T")
@@ -51,19 +51,31 @@ class Health(msgspec.Struct, kw_only=True):
 class OwnRoutes:
     """The handlers; `gateway/app.py` gives each its path."""
 
-    parts: Parts
+    current: Current
     scores: Scores
     readiness: Readiness
     config: GatewayConfig
     started_s: int
 
-    async def caller(self, request: Request) -> Caller:
-        """Who asks, within the same limits as on the model routes."""
+    @property
+    def parts(self) -> Parts:
+        """The parts that are in force now."""
+        return self.current.parts
+
+    async def caller(self, request: Request, *, administers: bool = False) -> Caller:
+        """Who asks, within the same limits as on the model routes.
+
+        Raises:
+            NotAllowed: `administers`, and the caller may not administer the installation.
+        """
         caller: Caller | None = None
         error: ParkwayError | None = None
+        headers = request.headers
         try:
-            caller = self.parts.keys.identify(request.headers.get("authorization"))
+            caller = await self.parts.identity.identify(headers.get("authorization"), headers.get("x-api-key"))
             await self.parts.limiter.admit(caller)
+            if administers:
+                self.parts.permissions.check(caller, "administer")
             return caller
         except ParkwayError as refused:
             error = refused
@@ -71,19 +83,22 @@ class OwnRoutes:
         finally:
             of_own_route(self.parts.audit, request, caller, error)
 
+    async def usable_models(self, request: Request) -> list[str]:
+        """The models that whoever asks may use, sorted."""
+        caller = await self.caller(request)
+        return await self.parts.permissions.allowed(caller, "use", self.parts.router.models())
+
     async def body(self, request: Request, cls: type[T]) -> T:
         """The request body as `cls`, within the limits on size and time."""
         limit, timeout_s = self.parts.bounds.max_body_bytes, self.config.body_timeout_s
         return decode(await read_body(request.scope, request.receive, limit, timeout_s), cls)
 
     async def list_models(self, request: Request) -> Response:
-        await self.caller(request)
-        return Json(ModelList(data=[self._model(name) for name in self.parts.router.models()]))
+        return Json(ModelList(data=[self._model(name) for name in await self.usable_models(request)]))
 
     async def show_model(self, request: Request) -> Response:
-        await self.caller(request)
+        known = await self.usable_models(request)
         name: str = request.path_params["model"]
-        known = self.parts.router.models()
         if name not in known:
             raise ModelNotFound(f'model "{name[:128]}" does not exist.{nearest(name, known)}', param="model")
         return Json(self._model(name))
@@ -131,7 +146,7 @@ class OwnRoutes:
         return Json(Health(status="ok", warnings=warnings))
 
     async def metrics(self, request: Request) -> Response:
-        await self.caller(request)
+        await self.caller(request, administers=True)
         return Response(self.parts.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
 

@@ -31,7 +31,7 @@ class TraceRoutes:
         caller = await self.own.caller(request)
         given = request.query_params
         wanted = TraceFilter(
-            key_id=_whose(caller),
+            key_id=self._whose(caller),
             limit=integer(request, "limit", default=20, low=1, high=100),
             after=given.get("after"),
             since_ms=integer(request, "since_ms", default=0, low=0, high=LATEST_MS) if "since_ms" in given else None,
@@ -43,13 +43,12 @@ class TraceRoutes:
     async def show(self, request: Request) -> Response:
         caller = await self.own.caller(request)
         trace: str = request.path_params["trace"]
-        key_id = _whose(caller)
+        key_id = self._whose(caller)
         return Json(await self.database.run(lambda connection: read_trace(connection, trace, key_id), write=False))
 
-
-def _whose(caller: Caller) -> str | None:
-    """Whose traces the caller may see: its own. None would be everybody's."""
-    return caller.key_id
+    def _whose(self, caller: Caller) -> str | None:
+        """Whose traces the caller may see: its own, or everybody's (None)."""
+        return None if self.own.parts.permissions.allows(caller, "administer") else caller.key_id
 
 
 def _status(given: str | None) -> Literal["ok", "error"] | None:

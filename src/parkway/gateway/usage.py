@@ -57,9 +57,9 @@ class UsageRoutes:
         caller = await self.own.caller(request)
         return Json(BudgetList(data=await self.own.parts.limiter.budgets(caller)))
 
-    def sees_all(self, caller: Caller) -> bool:  # noqa: ARG002 - decided by permissions, once there are any
+    def sees_all(self, caller: Caller) -> bool:
         """Whether the usage of everybody is the caller's business."""
-        return False
+        return self.own.parts.permissions.allows(caller, "administer")
 
 
 def _group_by(given: str) -> GroupBy:

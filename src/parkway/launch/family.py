@@ -24,7 +24,7 @@ class Family:
         self._environment = {**environment, "PARKWAY_HOME": str(home.path)}
         self._say = say
         self._lifeline = Lifeline()
-        self.configuration = ("--config", str(_write_snapshot(settings, home)))
+        self.configuration = ("--config", str(write_snapshot(settings, home)))
         """The options for a child that reads the whole configuration."""
 
     def child(
@@ -77,14 +77,20 @@ def snapshot_of(home: Home) -> Path:
     return home.path / "running.yaml"
 
 
-def _write_snapshot(settings: Settings, home: Home) -> Path:
-    """The configuration as it is now, for the children: an edit in the meantime must not break a restart.
+def write_snapshot(settings: Settings, home: Home) -> Path:
+    """The configuration in force, for the children: a wrong edit in the meantime must not break a restart.
 
-    The file may hold the password of the database and is readable by its owner alone.
+    Readers find all of it or what was there before. The file may hold the password of the database and is readable by
+    its owner alone.
+
+    Raises:
+        OSError: It cannot be written; what was there is still there.
     """
     path = snapshot_of(home)
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    fresh = path.with_suffix(".new")
+    fresh.unlink(missing_ok=True)
+    descriptor = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(settings.model_dump_json(indent=1, exclude_unset=True))  # JSON is YAML
+    fresh.replace(path)
     return path

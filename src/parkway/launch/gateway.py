@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
@@ -17,7 +19,7 @@ from starlette.types import ASGIApp
 from parkway import __version__
 from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.responses import Responses
-from parkway.core.errors import StoreUnavailable
+from parkway.core.errors import ConfigurationError, StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.combined import Combined
 from parkway.feedback.log import RequestLog
@@ -30,20 +32,25 @@ from parkway.gateway.app import create
 from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
 from parkway.launch.intakes import intakes_of
+from parkway.launch.reload import HOSTS, INTERVAL_S, Outcome, Reload, Source, Watcher, permission_files
 from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
-from parkway.pipeline.parts import Parts
+from parkway.pipeline.parts import Current, Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.audit import AuditLog
 from parkway.policy.chain import operator
 from parkway.policy.guardrails.guardrails import Guardrails
+from parkway.policy.identity import Identity
 from parkway.policy.keys import KeyRing
 from parkway.policy.ledger import Ledger
 from parkway.policy.limiter import Limiter
+from parkway.policy.limits import LimitsConfig
+from parkway.policy.permissions import Permissions
 from parkway.policy.shared_counters import SharedCounters
 from parkway.router.admission.gates import Gates
+from parkway.router.config import LIVE
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -58,25 +65,32 @@ if TYPE_CHECKING:
 
     from parkway.router.follower import Follower
 
+
+log = logging.getLogger(__name__)
+
 _STORE_PAUSE_S = 0.5
 _FIGURES_S = 2.0
 
 
-def run(settings: Settings, home: Home, listeners: Sequence[socket.socket]) -> None:
+def run(settings: Settings, home: Home, listeners: Sequence[socket.socket], source: Path | None = None) -> None:
     """Serves the gateway on `listeners` until SIGTERM or SIGINT, then drains; on SIGUSR1 lets another take over.
 
     Prints `ready http://HOST:PORT`, with the first of them, once it serves.
 
+    Args:
+        source: The configuration file whose changes are followed.
+
     Raises:
+        ConfigurationError: The permissions or the identity providers are wrong.
         StartupError: The store cannot be reached.
     """
-    uvloop.run(_serve(settings, home, listeners))
+    uvloop.run(_serve(settings, home, listeners, source))
 
 
-async def _serve(settings: Settings, home: Home, listeners: Sequence[socket.socket]) -> None:
+async def _serve(settings: Settings, home: Home, listeners: Sequence[socket.socket], source: Path | None) -> None:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     try:
-        async with assemble(settings, database, partial(wake, home), home=home) as (app, readiness):
+        async with assemble(settings, database, partial(wake, home), home=home, source=source) as (app, readiness):
             gc.freeze()  # what is here now stays: the collector need not walk it again for every few requests
             await listen(app, readiness, settings.gateway, listeners)
     finally:
@@ -85,15 +99,25 @@ async def _serve(settings: Settings, home: Home, listeners: Sequence[socket.sock
 
 @asynccontextmanager
 async def assemble(
-    settings: Settings, database: Database, wake: Wake | None = None, *, home: Home | None = None
+    settings: Settings,
+    database: Database,
+    wake: Wake | None = None,
+    *,
+    home: Home | None = None,
+    source: Path | None = None,
+    look_s: float = INTERVAL_S,
 ) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
-    """Everything that the pipeline works with, live: keys and endpoints follow the store.
+    """Everything that the pipeline works with, live: keys and endpoints follow the store, settings their file.
 
     Args:
         wake: Loads a model that sleeps.
         home: Where this Parkway keeps who it is; without one, it shares its registry with nobody.
+        source: The configuration file, looked at every `look_s`.
     """
     keys = KeyRing()
+    identity = Identity(keys)
+    trust_issuers = identity.prepare(settings.identity)
+    permissions = Permissions(settings.permissions.policies())
     view = View()
     intakes = intakes_of(settings)
     router = Router(
@@ -128,7 +152,8 @@ async def assemble(
     )
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     parts = Parts(
-        keys=keys,
+        identity=identity,
+        permissions=permissions,
         limiter=limiter,
         conversations=Conversations(database, settings.conversations),
         responses=Responses(database, settings.responses),
@@ -148,6 +173,7 @@ async def assemble(
         "1 while limits are not shared because Redis is away",
         lambda: counters is not None and counters.away,
     )
+    current = Current(parts)
     publisher = settings.publisher(home) if home is not None else ""
     registry = Registry(database, publisher=publisher)
     follower: Follower | None = None
@@ -158,6 +184,28 @@ async def assemble(
         kept = home.registry_file if home is not None else None
         follower = Follower(settings.registry, publisher, view.load, kept)
         metrics.show("parkway_registry_connected", "1 while etcd answers", partial(getattr, follower, "connected"))
+
+    reload = Reload(settings)
+    reload.register(lambda new: identity.prepare(new.identity), "identity")
+    reload.register(
+        lambda new: partial(permissions.replace, new.permissions.policies()), "permissions", files=permission_files
+    )
+    reload.register(
+        lambda new: partial(limiter.replace, new.limits, new.budgets, new.prices()),
+        *(f"limits.{key}" for key in LimitsConfig.model_fields if key != "on_outage"),
+        "budgets",
+        "models.*.price",
+    )
+    reload.register(lambda new: partial(current.change, bounds=new.bounds), "bounds")
+    reload.register(
+        lambda new: partial(
+            current.change,
+            guardrails=Guardrails(new.guardrails, embed=Embedding(router), audit=current.parts.guardrails.audit),
+        ),
+        "guardrails",
+    )
+    reload.register(lambda new: partial(router.replace, new.router), *(f"router.{key}" for key in LIVE))
+    reload.register(lambda _: _nothing, HOSTS)  # the supervisor puts them into the registry, which we follow
 
     async def load_endpoints() -> None:
         view.load(await database.run(registry.read, write=False))
@@ -199,9 +247,15 @@ async def assemble(
         if home is not None and settings.gateway.workers > 1:
             metrics.combined = combined = Combined(metrics.registry, home.figures)
             tasks.every(_FIGURES_S, lambda: asyncio.to_thread(combined.write), name="figures")
+        trust_issuers()
+        if source is not None:
+            tell = partial(_tell, source=source, readiness=readiness, parts=parts)
+            watcher = Watcher(reload, Source(source, partial(_listening_as, settings)), tell)
+            tasks.every(look_s, watcher.look, name="configuration")
         try:
-            yield create(parts, Scores(database, requests), readiness, settings.gateway, database), readiness
+            yield create(current, Scores(database, requests), readiness, settings.gateway, database), readiness
         finally:
+            await identity.close()
             await router.close()
             audit.administer("gateway.stop", process, actor=operator())
             await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())
@@ -232,6 +286,35 @@ def _tell_connected(readiness: Readiness, connected: bool) -> None:
         readiness.warnings.pop("registry", None)
     else:
         readiness.warnings["registry"] = "etcd does not answer; the endpoints are those that were known last"
+
+
+def _nothing() -> None:
+    pass
+
+
+def _listening_as(started: Settings, settings: Settings) -> Settings:
+    """With the address that we have: options of `parkway up` may have changed it, and it cannot change now."""
+    address = {"host": started.gateway.host, "port": started.gateway.port}
+    return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=address)})
+
+
+def _tell(outcome: Outcome, source: Path, readiness: Readiness, parts: Parts) -> None:
+    """Says what came of a change of the configuration, to whoever looks."""
+    parts.metrics.configuration_valid.set(outcome.error is None)
+    if outcome.error is not None:
+        # Without the reason, which may quote the file; likewise below.
+        parts.audit.administer("configuration.reload", str(source), actor=operator(), outcome=ConfigurationError.code)
+        log.error("%s cannot be used, so what was in force stays in force:\n%s", source, outcome.error)
+        readiness.warnings["configuration"] = (
+            "the configuration as it is written now cannot be used, and an earlier one is in force; "
+            "the gateway's log says why"
+        )
+        return
+    readiness.warnings.pop("configuration", None)
+    log.warning("%s was read again; changed: %s", source, ", ".join(outcome.changed) or "nothing")
+    parts.audit.administer("configuration.reload", ", ".join(outcome.changed), actor=operator())
+    if outcome.pending:
+        log.warning("takes effect at the next start: %s", ", ".join(outcome.pending))
 
 
 async def _until_done(load: Callable[[], Awaitable[None]]) -> None:

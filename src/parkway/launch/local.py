@@ -21,16 +21,17 @@ from parkway.launch.child import Say
 from parkway.launch.control import Control, Overview
 from parkway.launch.engines import TOKEN_VARIABLE, Engines
 from parkway.launch.family import Family
+from parkway.launch.followed import Followed
 from parkway.launch.gateways import Gateways
 from parkway.launch.listener import bind_each, reachable
 from parkway.launch.memory import default_limit_bytes
 from parkway.launch.on_demand import OnDemand
-from parkway.launch.publication import Publication
+from parkway.launch.publication import Publication, remote_endpoints
 from parkway.launch.registry import open_registry
+from parkway.launch.reload import Source
 from parkway.launch.settings import Settings
 from parkway.policy.chain import administered
 from parkway.policy.keys import KeyStore, ensure_first_key
-from parkway.router.endpoint import Endpoint
 from parkway.router.registry import EndpointRegistry
 from parkway.store.home import Home
 from parkway.store.sql import Database
@@ -44,23 +45,26 @@ _ROTATE_S = 60.0
 _FOLLOW_S = 1.0
 
 
-def up(settings: Settings, home: Home, say: Say, announce: Callable[[str], None]) -> int:
+def up(settings: Settings, home: Home, say: Say, announce: Callable[[str], None], source: Source | None = None) -> int:
     """Runs Parkway until it is told to stop, and returns the exit code.
 
     Args:
         say: Told one line about each thing that happens.
         announce: Told `http://HOST:PORT` when the first request would succeed.
+        source: Where `settings` come from; its changes are followed.
 
     Raises:
-        ConfigurationError: The configuration names an environment variable that is not set.
+        ConfigurationError: The configuration names an environment variable that is not set, or the permissions are
+            wrong.
         StartupError: Another Parkway runs on the home, the port is taken, the store cannot be used, or nothing that
             is configured can be served.
     """
     settings.check_environment()
+    settings.permissions.policies()
     with home.lock(), ExitStack() as held:
         gateway = settings.gateway
         listeners = [held.enter_context(each) for each in bind_each(gateway.host, gateway.port, gateway.workers)]
-        return asyncio.run(Local(settings, home, listeners, say, announce).run())
+        return asyncio.run(Local(settings, home, listeners, say, announce, source).run())
 
 
 class Local:
@@ -73,12 +77,14 @@ class Local:
         listeners: Sequence[socket.socket],
         say: Say,
         announce: Callable[[str], None],
+        source: Source | None = None,
     ) -> None:
         self._settings = settings
         self._home = home
         self._listeners = listeners
         self._say = say
         self._announce = announce
+        self._source = source
         self._stopping = asyncio.Event()
         self._hurried = False
         self._publication = Publication(say)
@@ -90,7 +96,8 @@ class Local:
         self._engines = Engines(settings, family, self._publication, self._token, say)
         self._engines.check_fit(self._limit_bytes)
         shutil.rmtree(home.figures, ignore_errors=True)  # those of an earlier run
-        self._gateways = Gateways(settings, family, listeners, say)
+        followed = () if source is None else ("--source", str(source.path))
+        self._gateways = Gateways(settings, family, listeners, say, *followed)
         self._registry: EndpointRegistry
         self._worker = family.child("worker", "worker", *family.configuration)
 
@@ -112,6 +119,7 @@ class Local:
                 with _writing(self._home):
                     await control.start()
                 on_demand.start()
+                self._follow_configuration(tasks)
                 self._gateways.start(tasks)
                 if await self._becomes_ready():
                     tasks.start(self._worker.run(), name="worker")
@@ -186,6 +194,11 @@ class Local:
         self._publication.start(lambda endpoints: self._registry.replace("local", endpoints))
         return database
 
+    def _follow_configuration(self, tasks: Tasks) -> None:
+        if self._source is not None:
+            write = partial(self._registry.replace, "config")
+            Followed(self._settings, self._source, self._home, write, self._say).start(tasks)
+
     async def _becomes_ready(self) -> bool:
         """Waits until the first request would succeed and says so; False if a signal came first.
 
@@ -221,24 +234,6 @@ class Local:
         others = [child for child in self._family.children if child not in gateways]
         await asyncio.gather(*(child.stop(_STOP_GRACE_S) for child in others))
         self._say("stopped")
-
-
-def remote_endpoints(settings: Settings) -> list[Endpoint]:
-    """The endpoints that the configuration gives by URL. Their ids stay the same from start to start."""
-    return [
-        Endpoint(
-            endpoint_id=f"{name}@{number}",
-            model=name,
-            url=place.url,
-            upstream_model=place.model or name,
-            weight=place.weight,
-            api_key_env=place.api_key_env,
-            source="config",
-        )
-        for name, model in settings.models.items()
-        for number, place in enumerate(model.all())
-        if place.url
-    ]
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import start_thread
 from parkway.launch.child import Say
+from parkway.launch.settings import Settings
 from parkway.router.endpoint import Endpoint
 
 Write = Callable[[Sequence[Endpoint]], None]
@@ -97,3 +98,21 @@ class Publication:
             self._written = version
             if last:
                 return
+
+
+def remote_endpoints(settings: Settings) -> list[Endpoint]:
+    """The endpoints that the configuration gives by URL. Their ids stay the same from start to start."""
+    return [
+        Endpoint(
+            endpoint_id=f"{name}@{number}",
+            model=name,
+            url=place.url,
+            upstream_model=place.model or name,
+            weight=place.weight,
+            api_key_env=place.api_key_env,
+            source="config",
+        )
+        for name, model in settings.models.items()
+        for number, place in enumerate(model.all())
+        if place.url
+    ]

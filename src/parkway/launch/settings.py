@@ -21,7 +21,9 @@ from parkway.gateway.config import GatewayConfig
 from parkway.pipeline.bounds import Bounds
 from parkway.policy.audit import AuditConfig
 from parkway.policy.budgets import BudgetConfig, check
+from parkway.policy.config import PermissionsConfig
 from parkway.policy.guardrails.config import GuardrailList
+from parkway.policy.issuers import IdentityConfig
 from parkway.policy.limits import LimitsConfig
 from parkway.policy.prices import Price
 from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
@@ -197,6 +199,8 @@ class Settings(Section):
 
     gateway: GatewayConfig = GatewayConfig()
     bounds: Bounds = Bounds()
+    identity: IdentityConfig = IdentityConfig()
+    permissions: PermissionsConfig = PermissionsConfig()
     limits: LimitsConfig = LimitsConfig()
     admission: AdmissionConfig = AdmissionConfig()
     budgets: list[BudgetConfig] = []
@@ -350,6 +354,8 @@ class Settings(Section):
             raise ConfigurationError(
                 f"registry.password_env: the environment variable {variable} is not set; set it before `parkway up`"
             )
+        for issuer in self.identity.issuers:
+            issuer.secret(environment)
         for name, model in self.models.items():
             for place in model.all():
                 if place.api_key_env and not environment.get(place.api_key_env):
@@ -383,4 +389,7 @@ class Settings(Section):
         if self.audit.key_file is not None:
             key_file = str(folder / Path(self.audit.key_file).expanduser())
             updates["audit"] = self.audit.model_copy(update={"key_file": key_file})
+        if self.permissions.file is not None:
+            file = str(folder / Path(self.permissions.file).expanduser())
+            updates["permissions"] = self.permissions.model_copy(update={"file": file})
         return self.model_copy(update=updates)

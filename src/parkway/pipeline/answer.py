@@ -14,6 +14,7 @@ from parkway.pipeline.identity import identify
 from parkway.pipeline.inference import close, infer, refuse
 from parkway.pipeline.memory import aggregate, remember
 from parkway.pipeline.parts import Parts
+from parkway.pipeline.permission import permit
 from parkway.pipeline.queue import leave, queue
 from parkway.pipeline.record import record
 from parkway.pipeline.reservation import reserve, settle
@@ -32,7 +33,8 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     try:
         async with asyncio.timeout(exchange.deadline - time.monotonic()):
             await identify(exchange, parts)  # who are you
-            await admit(exchange, parts)  # may you, and is it a request that we understand
+            await admit(exchange, parts)  # is it a request that we understand
+            await permit(exchange, parts)  # may you use this model
             await reserve(exchange, parts)  # how much: limits and budgets
             await guard(exchange, parts)  # may this be said here
             await remember(exchange, parts)  # what was said before

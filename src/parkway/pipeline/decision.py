@@ -10,6 +10,10 @@ from parkway.policy.chain import Entry, Kind
 _KINDS: dict[str, Kind] = {
     "missing_api_key": "deny",
     "invalid_api_key": "deny",
+    "expired_api_key": "deny",
+    "invalid_token": "deny",
+    "expired_token": "deny",
+    "identity_unavailable": "deny",
     "not_authenticated": "deny",
     "not_allowed": "deny",
     "rate_limit_exceeded": "limit",

@@ -112,6 +112,7 @@ class Exchange:
     client: Client
     authorization: str | None
     deadline: float
+    api_key: str | None = None
     dialect: Dialect | None = None
     priority: str | None = None
     agent: str | None = None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.responses import Responses
@@ -13,15 +14,17 @@ from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.audit import AuditLog
 from parkway.policy.guardrails.guardrails import Guardrails
-from parkway.policy.keys import KeyRing
+from parkway.policy.identity import Identity
 from parkway.policy.limiter import Limiter
+from parkway.policy.permissions import Permissions
 from parkway.router.admission.gates import Gates
 from parkway.router.router import Router
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    keys: KeyRing
+    identity: Identity
+    permissions: Permissions
     limiter: Limiter
     conversations: Conversations
     responses: Responses
@@ -34,3 +37,14 @@ class Parts:
     traces: TraceLog
     bounds: Bounds
     guardrails: Guardrails
+
+
+@dataclass(slots=True)
+class Current:
+    """The parts in force. A request takes them once, when it begins, and keeps them to its end."""
+
+    parts: Parts
+
+    def change(self, **changes: Any) -> None:
+        """Puts other parts, by their names, into force for requests that begin from now on."""
+        self.parts = replace(self.parts, **changes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 
 import msgspec
 
@@ -32,7 +33,7 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
         NoEndpoint, Overloaded, EndpointFailed: Nobody who serves the model can be reached.
         RelayedError: The endpoint refused the request (4xx); its reason is handed on.
     """
-    exchange.models = parts.router.models_for(_call_of(exchange))
+    exchange.models = parts.router.models_for(_call_of(exchange, parts))
     await _first_that_answers(exchange, parts)
     return exchange
 
@@ -97,10 +98,10 @@ async def _ask(exchange: Exchange, parts: Parts, failure: ParkwayError | None) -
         exchange.history = without_oldest_half(exchange.history)
         reply.close()
         failure = None
-        _call_of(exchange)
+        _call_of(exchange, parts)
 
 
-def _call_of(exchange: Exchange) -> Call:
+def _call_of(exchange: Exchange, parts: Parts) -> Call:
     """Puts the request, as it is now, into `exchange.call`."""
     exchange.call = Call(
         model=exchange.known_request.model,
@@ -111,6 +112,7 @@ def _call_of(exchange: Exchange) -> Call:
         trace=exchange.trace,
         client=exchange.known_caller.key_id,
         prompt_tokens=exchange.prompt_tokens,
+        allowed=partial(parts.permissions.allows, exchange.known_caller, "use"),
     )
     return exchange.call
 

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
+import math
 import os
 import re
 import secrets
 import string
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from parkway.core.errors import InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
+from parkway.core.errors import ExpiredKey, InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
 from parkway.policy.caller import Caller
 from parkway.policy.chain import administered
+from parkway.policy.scopes import check_scopes
 from parkway.store.home import Home
 from parkway.store.revisions import bump
 from parkway.store.schema import keys
@@ -32,19 +36,46 @@ _SECRET_ALPHABET = string.ascii_letters + string.digits  # no dash, so that a ke
 _FORM = re.compile(rf"pk-([a-z0-9]{{{_ID_LENGTH}}})-([A-Za-z0-9]{{{_SECRET_LENGTH}}})")
 _NAME_LENGTH = 100
 
-_SHOWN = (keys.c.key_id, keys.c.name, keys.c.created_ms, keys.c.revoked_ms)  # the fields of Key, in order
+# The fields of Key, in order.
+_SHOWN = (
+    keys.c.key_id, keys.c.name, keys.c.created_ms, keys.c.revoked_ms,
+    keys.c.owner, keys.c.team, keys.c.scopes, keys.c.tier, keys.c.expires_ms,
+)  # fmt: skip
 
 _HOW = "Send the header `Authorization: Bearer pk-...`; `parkway key show` prints the first key."
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A key as it may be shown: without its secret, which nobody knows but who holds it."""
+    """A key as it may be shown: without its secret, which nobody knows but who holds it.
+
+    Attributes:
+        owner: The user whose it is.
+        team: The team that it counts for.
+        scopes: What it is good for (see `scopes.py`); None: everything that policy allows.
+        tier: The tier of service; None is the default one.
+        expires_ms: From this moment on it is refused; None: never.
+    """
 
     key_id: str
     name: str
     created_ms: int
-    revoked_ms: int | None
+    revoked_ms: int | None = None
+    owner: str | None = None
+    team: str | None = None
+    scopes: tuple[str, ...] | None = None
+    tier: str | None = None
+    expires_ms: int | None = None
+
+    @property
+    def caller(self) -> Caller:
+        """Who sends a request with this key."""
+        scopes = None if self.scopes is None else frozenset(self.scopes)
+        return Caller(self.key_id, self.name, "key", self.owner, self.team, scopes, self.tier)
+
+
+Entries = dict[str, tuple[Caller, bytes, float]]
+"""By key id: whose it is, the SHA-256 of its secret, and when it expires, in seconds since 1970."""
 
 
 class KeyStore:
@@ -53,29 +84,66 @@ class KeyStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def create(self, name: str) -> tuple[Key, str]:
+    def create(
+        self,
+        name: str,
+        *,
+        owner: str | None = None,
+        team: str | None = None,
+        scopes: Collection[str] | None = None,
+        tier: str | None = None,
+        expires_s: float | None = None,
+    ) -> tuple[Key, str]:
         """A new key called `name` and its plain text, which is not kept and cannot be shown again.
 
+        Args:
+            scopes: None for everything that policy allows; an empty one is good for nothing.
+            expires_s: How long it is good, from now on.
+
         Raises:
-            InvalidRequest: The name is empty, too long or not printable.
+            InvalidRequest: A name is empty, too long or not printable, or a scope is none.
         """
+        now_ms = _now_ms()
+        key = Key(
+            key_id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
+            name=_name("name", name),
+            created_ms=now_ms,
+            owner=None if owner is None else _name("owner", owner),
+            team=None if team is None else _name("team", team),
+            scopes=None if scopes is None else tuple(sorted(check_scopes(scopes))),
+            tier=None if tier is None else _name("tier", tier),
+            expires_ms=None if expires_s is None else now_ms + round(expires_s * 1000),
+        )
         with self._database.begin() as connection:
-            return _create(connection, name)
+            return key, _insert(connection, key)
 
     def create_first(self, name: str, keep: Callable[[str], None]) -> Key | None:
         """`create` if there has never been a key, else None. The key comes to be only if `keep(text)` succeeds."""
         with self._database.begin() as connection:
             if connection.execute(select(keys.c.key_id).limit(1)).first() is not None:
                 return None
-            key, text = _create(connection, name)
-            keep(text)
+            key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+            key = Key(key_id, _name("name", name), created_ms=_now_ms())
+            keep(_insert(connection, key))
             return key
 
     def list(self) -> list[Key]:
         """All keys, revoked ones too, oldest first."""
         with self._database.read() as connection:
             query = select(*_SHOWN).order_by(keys.c.created_ms, keys.c.key_id)
-            return [Key(*row) for row in connection.execute(query)]
+            return [_key(row) for row in connection.execute(query)]
+
+    def find(self, key_id: str) -> Key:
+        """The key with this id, revoked or not.
+
+        Raises:
+            NotFound: There is no such key.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(select(*_SHOWN).where(keys.c.key_id == key_id)).one_or_none()
+        if row is None:
+            raise NotFound(f'There is no key "{_shown(key_id)}"; `parkway key list` shows the ids.')
+        return _key(row)
 
     def revoke(self, key_id: str) -> Key:
         """Ends a key for good, everywhere within a watch's interval. To revoke it again changes nothing.
@@ -92,37 +160,52 @@ class KeyStore:
             if done.rowcount:
                 bump(connection, TOPIC)
                 administered(connection, "key.revoke", f"{key_id} ({row.name})")
-            return Key(*row)
+            return _key(row)
 
 
-def _create(connection: Connection, name: str) -> tuple[Key, str]:
-    name = name.strip()
-    if not 1 <= len(name) <= _NAME_LENGTH or not name.isprintable():
+def _name(field: str, value: str) -> str:
+    value = value.strip()
+    if not 1 <= len(value) <= _NAME_LENGTH or not value.isprintable():
+        what = "key name" if field == "name" else field
         raise InvalidRequest(
-            f'The key name "{_shown(name)}" must be 1 to {_NAME_LENGTH} printable characters.', param="name"
+            f'The {what} "{_shown(value)}" must be 1 to {_NAME_LENGTH} printable characters.', param=field
         )
-    key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+    return value
+
+
+def _insert(connection: Connection, key: Key) -> str:
+    """Keeps a new key; returns its plain text."""
     secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(_SECRET_LENGTH))
-    key = Key(key_id, name, created_ms=_now_ms(), revoked_ms=None)
-    connection.execute(
-        insert(keys).values(key_id=key.key_id, name=name, secret_hash=_hash(secret), created_ms=key.created_ms)
-    )
+    values = {column.name: getattr(key, column.name) for column in _SHOWN}
+    values["scopes"] = None if key.scopes is None else json.dumps(key.scopes)
+    connection.execute(insert(keys).values(**values, secret_hash=_hash(secret)))
     bump(connection, TOPIC)
-    administered(connection, "key.create", f"{key_id} ({name})")
-    return key, f"pk-{key_id}-{secret}"
+    administered(connection, "key.create", f"{key.key_id} ({key.name})")
+    return f"pk-{key.key_id}-{secret}"
+
+
+def _key(row: Iterable[Any]) -> Key:
+    fields = dict(zip((column.name for column in _SHOWN), row, strict=False))
+    if fields["scopes"] is not None:
+        fields["scopes"] = tuple(json.loads(fields["scopes"]))
+    return Key(**fields)
 
 
 class KeyRing:
     """The keys in memory, where each request finds its caller without the database.
 
     Nothing about past successes is remembered: a check is two microseconds, and a revoked key is refused from the next
-    `refresh` on.
+    `refresh` on, an expired one from its last moment on.
+
+    Args:
+        clock: Seconds since 1970.
     """
 
-    def __init__(self) -> None:
-        self._keys: dict[str, tuple[Caller, bytes]] = {}
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._keys: Entries = {}
         # What an unknown id is compared with, so that its refusal takes as long as that of a known one.
-        self._nobody = (Caller("", ""), os.urandom(hashlib.sha256().digest_size))
+        self._nobody = (Caller("", ""), os.urandom(hashlib.sha256().digest_size), math.inf)
 
     async def load(self, database: Database) -> None:
         """Reads the keys again.
@@ -132,9 +215,9 @@ class KeyRing:
         """
         self.refresh(await database.run(_live, write=False))
 
-    def refresh(self, rows: Iterable[tuple[str, str, bytes]]) -> None:
-        """Replaces what the ring knows by rows of key id, name and SHA-256 of the secret."""
-        self._keys = {key_id: (Caller(key_id, name), bytes(hashed)) for key_id, name, hashed in rows}
+    def refresh(self, entries: Entries) -> None:
+        """Replaces what the ring knows."""
+        self._keys = entries
 
     def identify(self, authorization: str | None) -> Caller:
         """Whose key the value of an `Authorization` header carries.
@@ -142,6 +225,7 @@ class KeyRing:
         Raises:
             MissingKey: There is no header.
             InvalidKey: It carries no key of ours, or one that is unknown or revoked. The messages never hold a secret.
+            ExpiredKey: It was good once.
         """
         if not authorization:
             raise MissingKey(f"No API key was sent. {_HOW}")
@@ -155,9 +239,15 @@ class KeyRing:
                 f"characters. {_HOW}"
             )
         key_id, secret = form.groups()
-        caller, expected = self._keys.get(key_id, self._nobody)
+        caller, expected, expires = self._keys.get(key_id, self._nobody)
         if not hmac.compare_digest(_hash(secret), expected) or caller is self._nobody[0]:
             raise InvalidKey(f"The API key pk-{key_id}-... is unknown, wrong or revoked. {_HOW}")
+        if expires <= self._clock():
+            when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
+            raise ExpiredKey(
+                f"The API key pk-{key_id}-... expired on {when}; "
+                "ask for a new one, which `parkway key create NAME` makes."
+            )
         return caller
 
 
@@ -203,9 +293,18 @@ def _hash(secret: str) -> bytes:
     return hashlib.sha256(secret.encode("ascii")).digest()
 
 
-def _live(connection: Connection) -> list[tuple[str, str, bytes]]:
-    query = select(keys.c.key_id, keys.c.name, keys.c.secret_hash).where(keys.c.revoked_ms.is_(None))
-    return list(connection.execute(query).all())
+def _live(connection: Connection) -> Entries:
+    # Put together here, on the thread of the database: with many keys it takes too long for the event loop.
+    columns = (keys.c.key_id, keys.c.name, keys.c.owner, keys.c.team, keys.c.scopes, keys.c.tier)
+    query = select(*columns, keys.c.secret_hash, keys.c.expires_ms).where(keys.c.revoked_ms.is_(None))
+    entries: Entries = {}
+    for key_id, name, owner, team, scopes, tier, hashed, expires_ms in connection.execute(
+        query.execution_options(yield_per=500)
+    ):
+        rights = None if scopes is None else frozenset(json.loads(scopes))
+        caller = Caller(key_id, name, "key", owner, team, rights, tier)
+        entries[key_id] = (caller, bytes(hashed), math.inf if expires_ms is None else expires_ms / 1000)
+    return entries
 
 
 def _shown(value: str) -> str:

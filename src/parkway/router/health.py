@@ -44,6 +44,10 @@ class HealthChecks:
         self._connections = connections
         self._tasks = tasks
 
+    def replace(self, config: RouterConfig) -> None:
+        """Another interval, time limit and counts from the next check on."""
+        self._config = config
+
     async def run(self) -> None:
         """Checks what is due, again and again, until cancelled."""
         while True:

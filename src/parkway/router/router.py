@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from parkway.core.tasks import Tasks
 from parkway.router.call import Call
 from parkway.router.candidate import Candidate
-from parkway.router.config import Balance, RouterConfig
+from parkway.router.config import LIVE, Balance, RouterConfig
 from parkway.router.connections import Connections
 from parkway.router.counts import Counts
 from parkway.router.endpoint import Endpoint
@@ -57,14 +57,21 @@ class Router:
         self._connections = Connections(config)
         self._sender: Sender | None = None
         self._tasks = Tasks("router")
+        self._checks: HealthChecks | None = None
         self._waking = Waking(view, wake, self._tasks) if wake is not None else None
 
     async def start(self) -> None:
         """Opens the pool of connections and begins to check the endpoints' health."""
         self._sender = Sender(self._connections, self._config)
-        checks = HealthChecks(self._fleet, self._config, self._connections, self._tasks)
-        self._tasks.start(checks.run(), name="health")
+        self._checks = HealthChecks(self._fleet, self._config, self._connections, self._tasks)
+        self._tasks.start(self._checks.run(), name="health")
         self._tasks.every(self._config.outliers.interval_s, self._judge, name="outliers")
+
+    def replace(self, config: RouterConfig) -> None:
+        """Another configuration from now on, in what `LIVE` names; the rest stays what it was."""
+        self._config = self._config.model_copy(update={key: getattr(config, key) for key in LIVE})
+        if self._checks is not None:
+            self._checks.replace(self._config)
 
     async def close(self) -> None:
         """Stops the checks and closes every connection, answers in flight included."""
