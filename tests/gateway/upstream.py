@@ -31,6 +31,8 @@ class Upstream:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, object]] = []
+        self.raw = b""
+        """The body of the last request, as it came."""
         self.headers: list[dict[str, str]] = []
         self.script: Handler = self.echo
         self.cut_off = asyncio.Event()
@@ -53,7 +55,8 @@ class Upstream:
     async def _serve(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.method == "GET":
             return web.json_response({"data": []})
-        self.bodies.append(await request.json())
+        self.raw = await request.read()
+        self.bodies.append(json.loads(self.raw))
         self.headers.append(dict(request.headers))
         try:
             return await self.script(request)  # pyright: ignore[reportArgumentType]

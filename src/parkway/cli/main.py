@@ -27,6 +27,7 @@ COMMANDS: Mapping[str, str] = {
     "budgets": "Show how much of each budget is spent.",
     "audit": "Show, export and verify the audit log.",
     "trace": "Show what a request did, and when.",
+    "cache": "Clear the response cache.",
     "key": "Create, list, show and revoke API keys.",
     "guardrails": "Try the guardrails of the configuration on a text.",
     "permissions": "Show the policies in force, and explain who may do what.",

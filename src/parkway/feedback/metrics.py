@@ -129,6 +129,12 @@ class Metrics:
             registry=self.registry,
         )
         self.configuration_valid.set(1)
+        self.cache = Counter(
+            "parkway_cache_requests",
+            "Requests by what the response cache did for them",
+            ("result",),
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:

@@ -38,7 +38,8 @@ class RequestRecord:
         user, team: Of the key, or of the token.
         agent, task: On whose behalf it was sent, where the client said so.
         cost_usd: By the model's price; None where it has none.
-        cache: Which cache answered, `exact` or `semantic`; None where an endpoint did.
+        cache: What answered instead of an endpoint: the cache, `exact` or `semantic`, or an answer that was on its way
+            to somebody else (`shared`). Such a request has no tokens here, as it cost none.
         queue_ms: How long it waited for its turn.
         trace_id: Of its trace.
     """

@@ -16,7 +16,7 @@ from parkway.gateway.client import AsgiClient
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.dialect_client import DialectClient
 from parkway.pipeline.answer import answer
-from parkway.pipeline.exchange import Exchange, Surface
+from parkway.pipeline.exchange import Caching, Exchange, Surface
 from parkway.pipeline.parts import Current
 
 
@@ -57,6 +57,7 @@ class ModelRoute:
                 source=source_of(scope),
                 deadline=time.monotonic() + self._timeout_s(client),
                 dialect=dialect,
+                caching=_caching(client) if parts.response_cache is not None else "on",
             )
             with parts.metrics.in_flight.track_inprogress():
                 await answer(exchange, parts)
@@ -86,3 +87,20 @@ def _name(client: AsgiClient, header: bytes) -> str | None:
             f"{header.decode()}: {name[:80]!r} is not a name; one has 1 to 64 letters, digits or . _ : / @ -"
         )
     return name
+
+
+def _caching(client: AsgiClient) -> Caching:
+    """Whether the client takes an answer that was given before."""
+    asked = client.header(b"x-parkway-cache")
+    if asked is not None:
+        match asked.strip().lower():
+            case "on" | "refresh" | "off" as caching:
+                return caching
+        raise InvalidRequest(f"header `x-parkway-cache`: {asked[:40]!r} is none of on, refresh, off")
+    control = client.header(b"cache-control")
+    if control is None:
+        return "on"
+    directives = {directive.strip().lower() for directive in control.split(",")}
+    if "no-store" in directives:
+        return "off"
+    return "refresh" if directives & {"no-cache", "max-age=0"} else "on"

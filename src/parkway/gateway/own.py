@@ -109,7 +109,10 @@ class OwnRoutes:
     async def give_feedback(self, request: Request) -> Response:
         caller = await self.caller(request)
         feedback = await self.body(request, FeedbackRequest)
-        return Json(await self.scores.add(feedback, caller.key_id), status_code=201)
+        stored = await self.scores.add(feedback, caller.key_id)
+        if self.parts.response_cache is not None and feedback.thumb == "down":
+            await self.parts.response_cache.distrust(stored.request_id)
+        return Json(stored, status_code=201)
 
     async def create_conversation(self, request: Request) -> Response:
         caller = await self.caller(request)

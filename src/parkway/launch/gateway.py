@@ -18,6 +18,11 @@ from starlette.types import ASGIApp
 
 from parkway import __version__
 from parkway.aggregate.conversations import Conversations
+from parkway.aggregate.response_cache import generations
+from parkway.aggregate.response_cache.cache import ResponseCache
+from parkway.aggregate.response_cache.generations import Generations
+from parkway.aggregate.response_cache.redis_shelf import RedisShelf
+from parkway.aggregate.response_cache.shelf import MemoryShelf, Shelf
 from parkway.aggregate.responses import Responses
 from parkway.core.errors import ConfigurationError, StoreUnavailable
 from parkway.core.tasks import Tasks
@@ -36,6 +41,7 @@ from parkway.launch.reload import HOSTS, INTERVAL_S, Outcome, Reload, Source, Wa
 from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
+from parkway.pipeline.flight import Flights
 from parkway.pipeline.parts import Current, Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
@@ -151,6 +157,9 @@ async def assemble(
         spans_shed=lambda: traces.shed + (exporter.shed if exporter is not None else 0),
     )
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
+    flights = Flights(settings.gateway.timeout_s)
+    cleared = Generations()
+    cache = _response_cache(settings, cleared, view, router, redis)
     parts = Parts(
         identity=identity,
         permissions=permissions,
@@ -166,6 +175,8 @@ async def assemble(
         traces=traces,
         bounds=settings.bounds,
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
+        response_cache=cache,
+        flights=flights,
     )
     metrics.registry.register(QueueFigures(gates))
     metrics.show(
@@ -213,15 +224,24 @@ async def assemble(
     async def load_keys() -> None:
         await keys.load(database)
 
+    async def load_cleared() -> None:
+        models = cleared.learn(await database.run(generations.read, write=False))
+        if cache is not None:
+            cache.cleared(models)
+
     async def follow() -> None:
         loads = {"keys": load_keys}
         if follower is None:
             loads["endpoints"] = load_endpoints
+        if cache is not None:
+            loads[generations.TOPIC] = load_cleared
         async for topic in Watch(database, loads):
             await _until_done(loads[topic])
 
     await load_keys()
     await ledger.load(settings.budgets)
+    if cache is not None:
+        await load_cleared()
     readiness = Readiness(view=view, expected=settings.models_at_start())
     if follower is None:
         await load_endpoints()
@@ -256,6 +276,7 @@ async def assemble(
             yield create(current, Scores(database, requests), readiness, settings.gateway, database), readiness
         finally:
             await identity.close()
+            await flights.close()
             await router.close()
             audit.administer("gateway.stop", process, actor=operator())
             await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())
@@ -315,6 +336,25 @@ def _tell(outcome: Outcome, source: Path, readiness: Readiness, parts: Parts) ->
     parts.audit.administer("configuration.reload", ", ".join(outcome.changed), actor=operator())
     if outcome.pending:
         log.warning("takes effect at the next start: %s", ", ".join(outcome.pending))
+
+
+def _response_cache(
+    settings: Settings, cleared: Generations, view: View, router: Router, redis: Redis | None
+) -> ResponseCache | None:
+    """The response cache, if there is to be one."""
+    config = settings.response_cache
+    if config.keep == "nothing":
+        return None
+    shelf: Shelf = MemoryShelf(config.max_bytes, config.ttl_s)
+    if config.place == "redis" and redis is not None:
+        shelf = RedisShelf(
+            redis,
+            prefix=settings.redis.prefix,
+            ttl_s=config.ttl_s,
+            timeout_s=config.redis_timeout_s,
+            max_bytes=config.max_answer_bytes,
+        )
+    return ResponseCache(config, shelf, cleared, view.upstream_models, Embedding(router))
 
 
 async def _until_done(load: Callable[[], Awaitable[None]]) -> None:

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from parkway.aggregate.config import ConversationConfig, ResponsesConfig
+from parkway.aggregate.response_cache.config import ResponseCacheConfig
 from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError, nearest
 from parkway.engine.config import MAX_ADAPTERS, AdapterName, EngineConfig
@@ -210,6 +211,7 @@ class Settings(Section):
     redis: RedisConfig = RedisConfig()
     conversations: ConversationConfig = ConversationConfig()
     responses: ResponsesConfig = ResponsesConfig()
+    response_cache: ResponseCacheConfig = ResponseCacheConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     guardrails: GuardrailList = []
     audit: AuditConfig = AuditConfig()
@@ -286,6 +288,12 @@ class Settings(Section):
         check(self.budgets)
         if any(budget.usd is not None for budget in self.budgets) and not self.prices():
             raise ValueError("budgets: `usd` needs the price of a model; give it as `models.NAME.price`")
+        return self
+
+    @model_validator(mode="after")
+    def _caches_somewhere(self) -> Settings:
+        if self.response_cache.place == "redis" and not self.redis.configured:
+            raise ValueError("response_cache.place: there is no Redis; set `redis.url` or `redis.url_env`, or `memory`")
         return self
 
     @classmethod

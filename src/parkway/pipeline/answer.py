@@ -16,6 +16,7 @@ from parkway.pipeline.memory import aggregate, remember
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.permission import permit
 from parkway.pipeline.queue import leave, queue
+from parkway.pipeline.recall import recall
 from parkway.pipeline.record import record
 from parkway.pipeline.reservation import reserve, settle
 from parkway.pipeline.routing import route
@@ -38,9 +39,10 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
             await reserve(exchange, parts)  # how much: limits and budgets
             await guard(exchange, parts)  # may this be said here
             await remember(exchange, parts)  # what was said before
-            await queue(exchange, parts)  # whose turn is it
-            await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
-            await infer(exchange, parts)  # the answer, relayed as it comes
+            if not await recall(exchange, parts):  # was it answered before, or is it being answered now
+                await queue(exchange, parts)  # whose turn is it
+                await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
+                await infer(exchange, parts)  # the answer, relayed as it comes
             await aggregate(exchange, parts)  # what will be remembered of it
             await close(exchange)  # its end, which the client gets only now: what it has, we have
     except ParkwayError as error:

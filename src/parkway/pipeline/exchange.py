@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Literal, Protocol
 
 from parkway.aggregate.dialects.dialect import Dialect
 from parkway.aggregate.dialects.messages import MessagesDialect
@@ -24,6 +24,9 @@ from parkway.router.router import Call, Reply
 
 Request = ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest
 Headers = list[tuple[bytes, bytes]]
+
+Caching = Literal["on", "refresh", "off"]
+"""Whether the client takes an answer that was given before: `refresh` wants a new one, which is then kept."""
 
 
 class Surface(StrEnum):
@@ -119,6 +122,7 @@ class Exchange:
     task: str | None = None
     trace: Trace = field(default_factory=Trace)
     source: str = ""
+    caching: Caching = "on"
     started: float = field(default_factory=time.monotonic)
     started_ms: int = field(default_factory=lambda: time.time_ns() // 1_000_000)
     caller: Caller | None = None  # identify
@@ -126,6 +130,8 @@ class Exchange:
     request: Request | None = None  # admit
     reservation: Reservation | None = None  # reserve; settled when the exchange ends, however it ends
     history: list[Message] = field(default_factory=list)  # remember
+    cache: str | None = None  # recall: what answered instead of an endpoint of its own
+    answered_by: str | None = None  # recall: the model that did, where there is no reply
     prompt_tokens: int = 0  # queue: as estimated
     max_output_tokens: int | None = None  # queue: the tier's, where the client does not ask for less
     turn: Turn | None = None  # queue; left when the exchange ends, however it ends

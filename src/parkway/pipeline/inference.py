@@ -116,9 +116,7 @@ async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Pa
                 return
             relayed, opening = [*(opening or ()), *relayed], None
         if relayed:
-            if not client.started:
-                await client.start(reply.status, [*_EVENTS, *exchange.answer_headers, _answered_by(exchange)])
-            await client.send(b"".join(relayed), more=True)
+            await send_events(exchange, b"".join(relayed))
 
     splitter = EventSplitter()
     async for chunk in reply.chunks():
@@ -162,12 +160,20 @@ def _check_opening(exchange: Exchange) -> None:
         )
 
 
+async def send_events(exchange: Exchange, data: bytes) -> None:
+    """Sends more of a stream, which it begins if need be."""
+    if not exchange.client.started:
+        await exchange.client.start(200, [*_EVENTS, *exchange.answer_headers, _answered_by(exchange)])
+    await exchange.client.send(data, more=True)
+
+
 async def close(exchange: Exchange) -> Exchange:
     """Sends the end of the answer."""
     client = exchange.client
     if not client.started:
         headers = _EVENTS if exchange.stream else _whole(exchange.closing)
-        await client.start(exchange.known_reply.status, [*headers, *exchange.answer_headers, _answered_by(exchange)])
+        status = 200 if exchange.reply is None else exchange.reply.status
+        await client.start(status, [*headers, *exchange.answer_headers, _answered_by(exchange)])
     await client.send(exchange.closing, more=False)
     return exchange
 
@@ -178,7 +184,7 @@ def _whole(body: bytes) -> Headers:
 
 def _answered_by(exchange: Exchange) -> tuple[bytes, bytes]:
     """The header that says which model has answered: the one that was asked for, or a fallback of it."""
-    model = exchange.known_reply.endpoint.model
+    model = exchange.answered_by or exchange.known_reply.endpoint.model
     if not (model.isascii() and model.isprintable()):
         model = "".join(char if char.isascii() and char.isprintable() else "?" for char in model)
     return (b"x-parkway-model", model.encode())

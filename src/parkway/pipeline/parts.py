@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from parkway.aggregate.conversations import Conversations
+from parkway.aggregate.response_cache.cache import ResponseCache
 from parkway.aggregate.responses import Responses
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
 from parkway.feedback.traces import TraceLog
 from parkway.pipeline.bounds import Bounds
+from parkway.pipeline.flight import Flights
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.audit import AuditLog
 from parkway.policy.guardrails.guardrails import Guardrails
@@ -37,6 +39,8 @@ class Parts:
     traces: TraceLog
     bounds: Bounds
     guardrails: Guardrails
+    response_cache: ResponseCache | None
+    flights: Flights
 
 
 @dataclass(slots=True)

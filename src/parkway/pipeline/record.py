@@ -43,6 +43,7 @@ def record(exchange: Exchange, parts: Parts) -> None:
         task=exchange.task,
         cost_usd=None if exchange.cost_micro_usd is None else exchange.cost_micro_usd / 1_000_000,
         trace_id=exchange.trace.trace_id,
+        cache=exchange.cache,
     )
     parts.metrics.observe(entry)
     decide(exchange, parts.audit)

@@ -15,6 +15,7 @@ class View:
 
     def __init__(self, endpoints: Iterable[Endpoint] = ()) -> None:
         self._by_model: dict[str, tuple[Endpoint, ...]] = {}
+        self._upstream: dict[str, tuple[str, ...]] = {}
         self._listeners: list[Callable[[], None]] = []
         self.load(endpoints)
 
@@ -24,6 +25,9 @@ class View:
         for endpoint in sorted(endpoints, key=lambda endpoint: endpoint.endpoint_id):
             by_model.setdefault(endpoint.model, []).append(endpoint)
         self._by_model = {model: tuple(by_model[model]) for model in sorted(by_model)}
+        self._upstream = {
+            model: tuple(sorted({endpoint.upstream_model for endpoint in found})) for model, found in by_model.items()
+        }
         for listener in self._listeners:
             listener()
 
@@ -34,6 +38,10 @@ class View:
     def endpoints(self, model: str) -> Sequence[Endpoint]:
         """The endpoints of `model` in any state, sorted by id; empty where the model is unknown."""
         return self._by_model.get(model, ())
+
+    def upstream_models(self, model: str) -> Sequence[str]:
+        """By which names the endpoints of `model` know it, sorted, each once; empty where the model is unknown."""
+        return self._upstream.get(model, ())
 
     def all(self) -> list[Endpoint]:
         """Every endpoint of every model."""

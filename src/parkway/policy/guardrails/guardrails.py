@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -61,6 +62,7 @@ class Guardrails:
         self._embed = embed
         self.audit: Audit = audit or _nobody
         self._entries: tuple[tuple[GuardrailConfig, Rule], ...] = ()
+        self._forms: list[str] = []
         self._guards: dict[tuple[Direction, frozenset[int]], Guard] = {}
         self.replace(config)
 
@@ -80,6 +82,7 @@ class Guardrails:
             if names.count(name) > 1:
                 raise ConfigurationError(f'guardrails: "{name}" is the name of two of them; give each its own')
         self._entries = tuple((entry, self._rule(rank, entry)) for rank, entry in enumerate(config))
+        self._forms = [hashlib.sha256(entry.model_dump_json().encode()).hexdigest() for entry in config]
         self._guards = {}
 
     def guard(self, direction: Direction, model: str, team: str | None) -> Guard | None:
@@ -100,6 +103,11 @@ class Guardrails:
             guard = Guard([rule for _, rule in self._entries if rule.rank in ranks])
             self._guards[direction, ranks] = guard
         return guard
+
+    def fingerprint(self, model: str, team: str | None) -> str:
+        """Equal only where the same guardrails look at the answers: who may see one of them may see the other."""
+        guard = self.guard("output", model, team)
+        return "" if guard is None else " ".join(self._forms[rule.rank] for rule in guard.rules)
 
     def _rule(self, rank: int, entry: GuardrailConfig) -> Rule:
         return Rule(rank, entry.name, entry.check, entry.action, self._check(entry), entry.hold_tokens)
