@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -543,3 +544,32 @@ async def test_what_was_given_again_is_charged_to_nobody(start_gate: StartGate) 
 def spent(gate: Gate) -> list[int]:
     with gate.database.read() as connection:
         return list(connection.scalars(select(schema.budgets.c.tokens)))
+
+
+@pytest.mark.parametrize("scope", ["key", "everybody"])
+async def test_what_only_an_endpoint_can_judge_is_relayed_as_it_came(start_gate: StartGate, scope: str) -> None:
+    async with start_gate(settings(scope=scope)) as gate:
+        for strange in (b"1e999", b'"\\ud800"', b"[" * 5000 + b"]" * 5000):
+            body = json.dumps(ASKED).encode()[:-1] + b', "an_extension": ' + strange + b"}"
+            async with gate.http.post(gate.url + CHAT, data=body, headers=gate.headers()) as response:
+                cached = response.headers.get("x-parkway-cache")
+                assert (response.status, cached) in ((200, "bypass"), (400, None), (502, "bypass")), strange
+
+
+async def test_a_large_answer_is_given_and_not_kept(start_gate: StartGate) -> None:
+    async with start_gate(settings(max_answer_bytes=1024)) as gate:
+        for stream in (False, True):
+            body = {**ASKED, "messages": [{"role": "user", "content": "word " * 300}], "stream": stream}
+            # The second may still find the first on its way, but nothing that was kept of it.
+            assert "hit" not in [await told(gate, body) for _ in range(2)]
+
+
+async def test_a_stream_that_is_too_long_to_be_held_reaches_its_reader(cached: Gate) -> None:
+    pieces = ["x" * 50_000] * 60
+    cached.upstream.script = says(cached.upstream, Said(text=pieces))
+    for _ in range(2):
+        response = await cached.post(CHAT, {**ASKED, "stream": True})
+        assert response.headers["x-parkway-cache"] == "miss"
+        text = await response.text()
+        assert text.count("x" * 50_000) == 60
+        assert text.endswith("data: [DONE]\n\n")

@@ -129,12 +129,13 @@ class Metrics:
             registry=self.registry,
         )
         self.configuration_valid.set(1)
-        self.cache = Counter(
+        self._cache = Counter(
             "parkway_cache_requests",
             "Requests by what the response cache did for them",
             ("result",),
             registry=self.registry,
         )
+        self._recalled: dict[str, Counter] = {}
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:
@@ -165,6 +166,13 @@ class Metrics:
     def show(self, name: str, help: str, value: Callable[[], float]) -> None:
         """Adds a gauge that another part knows the value of; it is asked when somebody scrapes."""
         Gauge(name, help, registry=self.registry).set_function(value)
+
+    def recalled(self, result: str) -> None:
+        """Counts what the response cache did for a request; `result` is one of a fixed few."""
+        series = self._recalled.get(result)
+        if series is None:
+            series = self._recalled[result] = self._cache.labels(result)
+        series.inc()
 
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""

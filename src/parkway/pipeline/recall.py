@@ -16,7 +16,7 @@ from parkway.aggregate.response_cache.cache import ResponseCache, read_whole
 from parkway.aggregate.response_cache.question import KeptAnswer, Question, owner_of
 from parkway.aggregate.response_cache.retelling import events, whole
 from parkway.aggregate.transcript import Transcript
-from parkway.core.errors import DeadlineExceeded, Draining, InternalError, ParkwayError
+from parkway.core.errors import DeadlineExceeded, Draining, InternalError, InvalidRequest, ParkwayError
 from parkway.core.wire import decode, encode
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.flight import Flight, Form
@@ -81,16 +81,20 @@ def _question(exchange: Exchange, cache: ResponseCache, parts: Parts) -> Questio
         return None
     caller = exchange.known_caller
     owner = owner_of(cache.config.scope, key_id=caller.key_id, kind=caller.kind, user=caller.user, team=caller.team)
-    if owner[0] != "key":
-        # Of a field that stands twice the endpoint may read the one and the key hold the other. Then somebody could
-        # have others get the answer to a question of his own.
-        exchange.body = encode(decode(exchange.body, dict[str, Any]))
-    body = outgoing_body(exchange)
-    if len(body) > cache.config.max_request_bytes:
-        return None
-    request = exchange.known_request
-    filtered = parts.guardrails.fingerprint(request.model, caller.team) if parts.guardrails.active else ""
-    return cache.question(request, decode(body, dict[str, Any]), owner, exchange.surface.path, filtered)
+    try:
+        if owner[0] != "key":
+            # Of a field that stands twice the endpoint may read the one and the key hold the other. Then somebody
+            # could have others get the answer to a question of his own.
+            exchange.body = encode(decode(exchange.body, dict[str, Any]))
+        body = outgoing_body(exchange)
+        if len(body) > cache.config.max_request_bytes:
+            return None
+        fields = decode(body, dict[str, Any])
+        request = exchange.known_request
+        filtered = parts.guardrails.fingerprint(request.model, caller.team) if parts.guardrails.active else ""
+        return cache.question(request, fields, owner, exchange.surface.path, filtered)
+    except (InvalidRequest, RecursionError):
+        return None  # in a field that nobody here reads there is something that only an endpoint can judge
 
 
 def _give(exchange: Exchange, parts: Parts, answer: KeptAnswer, how: str) -> None:
@@ -137,7 +141,7 @@ async def _fly(
         exchange.transcript = theirs.transcript if asks else _without_usage(theirs.transcript)
         if asks and flight.over:
             exchange.reply, exchange.turn = theirs.reply, theirs.turn
-            exchange.earlier_attempts = theirs.earlier_attempts
+            exchange.call, exchange.earlier_attempts = theirs.call, theirs.earlier_attempts
 
 
 def _follow_headers(exchange: Exchange, theirs: Exchange) -> None:
@@ -197,11 +201,11 @@ async def _keep(flight: Flight, parts: Parts, question: Question, vector: Sequen
         if answer is not None and usage is not None and "usage" not in answer:
             answer["usage"] = msgspec.to_builtins(usage)  # it was hidden from who asked
     else:
-        answer = read_whole(said)
+        answer = read_whole(said) if len(said) <= cache.config.max_answer_bytes else None
     if answer is not None:
         await cache.keep(question, answer, vector)
 
 
 def _tell(exchange: Exchange, parts: Parts, result: str) -> None:
     exchange.answer_headers.append((b"x-parkway-cache", result.encode()))
-    parts.metrics.cache.labels(result).inc()
+    parts.metrics.recalled(result)

@@ -103,3 +103,17 @@ def test_kinds_regions_and_countries_are_options() -> None:
         guard = Guardrails([entry]).guard("input", "m", None)
         assert guard is not None
         assert apply(guard, text).text == expected
+
+
+def test_answers_that_pass_different_guardrails_are_told_apart() -> None:
+    def guardrails(**changed: object) -> Guardrails:
+        entry = {"name": "mail", "check": "personal_data", "action": "redact", "teams": ["a"], **changed}
+        return Guardrails([GuardrailConfig.model_validate(entry)])
+
+    one = guardrails()
+    assert one.fingerprint("m", "a") == guardrails().fingerprint("m", "a") != ""
+    assert one.fingerprint("m", "b") == guardrails(on="input").fingerprint("m", "a") == ""
+    assert one.fingerprint("m", "a") != guardrails(action="observe").fingerprint("m", "a")
+    before = one.fingerprint("m", "a")
+    one.replace([GuardrailConfig(name="mail", check="secrets", action="redact")])
+    assert one.fingerprint("m", "a") != before
