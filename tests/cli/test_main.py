@@ -19,6 +19,7 @@ SUBCOMMANDS = {
     "permissions": ("show", "validate", "check"),
     "guardrails": ("test",),
     "audit": ("list", "export", "verify"),
+    "cache": ("clear",),
     "train": ("park-mini",),
 }
 PATHS = [(), *((name,) for name in (*COMMANDS, *HIDDEN)), *((a, b) for a, names in SUBCOMMANDS.items() for b in names)]
