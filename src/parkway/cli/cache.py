@@ -14,7 +14,12 @@ from parkway.cli.state import open_store
 
 @click.group("cache")
 def command() -> None:
-    """Clear the response cache."""
+    """Clear the response cache.
+
+    \b
+    Example:
+      parkway cache clear
+    """
 
 
 @command.command("clear")

@@ -7,6 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parkway.aggregate.dialects.messages import CountDialect
 from parkway.feedback.scores import Scores
+from parkway.gateway.administration import AdministrationRoutes
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.door import Door
 from parkway.gateway.models import ModelRoute
@@ -28,6 +29,7 @@ def create(
     own = OwnRoutes(current=current, scores=scores, readiness=readiness, config=config, started_s=now_s())
     used = UsageRoutes(own, database)
     traces = TraceRoutes(own, database)
+    administration = AdministrationRoutes(own, database)
     document = OpenApi()
     responses = ResponseRoutes(own)
     asked = {surface.route: ModelRoute(surface, current, config) for surface in Surface}
@@ -48,6 +50,8 @@ def create(
         Route("/v1/budgets", used.list_budgets, methods=["GET"]),
         Route("/v1/traces", traces.list, methods=["GET"]),
         Route("/v1/traces/{trace}", traces.show, methods=["GET"]),
+        Route("/v1/audit", administration.list_audit, methods=["GET"]),
+        Route("/v1/cache", administration.clear_cache, methods=["DELETE"]),
         Route("/healthz", own.alive, methods=["GET"]),
         Route("/readyz", own.ready, methods=["GET"]),
         Route("/metrics", own.metrics, methods=["GET"]),

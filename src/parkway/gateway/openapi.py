@@ -32,6 +32,7 @@ from parkway.core.responses import Response as ModelResponse
 from parkway.feedback.scores import Feedback, FeedbackRequest
 from parkway.feedback.trace_list import TracePage, TraceView
 from parkway.feedback.usage import FILTERS, GROUPS, UsageReport
+from parkway.gateway.administration import AuditPage, Cleared
 from parkway.gateway.own import Deleted, Health
 from parkway.gateway.traces import LATEST_MS, LONGEST_MS
 from parkway.gateway.usage import BudgetList
@@ -176,6 +177,19 @@ OPERATIONS = (
     Operation(
         method="get", path="/v1/traces/{trace}", summary="Show the spans of a trace, by its id or a request's",
         answer=TraceView, failures=(404, 503),
+    ),
+    Operation(
+        method="get", path="/v1/audit", summary="List decisions, for administrators", answer=AuditPage,
+        query={
+            "limit": _PAGE["limit"],
+            "after": {"type": "integer", "minimum": -1, "maximum": 2**53},
+            "since_ms": {"type": "integer", "minimum": 0, "maximum": 2**53},
+        },
+        failures=(400, 403, 503),
+    ),
+    Operation(
+        method="delete", path="/v1/cache", summary="Clear the response cache, for administrators", answer=Cleared,
+        query={"model": {"type": "string", "minLength": 1, "maxLength": 256}}, failures=(400, 403, 503),
     ),
     Operation(method="get", path="/healthz", summary="The process is alive", answer=Health, open=True),
     Operation(

@@ -169,6 +169,12 @@ def links(connection: Connection, *, since_ms: int | None = None) -> Iterator[Li
         at = rows[-1].sequence
 
 
+def page(connection: Connection, after: int, since_ms: int, limit: int) -> list[Link]:
+    """At most `limit` entries behind the one of sequence `after` that are at least as new as `since_ms`, in order."""
+    query = select(audit).where(audit.c.sequence > after, audit.c.at_ms >= since_ms)
+    return [_link(row) for row in connection.execute(query.order_by(audit.c.sequence).limit(limit))]
+
+
 def seal(key: bytes | None, installation: str, sequence: int, digest: bytes) -> Seal:
     """The seal over an entry."""
     bare = Seal(installation=installation, sequence=sequence, hash=digest.hex())
