@@ -89,7 +89,6 @@ class _Look:
 
     def __init__(self, rules: Guard, fields: dict[str, Any], found: Found) -> None:
         self._rules = rules
-        self._for_orders = Guard([rule for rule in rules.rules if rule.check_name != "prompt_injection"])
         self._fields = fields
         self._found = found
         self.words = list(words_in(fields))
@@ -98,7 +97,7 @@ class _Look:
     def run(self) -> None:
         """Raises: ContentBlocked."""
         for words in self.words:
-            rules = self._for_orders if _is_order(words, self._fields) else self._rules
+            rules = self._rules.for_orders if _is_order(words, self._fields) else self._rules
             result = apply(rules, words.text, json=words.json)
             self._found.update(result.found)
             if result.block is not None:

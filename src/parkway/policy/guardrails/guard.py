@@ -71,6 +71,12 @@ class Guard:
         )
 
     @cached_property
+    def for_orders(self) -> Guard:
+        """The rules for what whoever runs the application tells the model: it cannot be an injection."""
+        rules = [rule for rule in self.rules if rule.check_name != "prompt_injection"]
+        return self if len(rules) == len(self.rules) else Guard(rules)
+
+    @cached_property
     def changes(self) -> bool:
         """Whether anything may be redacted or blocked. What is only observed need not wait."""
         return any(rule.action != "observe" for rule in self.rules)
