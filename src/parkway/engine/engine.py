@@ -16,6 +16,7 @@ from parkway.engine.backend import Backend, described
 from parkway.engine.cache import KVCache
 from parkway.engine.device import moved, upload
 from parkway.engine.latency import FIRST_TOKEN_S, NEXT_TOKEN_S, Latencies
+from parkway.engine.machine import give_back_memory
 from parkway.engine.model import Decoder
 from parkway.engine.parallel import Leader
 from parkway.engine.runner import Runner
@@ -24,6 +25,8 @@ from parkway.engine.scheduler import Scheduler, Share
 from parkway.engine.sequence import ChosenToken, Piece, Sequence
 
 log = logging.getLogger(__name__)
+
+_TIDY_S = 2.0
 
 Outputs = list[tuple[Sequence, Piece]]
 
@@ -48,6 +51,8 @@ class Engine:
         self._backend = backend or Backend()
         self._runner = runner or Runner(decoder, cache, self._backend)
         self._device = cache.device
+        self._swollen = False
+        self._tidied_at = time.monotonic()
         self.steps = 0
         self.prompt_tokens = 0
         self.completion_tokens = 0
@@ -123,7 +128,16 @@ class Engine:
         outputs += self._give_up(shares) if advanced is None else advanced
         self._scheduler.took(time.monotonic() - started)
         self.steps += 1
+        self._tidy(reading=any(share.count > 1 for share in shares))
         return outputs
+
+    def _tidy(self, *, reading: bool) -> None:
+        """Gives back what reading prompts has taken, once only answers go on; seldom, because it costs milliseconds."""
+        self._swollen = self._swollen or reading
+        now = time.monotonic()
+        if self._swollen and not reading and now - self._tidied_at > _TIDY_S:
+            give_back_memory()
+            self._swollen, self._tidied_at = False, now
 
     def abort(self, error: ParkwayError) -> Outputs:
         """End everything that waits or runs with `error`."""

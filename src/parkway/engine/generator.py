@@ -1,11 +1,13 @@
 """A generating model, loaded: its tokenizer, its template, its defaults, and its engine."""
 
+from __future__ import annotations
+
 import logging
 import time
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -23,7 +25,6 @@ from parkway.engine.config import EngineConfig
 from parkway.engine.device import CPU, cache_budget_bytes, choose_device, choose_dtype, within_memory
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.engine import Engine
-from parkway.engine.grammar import GrammarCompiler
 from parkway.engine.linear import rounded
 from parkway.engine.pace import Pace
 from parkway.engine.parallel import Group, Leader, LedCache, divide
@@ -33,10 +34,13 @@ from parkway.engine.scheduler import Scheduler
 from parkway.engine.sequence import Sequence
 from parkway.engine.shape import ModelShape
 from parkway.engine.speculation import Lookup
-from parkway.engine.structure import Structure, structure_of
 from parkway.engine.tokenizer import Tokenizer
 from parkway.engine.tools import HERMES, CallFormat, ToolUse
 from parkway.engine.weights import load_decoder, own
+
+if TYPE_CHECKING:
+    from parkway.engine.grammar import GrammarCompiler
+    from parkway.engine.structure import Structure
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +70,7 @@ class Generator:
     config: EngineConfig
 
     @classmethod
-    def load(cls, directory: ModelDirectory, config: EngineConfig, group: Group | None = None) -> "Generator":
+    def load(cls, directory: ModelDirectory, config: EngineConfig, group: Group | None = None) -> Generator:
         """Read the model's files.
 
         Args:
@@ -268,11 +272,15 @@ class Generator:
     @cached_property
     def _compiler(self) -> GrammarCompiler:
         """Made when first needed: it takes a while for a large vocabulary, and most requests need none."""
+        from parkway.engine.grammar import GrammarCompiler  # with its libraries 8 MB, which most engines never need
+
         return GrammarCompiler(self.tokenizer, self.engine.vocab_size)
 
     def _structure(self, request: ChatRequest | CompletionRequest, use: ToolUse | None) -> Structure | None:
         if use is None and request.structured_outputs is None and getattr(request, "response_format", None) is None:
             return None
+        from parkway.engine.structure import structure_of
+
         return structure_of(request, self._compiler, use, self.call_format)
 
     @property

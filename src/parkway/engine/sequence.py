@@ -1,21 +1,25 @@
 """One answer in the making: its tokens, its text, and why it ended."""
 
+from __future__ import annotations
+
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from parkway.core.errors import ParkwayError
 from parkway.engine.adapters import Adapter
 from parkway.engine.blocks import key_of
 from parkway.engine.cache import BLOCK_TOKENS
 from parkway.engine.detokenizer import Detokenizer
-from parkway.engine.guide import Guide
 from parkway.engine.sampler import Choice, Sampling
 from parkway.engine.speculation import Lookup
 from parkway.engine.stop import StopMatcher
 from parkway.engine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from parkway.engine.guide import Guide
 
 Ending = Literal["stop", "length"]
 
