@@ -132,7 +132,7 @@ class Exchange:
     history: list[Message] = field(default_factory=list)  # remember
     cache: str | None = None  # recall: what answered instead of an endpoint of its own
     answered_by: str | None = None  # recall: the model that did, where there is no reply
-    prompt_tokens: int = 0  # queue: as estimated
+    prompt_tokens: int = 0  # reserve: as estimated; remember adds the history
     max_output_tokens: int | None = None  # queue: the tier's, where the client does not ask for less
     turn: Turn | None = None  # queue; left when the exchange ends, however it ends
     call: Call | None = None  # route: what endpoints are sent

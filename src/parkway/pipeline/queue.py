@@ -5,7 +5,7 @@ from __future__ import annotations
 from parkway.core.errors import ParkwayError, RelayedError
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
-from parkway.pipeline.shaping import answer_size, check_prompt, prompt_tokens
+from parkway.pipeline.shaping import answer_size, check_prompt
 from parkway.router.admission.turn import Stage
 
 _PROMPT_TOKEN_COST = 1 / 8
@@ -29,7 +29,7 @@ async def queue(exchange: Exchange, parts: Parts) -> Exchange:
     shaping = parts.shaping
     standing = shaping.standing(exchange.known_caller.tier)
     tier, lane = standing.tier, shaping.lane(exchange, standing)
-    exchange.prompt_tokens = tokens = prompt_tokens(exchange)
+    tokens = exchange.prompt_tokens
     check_prompt(tokens, tier)
     most, choices = answer_size(exchange)
     cap = tier.max_output_tokens

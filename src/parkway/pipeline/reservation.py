@@ -33,6 +33,7 @@ async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
         name=caller.name,
     )
     expected = estimate(request, len(exchange.body), parts.limiter.config.assumed_output_tokens)
+    exchange.prompt_tokens = expected.prompt_tokens
     exchange.reservation = reservation = await parts.limiter.reserve(party, expected, _lease_s(exchange))
     exchange.answer_headers += headers(reservation.grants[0])
     exchange.mark("reserve")
@@ -42,7 +43,9 @@ async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
 async def reserve_history(exchange: Exchange, parts: Parts) -> None:
     """Takes what the history of the conversation adds to the prompt. Raises like `reserve`."""
     if exchange.history and exchange.reservation is not None:
-        await parts.limiter.extend(exchange.reservation, tokens_of(exchange.history), _lease_s(exchange))
+        tokens = tokens_of(exchange.history)
+        exchange.prompt_tokens += tokens
+        await parts.limiter.extend(exchange.reservation, tokens, _lease_s(exchange))
 
 
 def settle(exchange: Exchange, parts: Parts) -> None:

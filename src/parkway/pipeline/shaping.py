@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from parkway.core.chat import ChatRequest, Message
+from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import InvalidRequest, PromptTooLong, nearest
 from parkway.pipeline.exchange import Exchange
+from parkway.policy.estimate import BYTES_A_TOKEN
 from parkway.router.admission.config import AdmissionConfig, Tier
-
-BYTES_PER_TOKEN = 4
-"""Of English text in the usual vocabularies; a rule of thumb that needs no tokeniser."""
-
-_MEDIA_FROM_BYTES = 16 * 1024
-"""Bodies below it are not searched for pictures: they could not hide much."""
-_MEDIA_TOKENS = 1000
 
 _ANSWERED = (ChatRequest, CompletionRequest)
 
@@ -69,17 +63,6 @@ class Shaping:
         return lane
 
 
-def prompt_tokens(exchange: Exchange) -> int:
-    """How long the prompt is, as estimated from its bytes."""
-    body = exchange.body
-    size = len(body)
-    if size > _MEDIA_FROM_BYTES and isinstance(exchange.request, ChatRequest) and b";base64," in body:
-        size = _text_bytes(exchange.request.messages)
-    if exchange.history:
-        size += _text_bytes(exchange.history)
-    return size // BYTES_PER_TOKEN + 1
-
-
 def answer_size(exchange: Exchange) -> tuple[int | None, int]:
     """The longest answer in tokens that the client asks for, None where it sets no limit and 0 where no tokens are to
     come; and how many such answers."""
@@ -99,19 +82,6 @@ def check_prompt(tokens: int, tier: Tier) -> None:
     """
     if tier.max_prompt_tokens is not None and tokens > tier.max_prompt_tokens:
         raise PromptTooLong(
-            f"the prompt has about {tokens} tokens ({BYTES_PER_TOKEN} bytes each), at most {tier.max_prompt_tokens} "
+            f"the prompt has about {tokens} tokens ({BYTES_A_TOKEN} bytes each), at most {tier.max_prompt_tokens} "
             "are allowed in the tier of this key; set by `max_prompt_tokens` of the tier, in admission.tiers"
         )
-
-
-def _text_bytes(messages: list[Message]) -> int:
-    """The text in messages; pictures and sounds count as so many tokens each, whatever their size."""
-    size = 0
-    for message in messages:
-        if message.content is None or isinstance(message.content, str):
-            size += len(message.content or "")
-            continue
-        for part in message.content:
-            text = part.get("text")
-            size += len(text) if isinstance(text, str) else _MEDIA_TOKENS * BYTES_PER_TOKEN
-    return size
