@@ -9,7 +9,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from parkway.core.tasks import Tasks
-from parkway.gateway.body import header, read_body
+from parkway.gateway.body import read_body
 from parkway.pipeline.exchange import Headers
 
 _WATCHES = Tasks("client")
@@ -31,6 +31,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._body_timeout_s = body_timeout_s
+        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # backwards: of several the first counts
         self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
         self.left = False
         self.started = False
@@ -50,7 +51,8 @@ class AsgiClient:
 
     def header(self, name: bytes) -> str | None:
         """The first header called `name` (lower case), as text."""
-        return header(self._scope, name)
+        value = self._headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True

@@ -56,13 +56,12 @@ class BoundedProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._refused:
             return
-        before = self._head_bytes
         self._head_bytes += len(data)
         super().data_received(data)
         if not self._in_head or self._refused:
             self._head_bytes = 0
             return
-        if before + len(data) > MAX_HEAD_BYTES:
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(HeadTooLarge(f"the request's headers are over {MAX_HEAD_BYTES} bytes; send less"))
         elif self._clock is None:
             self._start_clock()
@@ -78,17 +77,12 @@ class BoundedProtocol(HttpToolsProtocol):
             raise ValueError("too many headers")
 
     def on_headers_complete(self) -> None:
-        self._in_head = False
+        self._in_head = False  # until the next request begins; uvicorn has a time-out for connections that are idle
         self._stop_clock()
         if len(self.pipeline) >= _MAX_PIPELINED:
             self._refuse(MalformedHTTP(f"over {_MAX_PIPELINED} requests at once on one connection; await an answer"))
             raise ValueError("too many requests at once")
         super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        super().on_message_complete()
-        # Between requests uvicorn's own time-out for idle connections runs.
-        self._in_head = False
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         self._refuse(MalformedHTTP("what was sent is not HTTP/1.1, or could be read in more than one way"))
