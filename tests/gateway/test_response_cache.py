@@ -15,6 +15,7 @@ from sqlalchemy import select
 
 from parkway.aggregate.response_cache.generations import clear
 from parkway.launch.settings import Settings
+from parkway.policy.keys import KeyStore
 from parkway.router.endpoint import Endpoint
 from parkway.store import schema
 from tests import servers
@@ -406,6 +407,39 @@ async def test_keys_do_not_fly_together(cached: Gate) -> None:
     held.go.set()
     answers = await asyncio.gather(*requests)
     assert [answer.headers["x-parkway-cache"] for answer in answers] == ["miss", "miss"]
+
+
+async def test_who_may_not_use_a_fallback_does_not_fly_with_who_may(start_gate: StartGate) -> None:
+    configured = Settings.model_validate({
+        "models": {"echo": {"url": "http://127.0.0.1:1/v1", "fallbacks": ["spare"]}, "spare": "http://127.0.0.1:1/v1"},
+        "response_cache": {"keep": "repeatable", "scope": "everybody"},
+    })  # fmt: skip
+    async with start_gate(configured) as gate:
+        gate.registry.put(Endpoint(endpoint_id="spare-0", model="spare", url=gate.upstream_url, upstream_model="spare"))
+        _, confined = KeyStore(gate.database).create("confined", scopes=["model:echo"])
+        asked, go_on = asyncio.Event(), asyncio.Event()
+
+        async def script(request: web.Request) -> web.StreamResponse:
+            if gate.upstream.bodies[-1]["model"] == "spare":
+                return await gate.upstream.echo(request)
+            asked.set()
+            await go_on.wait()
+            return web.json_response({"error": {"message": "no", "code": "broken"}}, status=500)
+
+        gate.upstream.script = script
+        async with asyncio.timeout(10):
+            while "spare" not in await (await gate.get("/v1/models")).text():  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.05)
+            while (await gate.get("/v1/models", confined)).status != 200:  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.05)
+        first = asyncio.ensure_future(gate.post(CHAT, ASKED))
+        await asked.wait()
+        second = asyncio.ensure_future(gate.post(CHAT, ASKED, confined))
+        await asyncio.sleep(0.2)
+        go_on.set()
+        may, may_not = await first, await second
+        assert (may.status, may.headers["x-parkway-model"]) == (200, "spare")
+        assert may_not.status == 502
 
 
 async def test_answers_are_given_to_the_same_key_only_unless_it_is_configured(start_gate: StartGate) -> None:

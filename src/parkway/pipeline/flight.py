@@ -19,7 +19,7 @@ MAX_BYTES = 1_048_576
 MAX_FLIGHTS = 4096
 """That can be joined; one more is for who asks alone."""
 
-Form = tuple[bytes, bool, bool, bool, str | None]
+Form = tuple[bytes, bool, bool, bool, str | None, tuple[str, ...]]
 """The key of a question, and all on which the bytes of its answer depend besides: see `recall`."""
 
 

@@ -23,7 +23,7 @@ from parkway.pipeline.flight import Flight, Form
 from parkway.pipeline.inference import infer, send_events
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.queue import leave, queue
-from parkway.pipeline.routing import outgoing_body, route, wants_usage
+from parkway.pipeline.routing import models_for, outgoing_body, route, wants_usage
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,8 @@ async def recall(exchange: Exchange, parts: Parts) -> bool:
         _give(exchange, parts, answer, "exact")
         cache.trace(exchange.request_id, question.key)
         return True
-    flight = None if fresh else parts.flights.find(_form(exchange, question))
+    form = _form(exchange, question, parts)
+    flight = None if fresh else parts.flights.find(form)
     vector = await cache.vector(question) if flight is None else None
     alike = None if vector is None or fresh else await cache.find_alike(question, vector)
     if alike is not None:
@@ -59,12 +60,12 @@ async def recall(exchange: Exchange, parts: Parts) -> bool:
         _give(exchange, parts, answer, "semantic")
         cache.trace(exchange.request_id, key)
         return True
-    await _fly(exchange, parts, question, vector, fresh=fresh)
+    await _fly(exchange, parts, question, form, vector, fresh=fresh)
     cache.trace(exchange.request_id, question.key)
     return True
 
 
-def _form(exchange: Exchange, question: Question) -> Form:
+def _form(exchange: Exchange, question: Question, parts: Parts) -> Form:
     """What must be equal for two requests to share the bytes of one answer."""
     return (
         question.key,
@@ -72,6 +73,7 @@ def _form(exchange: Exchange, question: Question) -> Form:
         wants_usage(exchange),
         exchange.conversation_id is not None,
         exchange.known_caller.tier,  # which may cut answers short
+        tuple(models_for(exchange, parts)),  # a fallback that one may use may be denied to another
     )
 
 
@@ -112,10 +114,9 @@ def _give(exchange: Exchange, parts: Parts, answer: KeptAnswer, how: str) -> Non
 
 
 async def _fly(
-    exchange: Exchange, parts: Parts, question: Question, vector: Sequence[float] | None, *, fresh: bool
+    exchange: Exchange, parts: Parts, question: Question, form: Form, vector: Sequence[float] | None, *, fresh: bool
 ) -> None:
     """Reads the answer that is on its way to somebody who asks the same, or asks."""
-    form = _form(exchange, question)
     flight = None if fresh else parts.flights.find(form)
     asks = flight is None
     if flight is None:

@@ -33,9 +33,14 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
         NoEndpoint, Overloaded, EndpointFailed: Nobody who serves the model can be reached.
         RelayedError: The endpoint refused the request (4xx); its reason is handed on.
     """
-    exchange.models = parts.router.models_for(_call_of(exchange, parts))
+    exchange.models = models_for(exchange, parts)
     await _first_that_answers(exchange, parts)
     return exchange
+
+
+def models_for(exchange: Exchange, parts: Parts) -> list[str]:
+    """Who may answer: the model that was asked for, then those of its fallbacks that the caller may use."""
+    return parts.router.models_for(_call_of(exchange, parts))
 
 
 async def reroute(exchange: Exchange, parts: Parts, failure: ParkwayError) -> None:
