@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 
@@ -17,11 +17,11 @@ from parkway.core.rerank import RerankRequest
 from parkway.core.wire import decode, encode, fields_of
 from parkway.pipeline.exchange import Exchange, Request
 from parkway.pipeline.parts import Parts
-from parkway.pipeline.wording import Words, words_in
+from parkway.pipeline.wording import Words, plain_texts, words_in
 from parkway.policy.guardrails.config import Direction
 from parkway.policy.guardrails.guard import Block, Found, Guard
 from parkway.policy.guardrails.guardrails import Decision
-from parkway.policy.guardrails.window import apply
+from parkway.policy.guardrails.window import SLICE, apply
 
 LOOP_NS = 1_000_000
 """CPU that the event loop may spend on one look: a millisecond. What takes longer goes to a thread."""
@@ -29,13 +29,33 @@ LOOP_NS = 1_000_000
 _DIGIT_NS = 4_000
 """What a digit may cost besides: numbers are parsed by the plans of several countries."""
 
-_WORDED: Mapping[type[Request], tuple[str, ...]] = {
-    ChatRequest: ("messages",),
-    CompletionRequest: ("prompt", "suffix"),
-    EmbeddingRequest: ("input",),
-    RerankRequest: ("query", "documents"),
+
+class _Chat(TypedDict, total=False):
+    messages: Any
+
+
+class _Completion(TypedDict, total=False):
+    prompt: Any
+    suffix: Any
+
+
+class _Embedding(TypedDict, total=False):
+    input: Any
+
+
+class _Rerank(TypedDict, total=False):
+    query: Any
+    documents: Any
+
+
+_WORDED: Mapping[type[Request], type[Any]] = {
+    ChatRequest: _Chat,
+    CompletionRequest: _Completion,
+    EmbeddingRequest: _Embedding,
+    RerankRequest: _Rerank,
 }
-"""The fields of a request that have words in them. A request that is not here cannot be looked at."""
+"""The fields of a request that have words in them, with all that clients put there: more than a typed request knows.
+A request that is not here cannot be looked at."""
 
 _ORDERS = frozenset({"system", "developer"})
 
@@ -51,19 +71,42 @@ async def guard(exchange: Exchange, parts: Parts) -> Exchange:
     """
     if not parts.guardrails.active:
         return exchange
-    caller, request = exchange.known_caller, exchange.known_request
-    rules = parts.guardrails.guard("input", request.model, caller.team)
+    rules = parts.guardrails.guard("input", exchange.known_request.model, exchange.known_caller.team)
     if rules is None:
         return exchange
-    wanted = _WORDED[exchange.surface.request_type]
-    raw = fields_of(exchange.body)
-    fields: dict[str, Any] = {name: msgspec.json.decode(raw[name]) for name in wanted if name in raw}
+    body = exchange.body
+    fields: dict[str, Any] = decode(body, _WORDED[exchange.surface.request_type])
     if rules.changes:
         _refuse_tokens(fields)
+    if rules.topics or _ns(rules, body) > LOOP_NS or not _passes(rules, fields):
+        await _look_closely(exchange, parts, rules, fields)
+    exchange.mark("guard")
+    return exchange
+
+
+def _passes(rules: Guard, fields: dict[str, Any]) -> bool:
+    """Whether nothing is found in any of the words; false also where it takes a closer look to tell."""
+    for part in fields.get("messages", (fields,)):
+        own = rules.for_orders if part.get("role") in _ORDERS else rules
+        texts = plain_texts(part)
+        if texts is None:
+            return False
+        for text in texts:
+            if len(text) > SLICE or not own.passes(text):
+                return False
+    return True
+
+
+async def _look_closely(exchange: Exchange, parts: Parts, rules: Guard, fields: dict[str, Any]) -> None:
+    """Looks at each of the words, and changes the request where something has to go.
+
+    Raises:
+        ContentBlocked: See `guard`.
+    """
     found: Found = Counter()
     try:
         look = _Look(rules, fields, found)
-        if rules.cost_ns * len(exchange.body) + _DIGIT_NS * _digits(exchange.body) > LOOP_NS:
+        if _ns(rules, exchange.body) > LOOP_NS:
             await asyncio.to_thread(look.run)
         else:
             look.run()
@@ -76,12 +119,11 @@ async def guard(exchange: Exchange, parts: Parts) -> Exchange:
     finally:
         report(exchange, parts, found, "input")
     if look.changed:
-        exchange.body = encode({**raw, **{name: msgspec.Raw(encode(value)) for name, value in fields.items()}})
+        changed = {name: msgspec.Raw(encode(value)) for name, value in fields.items()}
+        exchange.body = encode({**fields_of(exchange.body), **changed})
         exchange.request = request = decode(exchange.body, exchange.surface.request_type)
         if exchange.dialect is not None and isinstance(request, ChatRequest):
             exchange.dialect.redacted(request.messages)
-    exchange.mark("guard")
-    return exchange
 
 
 class _Look:
@@ -107,8 +149,10 @@ class _Look:
                 self.changed = True
 
 
-def _digits(body: bytes) -> int:
-    return len(body) - len(body.translate(None, b"0123456789"))
+def _ns(rules: Guard, body: bytes) -> int:
+    """CPU that it takes to look at `body`, about, in nanoseconds."""
+    digits = len(body) - len(body.translate(None, b"0123456789"))
+    return rules.cost_ns * len(body) + _DIGIT_NS * digits
 
 
 def _is_order(words: Words, fields: dict[str, Any]) -> bool:

@@ -62,6 +62,24 @@ def words_in(holder: Holder, path: Path = (), *, by_index: bool = False) -> Iter
             yield from words_in(value, (*path, own if isinstance(own, int) else key), by_index=by_index)
 
 
+def plain_texts(holder: Holder, found: list[str] | None = None, depth: int = 0) -> list[str] | None:
+    """The strings of `words_in` without the way to each; None if there is one that takes a closer look: JSON, or what
+    is nested too deeply."""
+    if depth > MAX_DEPTH:
+        return None
+    found = [] if found is None else found
+    for key, value in holder.items() if isinstance(holder, dict) else enumerate(holder):
+        if key in _NOT_WORDS:
+            continue
+        if isinstance(value, str):
+            if key == "arguments":
+                return None
+            found.append(value)
+        elif isinstance(value, dict | list) and plain_texts(value, found, depth + 1) is None:
+            return None
+    return found
+
+
 def says_more(delta: Holder) -> bool:
     """Whether a piece of a stream says anything beside words: a role, the name of a tool."""
     for key, value in delta.items() if isinstance(delta, dict) else enumerate(delta):

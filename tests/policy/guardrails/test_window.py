@@ -76,6 +76,21 @@ def merged(rules: Guard, text: str) -> list[tuple[int, int]]:
     return spans
 
 
+@settings(max_examples=100, deadline=None)
+@given(texts(), st.sampled_from((ALL, BLOCKING)))
+def test_what_passes_is_what_nothing_is_found_in(text: str, rules: Guard) -> None:
+    result = apply(rules, text)
+    assert rules.passes(text) is (not result.found and result.block is None)
+
+
+@settings(max_examples=60, deadline=None)
+@given(texts(), st.integers(1, 40))
+def test_a_text_judged_as_a_whole_passes_only_if_it_is_let_go(text: str, max_words: int) -> None:
+    rules = guard(SECRETS, {"check": "size", "action": "block", "options": {"max_words": max_words}})
+    result = apply(rules, text)
+    assert rules.passes(text) is (not result.found and result.block is None)
+
+
 def unmarked(text: str) -> str:
     for kind in ("EMAIL", "PHONE", "CARD", "IBAN", "IP", "NATIONAL_ID", "TICKET", "SECRET", "GITHUB_TOKEN",
                  "AWS_ACCESS_KEY", "ANTHROPIC_KEY"):  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -90,6 +90,17 @@ class Guard:
     def cost_ns(self) -> int:
         """CPU for a character."""
         return sum(check.cost_ns for _, check in (*self.spotters, *self.judges))
+
+    @cached_property
+    def _finders(self) -> tuple[Callable[[str], list[Finding]], ...]:
+        return tuple(check.find for _, check in (*self.spotters, *self.judges))
+
+    def passes(self, text: str) -> bool:
+        """Whether neither a place in `text` nor the whole of it is anything to them. Topics are not asked."""
+        for find in self._finders:  # noqa: SIM110 - most texts pass, and `all` would cost as much as the checks
+            if find(text):
+                return False
+        return True
 
     def find(self, text: str) -> list[tuple[Rule, Finding]]:
         """All that the checks for places find in `text`."""

@@ -28,6 +28,9 @@ _CHECKS: dict[str, Callable[..., Check]] = {
     "pattern": Patterns,
 }
 
+_MAX_KNOWN = 1024
+_MAX_NAME_CHARS = 256
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
@@ -64,6 +67,7 @@ class Guardrails:
         self._entries: tuple[tuple[GuardrailConfig, Rule], ...] = ()
         self._forms: list[str] = []
         self._guards: dict[tuple[Direction, frozenset[int]], Guard] = {}
+        self._known: dict[tuple[Direction, str, str | None], Guard | None] = {}
         self.replace(config)
 
     @property
@@ -84,9 +88,22 @@ class Guardrails:
         self._entries = tuple((entry, self._rule(rank, entry)) for rank, entry in enumerate(config))
         self._forms = [hashlib.sha256(entry.model_dump_json().encode()).hexdigest() for entry in config]
         self._guards = {}
+        self._known = {}
 
     def guard(self, direction: Direction, model: str, team: str | None) -> Guard | None:
         """What applies to a request for `model` by a caller of `team`; None if nothing does."""
+        subject = (direction, model, team)
+        try:
+            return self._known[subject]
+        except KeyError:
+            guard = self._applying(direction, model, team)
+        if len(model) <= _MAX_NAME_CHARS:  # clients may ask for any
+            if len(self._known) >= _MAX_KNOWN:
+                self._known.clear()
+            self._known[subject] = guard
+        return guard
+
+    def _applying(self, direction: Direction, model: str, team: str | None) -> Guard | None:
         ranks = frozenset(
             rule.rank
             for entry, rule in self._entries
@@ -98,7 +115,7 @@ class Guardrails:
             return None
         guard = self._guards.get((direction, ranks))
         if guard is None:
-            if len(self._guards) >= 1024:
+            if len(self._guards) >= _MAX_KNOWN:
                 self._guards.clear()
             guard = Guard([rule for _, rule in self._entries if rule.rank in ranks])
             self._guards[direction, ranks] = guard

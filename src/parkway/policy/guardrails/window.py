@@ -15,7 +15,8 @@ from parkway.policy.guardrails.guard import Block, Found, Guard, Guarded, Region
 from parkway.policy.guardrails.json_units import SCALAR, STRUCTURE, JsonUnits
 
 SLICE = 4096
-"""Characters of a long text that are looked at together."""
+"""Characters of a long text that are looked at together. One that is no longer, and no JSON, is as its checks find it:
+what `Guard.passes` is what `apply` finds nothing in."""
 
 _WHOLE_HOLD_TOKENS = 512
 _MAX_SWALLOWED = 32_768
