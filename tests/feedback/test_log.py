@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from sqlalchemy import func, select, text
 
@@ -72,7 +72,7 @@ async def test_a_record_is_stored_as_it_was(database: Database, tasks: Tasks) ->
     log.append(bare)
     await until_count(database, 2)
     expected = sorted([full, bare], key=lambda record: record.request_id)
-    assert rows(database) == [dataclasses.asdict(record) for record in expected]
+    assert rows(database) == [msgspec.structs.asdict(record) for record in expected]
 
 
 async def test_more_than_a_batch_is_written_in_order_and_whole(database: Database, tasks: Tasks) -> None:

@@ -76,7 +76,7 @@ def test_a_model_that_appears_later_gets_its_name() -> None:
 def test_in_flight_and_shed_are_read_when_scraped() -> None:
     shed = 0
     metrics = Metrics(list, shed=lambda: shed)
-    with metrics.in_flight.track_inprogress():
+    with metrics.in_flight:
         shed = 7
         samples = scrape(metrics)
     assert samples["parkway_requests_in_flight", labels()] == 1
@@ -86,5 +86,5 @@ def test_in_flight_and_shed_are_read_when_scraped() -> None:
 
 def test_two_gateways_in_one_process_do_not_meet() -> None:
     first, second = Metrics(list), Metrics(list)
-    first.in_flight.inc()
-    assert scrape(second)["parkway_requests_in_flight", labels()] == 0
+    with first.in_flight:
+        assert scrape(second)["parkway_requests_in_flight", labels()] == 0

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import itertools
 import logging
 import operator
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 
 from parkway.core.errors import StoreUnavailable
@@ -20,6 +17,7 @@ from parkway.core.tasks import Tasks
 from parkway.feedback.config import FeedbackConfig
 from parkway.feedback.record import RequestRecord, bounded
 from parkway.store import schema
+from parkway.store.rows import insert_rows
 from parkway.store.sql import Database
 
 log = logging.getLogger(__name__)
@@ -27,13 +25,7 @@ log = logging.getLogger(__name__)
 SHED_NOTICE_INTERVAL_S = 60.0
 MAX_BACK_OFF_S = 10.0
 
-_COLUMNS = tuple(field.name for field in dataclasses.fields(RequestRecord))
-_values_of = operator.attrgetter(*_COLUMNS)
-
-_INSERT_IF_ABSENT = {
-    "sqlite": sqlite.insert(schema.requests).on_conflict_do_nothing(),
-    "postgresql": postgresql.insert(schema.requests).on_conflict_do_nothing(),
-}
+_row_of: Callable[[RequestRecord], tuple[object, ...]] = operator.attrgetter(*schema.requests.columns.keys())
 
 # What a store says to a value that it will never take; sqlite3 raises OverflowError past 64 bits.
 _REFUSALS = (DataError, IntegrityError, OverflowError)
@@ -137,11 +129,10 @@ def write(connection: Connection, batch: Sequence[RequestRecord]) -> int:
 
     A record that is there already is left alone: an attempt that timed out may have been committed after all.
     """
-    rows: list[dict[str, Any]] = [dict(zip(_COLUMNS, _values_of(record), strict=True)) for record in batch]
-    statement = _INSERT_IF_ABSENT[connection.dialect.name]
+    rows = list(map(_row_of, batch))
     try:
         with connection.begin_nested():
-            connection.execute(statement, rows)
+            insert_rows(connection, schema.requests, rows)
         return 0
     except _REFUSALS as error:
         log.warning("request log: a batch was refused (%s); its records are written one by one", error)
@@ -149,7 +140,7 @@ def write(connection: Connection, batch: Sequence[RequestRecord]) -> int:
     for row in rows:
         try:
             with connection.begin_nested():
-                connection.execute(statement, row)
+                insert_rows(connection, schema.requests, [row])
         except _REFUSALS:
             refused += 1
     return refused

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import NamedTuple
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from parkway.core.errors import ParkwayError
 from parkway.feedback.combined import Combined
+from parkway.feedback.figures import Count, Counts, Level, Spread, Spreads
 from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL, RequestRecord
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
@@ -37,14 +38,14 @@ _TOTAL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 
 
 
 class _Series(NamedTuple):
-    """The children that one request touches, looked up once: label lookups are the dear part of prometheus_client."""
+    """The figures that one request touches, looked up once."""
 
-    requests: Counter
-    prompt_tokens: Counter
-    completion_tokens: Counter
-    first_token: Histogram
-    total: Histogram
-    token_interval: Histogram
+    requests: Count
+    prompt_tokens: Count
+    completion_tokens: Count
+    first_token: Spread
+    total: Spread
+    token_interval: Spread
 
 
 class Metrics:
@@ -70,29 +71,29 @@ class Metrics:
         self.combined: Combined | None = None
         """With other gateways on the same port: `render` then shows the sum of all."""
         self.registry = CollectorRegistry()
-        self.in_flight = Gauge(
-            "parkway_requests_in_flight", "Requests that wait for an answer or stream one now", registry=self.registry
+        self.in_flight = Level(
+            "parkway_requests_in_flight", "Requests that wait for an answer or stream one now", self.registry
         )
-        self._requests = Counter(
+        self._requests = Counts(
             "parkway_requests",
             "Requests that ended, by how they ended",
             ("model", "surface", "outcome"),
-            registry=self.registry,
+            self.registry,
         )
-        self._tokens = Counter("parkway_tokens", "Tokens read and written", ("model", "kind"), registry=self.registry)
-        self._first_token = Histogram(
+        self._tokens = Counts("parkway_tokens", "Tokens read and written", ("model", "kind"), self.registry)
+        self._first_token = Spreads(
             "parkway_first_token_seconds",
             "From the arrival of a streamed request to its first token",
             ("model",),
-            buckets=_FIRST_TOKEN_BUCKETS,
-            registry=self.registry,
+            _FIRST_TOKEN_BUCKETS,
+            self.registry,
         )
-        self._total = Histogram(
+        self._total = Spreads(
             "parkway_request_seconds",
             "From the arrival of a request to the end of its answer, whatever its outcome",
             ("model", "surface"),
-            buckets=_TOTAL_BUCKETS,
-            registry=self.registry,
+            _TOTAL_BUCKETS,
+            self.registry,
         )
         self._guardrails = Counter(
             "parkway_guardrail_findings",
@@ -101,12 +102,12 @@ class Metrics:
             registry=self.registry,
         )
         self._found: set[tuple[str, str, str, str]] = set()
-        self._token_interval = Histogram(
+        self._token_interval = Spreads(
             "parkway_token_interval_seconds",
             "Between two tokens of a streamed answer, on average over the answer",
             ("model",),
-            buckets=_INTERVAL_BUCKETS,
-            registry=self.registry,
+            _INTERVAL_BUCKETS,
+            self.registry,
         )
         self.registry.register(
             _GivenUp(
@@ -142,17 +143,16 @@ class Metrics:
         """Counts a request that has ended."""
         names = (record.model, record.surface, record.outcome)
         series = self._series.get(names) or self._find(*names)
-        series.requests.inc()
-        series.total.observe(record.total_ms / 1000)
+        series.requests.value += 1
+        series.total.add(record.total_ms / 1000)
+        completion_tokens = record.completion_tokens or 0
         if record.first_token_ms is not None:
-            series.first_token.observe(record.first_token_ms / 1000)
-            if record.completion_tokens is not None and record.completion_tokens > 1:
+            series.first_token.add(record.first_token_ms / 1000)
+            if completion_tokens > 1:
                 streamed_s = (record.total_ms - record.first_token_ms) / 1000
-                series.token_interval.observe(streamed_s / (record.completion_tokens - 1))
-        if record.prompt_tokens:
-            series.prompt_tokens.inc(record.prompt_tokens)
-        if record.completion_tokens:
-            series.completion_tokens.inc(record.completion_tokens)
+                series.token_interval.add(streamed_s / (completion_tokens - 1))
+        series.prompt_tokens.value += record.prompt_tokens or 0
+        series.completion_tokens.value += completion_tokens
 
     def found(self, guardrail: str, kind: str, action: str, direction: str, count: int) -> None:
         """Counts what a guardrail has found. Names come from the configuration, which may change often."""

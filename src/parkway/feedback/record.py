@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
 from typing import Literal
+
+import msgspec
 
 Surface = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages"]
 
@@ -19,8 +20,7 @@ MAX_NAME_CHARS = 128
 _UNFIT = re.compile(r"[\x00-\x1f\x7f]")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestRecord:
+class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One request, as the log keeps it. Holds no word of what was asked or answered.
 
     Attributes:
@@ -75,7 +75,7 @@ def bounded(record: RequestRecord) -> RequestRecord:
     model, response_id, outcome = record.model, record.response_id, record.outcome
     if _fits(model) and _fits(outcome) and (response_id is None or _fits(response_id)):
         return record
-    return replace(
+    return msgspec.structs.replace(
         record,
         model=_cut(model),
         outcome=_cut(outcome),

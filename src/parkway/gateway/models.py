@@ -59,7 +59,7 @@ class ModelRoute:
                 dialect=dialect,
                 caching=_caching(client) if parts.response_cache is not None else "on",
             )
-            with parts.metrics.in_flight.track_inprogress():
+            with parts.metrics.in_flight:
                 await answer(exchange, parts)
 
     def _timeout_s(self, client: AsgiClient) -> float:
