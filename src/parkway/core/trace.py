@@ -23,8 +23,9 @@ _MAX_STATE_CHARS = 8192
 _NO_TRACE = "0" * 32
 _NO_SPAN = "0" * 16
 
-# Ids have to be unique, not secret; seeded from the system for each process.
-_bits = random.Random().getrandbits  # noqa: S311 - as said
+# Ids have to be unique, not secret; seeded from the system for each process. One of zeros alone, which the standard
+# forbids, would come once in 10^19.
+_bytes = random.Random().randbytes  # noqa: S311 - as said
 
 CURRENT: ContextVar[tuple[str, str] | None] = ContextVar("parkway_request", default=None)
 """Request id and trace id of the request that runs, for the lines of the log; no trace id where there is no trace."""
@@ -38,7 +39,7 @@ class Span:
     def __init__(self, name: str, kind: SpanKind, parent_id: str | None, started: float) -> None:
         self.name = name
         self.kind: SpanKind = kind
-        self.span_id = f"{_bits(64) or 1:016x}"
+        self.span_id = _bytes(8).hex()
         self.parent_id = parent_id
         self.started = started
         self.ended: float | None = None
@@ -73,7 +74,7 @@ class Trace:
         sampled: bool = False,
         recorded: bool = False,
     ) -> None:
-        self.trace_id = trace_id or f"{_bits(128) or 1:032x}"
+        self.trace_id = trace_id or _bytes(16).hex()
         self.tracestate = tracestate
         self.sampled = sampled
         self.recorded = recorded
