@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import operator
@@ -10,20 +9,19 @@ import time
 from collections.abc import Callable, Sequence
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError
 
-from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.feedback.config import FeedbackConfig
 from parkway.feedback.record import RequestRecord, bounded
 from parkway.store import schema
 from parkway.store.rows import insert_rows
 from parkway.store.sql import Database
+from parkway.store.writer import Writer
 
 log = logging.getLogger(__name__)
 
 SHED_NOTICE_INTERVAL_S = 60.0
-MAX_BACK_OFF_S = 10.0
 
 _row_of: Callable[[RequestRecord], tuple[object, ...]] = operator.attrgetter(*schema.requests.columns.keys())
 
@@ -47,7 +45,7 @@ class RequestLog:
         self._clock = clock
         self._pending: dict[str, RequestRecord] = {}
         self._by_response: dict[tuple[str, str], RequestRecord] = {}
-        self._writer: asyncio.Task[None] | None = None
+        self._writer = Writer("request log", "records", config.flush_interval_s, self._write_batch)
         self._next_notice = float("-inf")
         self.shed = 0
         """Records given up so far: the queue was full, the store refused them, or it was away until the end."""
@@ -71,41 +69,24 @@ class RequestLog:
 
     def start(self, tasks: Tasks) -> None:
         """Starts the writer."""
-        self._writer = tasks.every(self._config.flush_interval_s, self._flush, name="request-log")
+        self._writer.start(tasks)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Writes what is left, for at most `timeout_s`; what is left then is shed and counted."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._flush()
-        except TimeoutError:
+        if not await self._writer.close(timeout_s):
             self._shed(len(self._pending), "the store was away while Parkway stopped")
             self._pending.clear()
             self._by_response.clear()
 
-    async def _flush(self) -> None:
-        """Writes all that is pending, batch by batch; while the store is away, waits and tries again."""
-        back_off_s = self._config.flush_interval_s
-        failures = 0
-        while batch := list(itertools.islice(self._pending.values(), self._config.batch_size)):
-            try:
-                refused = await self._database.run(lambda connection, batch=batch: write(connection, batch))
-            except (StoreUnavailable, SQLAlchemyError) as error:
-                failures += 1
-                if failures == 1:
-                    log.warning("request log: the store is away (%s); records wait and are tried again", error)
-                await asyncio.sleep(back_off_s)
-                back_off_s = min(MAX_BACK_OFF_S, back_off_s * 2)
-                continue
-            if failures:
-                log.warning("request log: the store is back after %d failed attempts", failures)
-            back_off_s, failures = self._config.flush_interval_s, 0
-            self._forget(batch)
-            if refused:
-                self._shed(refused, "the store refused them")
+    async def _write_batch(self) -> bool:
+        batch = list(itertools.islice(self._pending.values(), self._config.batch_size))
+        if not batch:
+            return False
+        refused = await self._database.run(lambda connection: write(connection, batch))
+        self._forget(batch)
+        if refused:
+            self._shed(refused, "the store refused them")
+        return True
 
     def _forget(self, batch: Sequence[RequestRecord]) -> None:
         for record in batch:

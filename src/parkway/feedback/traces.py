@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import logging
 import random
@@ -16,16 +15,17 @@ from pydantic import Field, field_validator
 from sqlalchemy.exc import SQLAlchemyError
 
 from parkway.core.configuration import Section
-from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.core.trace import Trace, parse_traceparent, parse_tracestate
 from parkway.feedback.span import SpanRecord
 from parkway.store import schema
 from parkway.store.rows import insert_rows
 from parkway.store.sql import Database
+from parkway.store.writer import Writer
 
 log = logging.getLogger(__name__)
 
+_BATCH_SPANS = 1000
 _NOTICE_INTERVAL_S = 60.0
 
 
@@ -113,7 +113,7 @@ class TraceLog:
         self._sampled = Rate(config.max_per_s)
         self._noteworthy = Rate(config.max_per_s)
         self._pending: deque[SpanRecord] = deque()
-        self._writer: asyncio.Task[None] | None = None
+        self._writer = Writer("traces", "spans", config.flush_interval_s, self._write_batch)
         self._next_notice = float("-inf")
         self.content = config.content
         """Whether spans may hold what was asked and answered."""
@@ -153,33 +153,27 @@ class TraceLog:
 
     def start(self, tasks: Tasks) -> None:
         """Starts the writer."""
-        self._writer = tasks.every(self._config.flush_interval_s, self._flush, name="traces")
+        self._writer.start(tasks)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Writes what is left, for at most `timeout_s`."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._flush()
-        except TimeoutError:
+        if not await self._writer.close(timeout_s):
             self._shed(len(self._pending), "the store was away while Parkway stopped")
             self._pending.clear()
 
-    async def _flush(self) -> None:
-        while batch := list(itertools.islice(self._pending, 1000)):
-            rows = [span.to_row() for span in batch]
-            try:
-                await self._database.run(lambda connection, rows=rows: insert_rows(connection, schema.spans, rows))
-            except StoreUnavailable:
-                await asyncio.sleep(self._config.flush_interval_s)
-                continue
-            except SQLAlchemyError as error:
-                log.warning("traces: a batch was refused (%s)", error)
-                self._shed(len(batch), "the store refused them")
-            for _ in batch:
-                self._pending.popleft()
+    async def _write_batch(self) -> bool:
+        batch = list(itertools.islice(self._pending, _BATCH_SPANS))
+        if not batch:
+            return False
+        rows = [span.to_row() for span in batch]
+        try:
+            await self._database.run(lambda connection: insert_rows(connection, schema.spans, rows))
+        except SQLAlchemyError as error:
+            log.warning("traces: a batch was refused (%s)", error)
+            self._shed(len(batch), "the store refused them")
+        for _ in batch:
+            self._pending.popleft()
+        return True
 
     def _shed(self, count: int, why: str) -> None:
         self.shed += count

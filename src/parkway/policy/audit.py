@@ -11,14 +11,13 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
-from sqlalchemy.exc import SQLAlchemyError
 
 from parkway.core.configuration import Section
-from parkway.core.errors import StoreUnavailable
 from parkway.core.tasks import Tasks
 from parkway.policy.chain import MAX_DETAIL_CHARS, Entry, append, now_ms
 from parkway.policy.repeats import Repeats
 from parkway.store.sql import Database
+from parkway.store.writer import Writer
 
 if TYPE_CHECKING:
     from parkway.policy.guardrails.guardrails import Decision
@@ -27,7 +26,6 @@ log = logging.getLogger(__name__)
 
 MAX_NAME_CHARS = 128
 
-_MAX_BACK_OFF_S = 10.0
 _LOOK_S = 0.01
 
 
@@ -73,7 +71,7 @@ class AuditLog:
         self._pending: deque[Entry] = deque()
         self._repeats = Repeats(config.repeats_per_minute, clock)
         self._unmarked = 0
-        self._writer: asyncio.Task[None] | None = None
+        self._writer = Writer("audit log", "entries", config.flush_interval_s, self._write_batch)
         self.allowed = config.level == "all"
         """Whether what is allowed has entries too; who finds it false need not make one."""
         self.lost = 0
@@ -151,44 +149,26 @@ class AuditLog:
 
     def start(self, tasks: Tasks) -> None:
         """Starts the writer."""
-        self._writer = tasks.every(self._config.flush_interval_s, self._flush, name="audit-log")
+        self._writer.start(tasks)
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Appends what is left, for at most `timeout_s`; what is left then is lost, and the log file says how much."""
-        if self._writer is not None:
-            self._writer.cancel()
-            await asyncio.wait([self._writer])
         self._pending.extend(self._repeats.due(at_once=True))
-        try:
-            async with asyncio.timeout(timeout_s):
-                await self._flush()
-        except TimeoutError:
+        if not await self._writer.close(timeout_s):
             self.lost += len(self._pending)
             log.error("audit log: %d entries are lost: the store was away while Parkway stopped", len(self._pending))
             self._pending.clear()
 
-    async def _flush(self) -> None:
-        """Appends all that is pending, batch by batch; while the store is away, waits and tries again."""
-        back_off_s = self._config.flush_interval_s
-        failures = 0
+    async def _write_batch(self) -> bool:
         self._pending.extend(self._repeats.due())
-        while self._pending or self._unmarked:
-            batch = list(itertools.islice(self._pending, self._config.batch_size))
-            marked, size = self._unmarked, len(batch)
-            if marked:
-                batch.append(Entry(kind="lost", action="shed", at_ms=now_ms(), count=marked))
-            try:
-                await self._database.run(lambda connection, batch=batch: append(connection, batch))
-            except (StoreUnavailable, SQLAlchemyError) as error:
-                failures += 1
-                if failures == 1:
-                    log.warning("audit log: the store is away (%s); entries wait and are tried again", error)
-                await asyncio.sleep(back_off_s)
-                back_off_s = min(_MAX_BACK_OFF_S, back_off_s * 2)
-                continue
-            if failures:
-                log.warning("audit log: the store is back after %d failed attempts", failures)
-            back_off_s, failures = self._config.flush_interval_s, 0
-            for _ in range(size):
-                self._pending.popleft()
-            self._unmarked -= marked
+        batch = list(itertools.islice(self._pending, self._config.batch_size))
+        marked, size = self._unmarked, len(batch)
+        if marked:
+            batch.append(Entry(kind="lost", action="shed", at_ms=now_ms(), count=marked))
+        if not batch:
+            return False
+        await self._database.run(lambda connection: append(connection, batch))
+        for _ in range(size):
+            self._pending.popleft()
+        self._unmarked -= marked
+        return True
