@@ -12,6 +12,7 @@ from typing import Annotated
 from urllib.parse import urlsplit
 
 from pydantic import Field, field_validator
+from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from parkway.core.configuration import Section
@@ -165,9 +166,8 @@ class TraceLog:
         batch = list(itertools.islice(self._pending, _BATCH_SPANS))
         if not batch:
             return False
-        rows = [span.to_row() for span in batch]
         try:
-            await self._database.run(lambda connection: insert_rows(connection, schema.spans, rows))
+            await self._database.run(lambda connection: _write(connection, batch))
         except SQLAlchemyError as error:
             log.warning("traces: a batch was refused (%s)", error)
             self._shed(len(batch), "the store refused them")
@@ -181,3 +181,7 @@ class TraceLog:
         if now >= self._next_notice:
             self._next_notice = now + _NOTICE_INTERVAL_S
             log.warning("traces: %d spans shed so far: %s", self.shed, why)
+
+
+def _write(connection: Connection, batch: Sequence[SpanRecord]) -> None:
+    insert_rows(connection, schema.spans, [span.to_row() for span in batch])

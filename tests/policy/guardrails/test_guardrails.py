@@ -117,3 +117,14 @@ def test_answers_that_pass_different_guardrails_are_told_apart() -> None:
     before = one.fingerprint("m", "a")
     one.replace([GuardrailConfig(name="mail", check="secrets", action="redact")])
     assert one.fingerprint("m", "a") != before
+
+
+def test_what_is_remembered_is_bounded_in_number_and_size() -> None:
+    guardrails = Guardrails([rule("a", models=["x*"])])
+    for number in range(3000):
+        assert guardrails.guard("input", f"x{number}", None) is guardrails.guard("input", "x", None)
+        assert guardrails.guard("input", f"y{number}", f"team {number}") is None
+    known = guardrails._known
+    assert len(known) <= 1024
+    assert guardrails.guard("input", "x" * 100_000, None) is not None
+    assert max(len(model) for _, model, _ in known) < 1000
