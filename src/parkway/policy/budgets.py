@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from parkway.core.configuration import Section
 from parkway.policy.periods import Period
-from parkway.policy.rule import Form, Kind, Measure, Rule
+from parkway.policy.rule import WINDOW, Kind, Measure, Rule
 
 EACH = "*"
 
@@ -56,7 +56,7 @@ class BudgetConfig(Section):
                 name=counter_name(self.kind, self.period, measure),
                 kind=self.kind,
                 measure=measure,
-                form=Form.WINDOW,
+                form=WINDOW,
                 limit=limit,
                 period=self.period,
                 setting="budgets",

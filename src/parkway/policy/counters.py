@@ -5,16 +5,18 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+import msgspec
 
 from parkway.policy.periods import DAY_MS, Period, end_of, start_of
-from parkway.policy.rule import Charge, Form, Rule
+from parkway.policy.rule import RATE, WINDOW, Charge, Rule
 
 RESERVED_WAIT_S = 1.0
 """What to wait for where only requests in flight are in the way: nobody knows when they end."""
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """How a subject stands with a rule once a charge is taken.
 
     Attributes:
@@ -91,7 +93,7 @@ State = tuple[str, str]
 """The name of a rule and a subject."""
 
 
-class Window(NamedTuple):
+class Window(msgspec.Struct, gc=False):
     """A window as it is counted; `known` is what the store knows to be spent."""
 
     start_ms: int
@@ -138,9 +140,9 @@ class MemoryCounters:
         refusal: Refusal | None = None
         for charge in charges:
             form = charge.rule.form
-            if form is Form.RATE:
+            if form is RATE:
                 found = self._ask_rate(charge, now, share)
-            elif form is Form.WINDOW:
+            elif form is WINDOW:
                 found = self._ask_window(charge, share)
             else:
                 found = self._ask_slots(charge, share)
@@ -150,37 +152,41 @@ class MemoryCounters:
                 refusal = found
         if refusal is not None:
             return refusal
-        for (rule, subject, amount), standing in zip(charges, standings, strict=True):
-            state = (rule.name, subject)
-            if rule.form is Form.RATE:
-                self._rates[state] = (standing.used, now, now + standing.used * share / rule.per_s)
-            elif rule.form is Form.WINDOW:
-                spent = standing.spent + (amount if rule.measure == "requests" else 0)
+        for charge, standing in zip(charges, standings, strict=True):
+            rule, used = charge.rule, standing.used
+            state = (rule.name, charge.subject)
+            if rule.form is RATE:
+                self._rates[state] = (used, now, now + used * share / rule.per_s)
+            elif rule.form is WINDOW:
                 window = self._windows.get(state)
-                known = window.known if window is not None and window.start_ms == standing.start_ms else 0.0
-                self._windows[state] = Window(standing.start_ms, spent, standing.used - spent, known)
+                if window is None or window.start_ms != standing.start_ms:
+                    window = self._windows[state] = Window(standing.start_ms)
+                if rule.measure == "requests":
+                    window.spent += charge.amount
+                window.reserved = used - window.spent
             else:
-                self._slots[state] = self._slots.get(state, 0) + int(amount)
+                self._slots[state] = int(used)
         if len(self._rates) + len(self._windows) + len(self._slots) > self._sweep_at:
             self._sweep(now)
         return Grant(lease, charges, standings, local)
 
     def settle(self, grant: Grant, used: Sequence[float]) -> None:
         now = self._clock()
-        for (rule, subject, amount), standing, actual in zip(grant.charges, grant.standings, used, strict=True):
-            state = (rule.name, subject)
-            if rule.form is Form.RATE:
+        for charge, standing, actual in zip(grant.charges, grant.standings, used, strict=True):
+            rule, amount = charge.rule, charge.amount
+            state = (rule.name, charge.subject)
+            if rule.form is RATE:
                 if actual != amount:
                     before, at, _ = self._rates.get(state, (0.0, now, now))
                     left = max(0.0, max(0.0, before - (now - at) * rule.per_s) + actual - amount)
                     self._rates[state] = (left, now, now + left / rule.per_s)
             elif rule.measure == "requests":
                 continue
-            elif rule.form is Form.WINDOW:
+            elif rule.form is WINDOW:
                 window = self._windows.get(state)
                 if window is not None and window.start_ms == standing.start_ms:  # else it is over
-                    start, spent, reserved, known = window
-                    self._windows[state] = Window(start, spent + actual, reserved - amount, known)
+                    window.spent += actual
+                    window.reserved -= amount
             else:
                 left = self._slots.get(state, 0) - int(amount)
                 if left > 0:
@@ -191,20 +197,20 @@ class MemoryCounters:
     def learn(self, name: str, subject: str, start_ms: int, spent: float) -> None:
         window = self._windows.get((name, subject))
         if window is None or window.start_ms < start_ms:
-            window = Window(start_ms)
             if len(self) > self._sweep_at:
                 self._sweep(self._clock())
+            window = self._windows[name, subject] = Window(start_ms)
         if window.start_ms == start_ms:
-            known = max(window.known, spent)
-            self._windows[name, subject] = Window(start_ms, max(window.spent, spent), window.reserved, known)
+            window.spent = max(window.spent, spent)
+            window.known = max(window.known, spent)
 
     def spent(self, rule: Rule, subject: str) -> Standing:
-        start, spent, reserved, _ = self._window(rule, (rule.name, subject))
-        return Standing(spent + reserved, spent, start)
+        window = self._window(rule, (rule.name, subject))
+        return Standing(window.spent + window.reserved, window.spent, window.start_ms)
 
     def _ask_rate(self, charge: Charge, now: float, share: int) -> Standing | Refusal:
-        rule, subject, amount = charge
-        before = self._rates.get((rule.name, subject))
+        rule, amount = charge.rule, charge.amount
+        before = self._rates.get((rule.name, charge.subject))
         used = amount if before is None else max(0.0, before[0] - (now - before[1]) * rule.per_s / share) + amount
         # What is more than a share and less than the whole passes a bucket that has drained.
         full = rule.full if share == 1 else max(rule.full / share, amount)
@@ -215,12 +221,14 @@ class MemoryCounters:
         return Refusal(charge, (used - max(rule.limit / share, amount)) / (rule.per_s / share))
 
     def _ask_window(self, charge: Charge, share: int) -> Standing | Refusal:
-        rule, subject, amount = charge
-        start, spent, reserved, known = self._window(rule, (rule.name, subject))
+        rule, amount = charge.rule, charge.amount
+        window = self._window(rule, (rule.name, charge.subject))
+        start, spent, reserved = window.start_ms, window.spent, window.reserved
         # What is left of it is shared. What this process has spent of its share is not known to the store yet.
-        room = rule.limit if share == 1 else known + (rule.limit - known) / share
-        if spent + reserved + amount <= room or amount <= 0 or not rule.hard:
-            return Standing(spent + reserved + amount, spent, start)
+        room = rule.limit if share == 1 else window.known + (rule.limit - window.known) / share
+        used = spent + reserved + amount
+        if used <= room or amount <= 0 or not rule.hard:
+            return Standing(used, spent, start)
         if spent + amount <= room:
             return Refusal(charge, RESERVED_WAIT_S, spent, reserved)
         end = end_of(rule.period or "total", start)
@@ -229,11 +237,11 @@ class MemoryCounters:
         return Refusal(charge, end / 1000 - self._wall(), spent, reserved)
 
     def _ask_slots(self, charge: Charge, share: int) -> Standing | Refusal:
-        rule, subject, amount = charge
-        used = self._slots.get((rule.name, subject), 0) + int(amount)
+        rule = charge.rule
+        used = self._slots.get((rule.name, charge.subject), 0) + int(charge.amount)
         if used <= max(1, rule.limit // share):
             return Standing(used)
-        return Refusal(charge, RESERVED_WAIT_S, reserved=used - amount)
+        return Refusal(charge, RESERVED_WAIT_S, reserved=used - charge.amount)
 
     def _window(self, rule: Rule, state: State) -> Window:
         start = self._start(rule.period or "total")

@@ -222,16 +222,17 @@ class Limiter:
         """Writes what was spent into the ledger, and warns of budgets that are nearly spent."""
         grant = reservation.grants[0]
         entered: Account | None = None
-        for (rule, subject, _), standing in zip(grant.charges, grant.standings, strict=True):
+        for charge, standing in zip(grant.charges, grant.standings, strict=True):
+            rule = charge.rule
             if not rule.budget or rule.period is None:
                 continue
-            account = Account(rule.kind, subject, rule.period, standing.start_ms)
+            account = Account(rule.kind, charge.subject, rule.period, standing.start_ms)
             if account != entered and self.ledger is not None:  # the rules of one budget stand side by side
                 self.ledger.add(account, tokens, micro_usd)
                 entered = account
             spent = standing.spent + (tokens if rule.measure == "tokens" else micro_usd)
-            if spent >= rule.warn_at * rule.limit:
-                self._warn(rule, subject, standing.start_ms, spent)
+            if spent >= rule.warn_from:
+                self._warn(rule, charge.subject, standing.start_ms, spent)
 
     def _warn(self, rule: Rule, subject: str, start_ms: int, spent: float) -> None:
         """Once for each subject and period."""
@@ -259,12 +260,12 @@ class Limiter:
 
 
 def _state(charge: Charge, standing: Standing) -> BudgetState:
-    rule, subject, _ = charge
+    rule = charge.rule
     usd = rule.measure == "micro_usd"
     unit = 1_000_000 if usd else 1
     return BudgetState(
         kind=rule.kind,
-        subject=subject,
+        subject=charge.subject,
         period=rule.period or "total",
         unit="usd" if usd else "tokens",
         limit=rule.limit / unit,
@@ -279,16 +280,17 @@ def _state(charge: Charge, standing: Standing) -> BudgetState:
 def headers(grant: Grant) -> list[tuple[bytes, bytes]]:
     """OpenAI's `x-ratelimit-*` headers: of requests and of tokens, each for the limit that has the least left."""
     found: dict[str, tuple[Rule, Standing]] = {}
-    for (rule, _, _), standing in zip(grant.charges, grant.standings, strict=True):
-        measure = rule.measure
+    for charge, standing in zip(grant.charges, grant.standings, strict=True):
+        rule, measure = charge.rule, charge.rule.measure
         if rule.budget or measure not in _HEADERS:
             continue
         least = found.get(measure)
         if least is None or rule.limit - standing.used < least[0].limit - least[1].used:
             found[measure] = (rule, standing)
     listed: list[tuple[bytes, bytes]] = []
-    for measure, (rule, (used, _, start_ms)) in found.items():
-        reset_s = used / rule.per_s if rule.per_s else max(0.0, (start_ms + DAY_MS) / 1000 - time.time())
+    for measure, (rule, standing) in found.items():
+        used = standing.used
+        reset_s = used / rule.per_s if rule.per_s else max(0.0, (standing.start_ms + DAY_MS) / 1000 - time.time())
         limit, remaining, reset = _HEADERS[measure]
         listed += (
             (limit, b"%d" % rule.limit),

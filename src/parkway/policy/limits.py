@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from parkway.core.configuration import Section
-from parkway.policy.rule import Form, Kind, Rule
+from parkway.policy.rule import RATE, SLOTS, WINDOW, Form, Kind, Rule
 
 PerSecond = Annotated[float, Field(gt=0, le=1e6, allow_inf_nan=False)]
 TokensPerSecond = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
@@ -55,19 +55,19 @@ class Limit(Section):
         found: list[Rule] = []
         if (rate := self.rate_per_s) is not None:
             burst = self.burst or max(1.0, rate)
-            found.append(rule("requests", Form.RATE, "rate_per_s", burst, per_s=rate))
+            found.append(rule("requests", RATE, "rate_per_s", burst, per_s=rate))
         if self.requests_per_day is not None:
-            found.append(rule("requests", Form.WINDOW, "requests_per_day", self.requests_per_day, period="day"))
+            found.append(rule("requests", WINDOW, "requests_per_day", self.requests_per_day, period="day"))
         if self.concurrency is not None:
-            found.append(rule("concurrency", Form.SLOTS, "concurrency", self.concurrency))
+            found.append(rule("concurrency", SLOTS, "concurrency", self.concurrency))
         if (rate := self.tokens_per_s) is not None:
             burst = self.tokens_burst or rate * TOKENS_BURST_S
-            found.append(rule("tokens", Form.RATE, "tokens_per_s", burst, per_s=rate))
+            found.append(rule("tokens", RATE, "tokens_per_s", burst, per_s=rate))
         if self.tokens_per_minute is not None:
             minute = self.tokens_per_minute
-            found.append(rule("tokens", Form.RATE, "tokens_per_minute", minute, per_s=minute / 60))
+            found.append(rule("tokens", RATE, "tokens_per_minute", minute, per_s=minute / 60))
         if self.tokens_per_day is not None:
-            found.append(rule("tokens", Form.WINDOW, "tokens_per_day", self.tokens_per_day, period="day"))
+            found.append(rule("tokens", WINDOW, "tokens_per_day", self.tokens_per_day, period="day"))
         return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated
 
 from pydantic import Field
@@ -26,10 +27,16 @@ class Price(Section):
 
     def micro_usd(self, prompt_tokens: int, completion_tokens: int, cached_tokens: int = 0) -> int:
         """What so many tokens cost, rounded up; `cached_tokens` are those of the prompt."""
-        dear = round(self.prompt_usd_per_million * _SCALE)
-        cheap = self.cached_prompt_usd_per_million
-        cached = min(cached_tokens, prompt_tokens)
-        total = (prompt_tokens - cached) * dear
-        total += cached * (dear if cheap is None else round(cheap * _SCALE))
-        total += completion_tokens * round(self.completion_usd_per_million * _SCALE)
+        prompt, cached_prompt, completion = self._of_a_token
+        total = prompt_tokens * prompt + completion_tokens * completion
+        if cached_tokens:
+            total -= min(cached_tokens, prompt_tokens) * (prompt - cached_prompt)
         return -(-total // _SCALE)
+
+    @cached_property
+    def _of_a_token(self) -> tuple[int, int, int]:
+        """What a token costs in millionths of a micro-dollar: of a prompt, of one that was cached, of an answer."""
+        prompt, cached = self.prompt_usd_per_million, self.cached_prompt_usd_per_million
+        if cached is None:
+            cached = prompt
+        return round(prompt * _SCALE), round(cached * _SCALE), round(self.completion_usd_per_million * _SCALE)

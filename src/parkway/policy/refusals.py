@@ -7,7 +7,7 @@ import time
 from parkway.core.errors import BudgetExceeded, InvalidRequest, ParkwayError, RateLimited
 from parkway.policy.counters import Refusal
 from parkway.policy.periods import end_of, start_of
-from parkway.policy.rule import Form, Rule
+from parkway.policy.rule import SLOTS, WINDOW, Rule
 from parkway.policy.rulebook import Party
 
 NEVER_RETRY_S = 86_400.0
@@ -31,7 +31,7 @@ def refused(refusal: Refusal, party: Party, wait_s: float | None) -> ParkwayErro
         return InvalidRequest(
             f"This request counts as {much} and can never pass: {whose} has {limit_of(rule)}{less}. {where}"
         )
-    if rule.form is Form.SLOTS:
+    if rule.form is SLOTS:
         message = f"{whose} has {limit_of(rule)}, and as many are in flight; try again when one has ended. {where}"
     else:
         message = f"{whose} is over its limit of {limit_of(rule)}; try again in {wait_s:.3g} s. {where}"
@@ -40,9 +40,9 @@ def refused(refusal: Refusal, party: Party, wait_s: float | None) -> ParkwayErro
 
 def limit_of(rule: Rule) -> str:
     """The limit in words."""
-    if rule.form is Form.SLOTS:
+    if rule.form is SLOTS:
         return f"{rule.limit:g} requests at once"
-    if rule.form is Form.WINDOW:
+    if rule.form is WINDOW:
         return f"{rule.limit:g} {rule.measure} a day" if rule.limit < 1e6 else f"{rule.limit:.0f} {rule.measure} a day"
     if rule.name.endswith("_per_minute"):
         return f"{rule.limit:.0f} {rule.measure} a minute"
@@ -55,7 +55,7 @@ def money(rule: Rule, amount: float) -> str:
 
 
 def _over_budget(refusal: Refusal, party: Party, wait_s: float | None) -> BudgetExceeded:
-    rule, _, amount = refusal.charge
+    rule, amount = refusal.charge.rule, refusal.charge.amount
     period = rule.period or "total"
     every = "in total" if period == "total" else f"a {period}"
     end = end_of(period, start_of(period, time.time_ns() // 1_000_000))

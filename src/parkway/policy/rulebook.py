@@ -13,6 +13,9 @@ from parkway.policy.rule import KINDS, Charge, Kind, Rule
 
 Rules = tuple[Rule, ...]
 
+_MAX_REMEMBERED = 16_384
+"""Parties whose rules need not be looked up again; one more, and all are forgotten."""
+
 
 class Party(NamedTuple):
     """On whose account a request goes; the fields are in the order of `KINDS`, and `name` is the key's."""
@@ -47,33 +50,41 @@ class _Chapter:
 
 
 class Rulebook:
-    """All rules of a configuration, ready to be looked up; it never changes."""
+    """All rules of a configuration, ready to be looked up; they never change."""
 
     def __init__(self, limits: LimitsConfig, budgets: Sequence[BudgetConfig] = ()) -> None:
         chapters = [*_limits(limits), *_budgets(budgets)]
         self._chapters = [
             (KINDS.index(chapter.kind), chapter) for chapter in chapters if chapter.named or chapter.others
         ]
+        self._remembered: dict[Party, list[tuple[Rule, str]]] = {}
         self.budgets = tuple(budgets)
         self.kinds = frozenset(chapter.kind for _, chapter in self._chapters)
 
     def charges(self, party: Party, amounts: Mapping[str, float]) -> list[Charge]:
         """What a request is charged with; `amounts` are by measure, and what it does not have is not charged."""
-        found: list[Charge] = []
-        for place, chapter in self._chapters:
-            subject = party[place]
-            if subject is None:
-                continue
-            for rule in chapter.of(subject, party.name) if chapter.named else chapter.others:
-                amount = amounts.get(rule.measure)
-                if amount is not None:
-                    found.append(Charge(rule, subject, amount))
-        return found
+        rules = self._remembered.get(party)
+        if rules is None:
+            rules = self._remember(party)
+        return [Charge(rule, subject, amounts[rule.measure]) for rule, subject in rules if rule.measure in amounts]
 
     def budgets_of(self, party: Party) -> list[Charge]:
         """The budgets that hold for somebody, each as a charge of nothing."""
         charges = self.charges(party, {"tokens": 0, "micro_usd": 0})
         return [charge for charge in charges if charge.rule.budget]
+
+    def _remember(self, party: Party) -> list[tuple[Rule, str]]:
+        """The rules that hold for a party, each with whom of it they are about."""
+        found: list[tuple[Rule, str]] = []
+        for place, chapter in self._chapters:
+            subject = party[place]
+            if subject is not None:
+                rules = chapter.of(subject, party.name) if chapter.named else chapter.others
+                found += [(rule, subject) for rule in rules]
+        if len(self._remembered) >= _MAX_REMEMBERED:
+            self._remembered.clear()
+        self._remembered[party] = found
+        return found
 
 
 def _limits(limits: LimitsConfig) -> list[_Chapter]:

@@ -189,20 +189,21 @@ class SharedCounters:
             return ["take", f"{self._name}-{operation.lease:x}", operation.lease_s * 1e6, listed]
         grant = operation.grant
         settled = [
-            [f"{rule.name}:{subject}", int(rule.form), amount, used, rule.per_s / 1e6, standing.start_ms]
-            for (rule, subject, amount), used, standing in zip(
-                grant.charges, operation.used, grant.standings, strict=True
-            )
-            if rule.measure != "requests"
+            [
+                f"{charge.rule.name}:{charge.subject}", int(charge.rule.form), charge.amount, used,
+                charge.rule.per_s / 1e6, standing.start_ms,
+            ]
+            for charge, used, standing in zip(grant.charges, operation.used, grant.standings, strict=True)
+            if charge.rule.measure != "requests"
         ]
         return ["settle", f"{self._name}-{grant.lease:x}", settled]
 
     def _encoded_charge(self, charge: Charge) -> list[object]:
-        rule, subject, amount = charge
+        rule, subject = charge.rule, charge.subject
         seed = self._local.spent(rule, subject) if rule.budget else Standing(0)
         flags = int(rule.hard) + (2 if rule.measure == "requests" else 0)
         return [
-            f"{rule.name}:{subject}", int(rule.form), amount, rule.limit, rule.full, rule.per_s / 1e6,
+            f"{rule.name}:{subject}", int(rule.form), charge.amount, rule.limit, rule.full, rule.per_s / 1e6,
             rule.period or "", flags, seed.start_ms, seed.spent,
         ]  # fmt: skip
 
@@ -219,9 +220,9 @@ class SharedCounters:
         if take.answer.done():  # it left while it waited
             self._give_back(grant)
             return
-        for (rule, subject, _), standing in zip(take.charges, grant.standings, strict=True):
-            if rule.budget:
-                self._local.learn(rule.name, subject, standing.start_ms, standing.spent)
+        for charge, standing in zip(take.charges, grant.standings, strict=True):
+            if charge.rule.budget:
+                self._local.learn(charge.rule.name, charge.subject, standing.start_ms, standing.spent)
         take.answer.set_result(grant)
 
     def _give_back(self, taken: Grant | Refusal) -> None:
