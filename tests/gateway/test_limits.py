@@ -24,6 +24,16 @@ from tests.gateway.test_chat import HELLO, until
 from tests.gateway.upstream import chunk
 from tests.servers import Redis
 
+BODIES: dict[str, dict[str, object]] = {
+    "/v1/chat/completions": {**HELLO, "max_tokens": 100},
+    "/v1/completions": {"model": "echo", "prompt": "x", "max_tokens": 100},
+    "/v1/embeddings": {"model": "echo", "input": "x" * 400},
+    "/v1/rerank": {"model": "echo", "query": "x", "documents": ["x" * 400]},
+    "/v1/responses": {"model": "echo", "input": "x", "max_output_tokens": 100},
+    "/v1/messages": {"model": "echo", "max_tokens": 100, "messages": [{"role": "user", "content": "x"}]},
+}
+"""A request on each surface, of more than a hundred tokens."""
+
 PRICES = {"echo": {"url": "http://127.0.0.1:9/v1", "price": {"prompt_usd_per_million": 1000}}}
 TOKENS = {"kind": "key", "period": "total", "tokens": 10_000}
 
@@ -86,6 +96,50 @@ class TestLimits:
             refused = await post_as(gate)
             assert refused.status == 429
             assert int(refused.headers["retry-after"]) > 900
+
+    @pytest.mark.parametrize("path", list(BODIES))
+    async def test_refusals_say_how_much_is_left_on_every_surface(self, start_gate: StartGate, path: str) -> None:
+        async def spends(_: web.Request) -> web.StreamResponse:
+            return web.json_response({"id": "x", "choices": [], "usage": {"prompt_tokens": 950, "total_tokens": 950}})
+
+        limits = {"rate_per_s": 0.01, "burst": 5, "tokens_per_s": 0.01, "tokens_burst": 1000}
+        async with start_gate(settings(limits=limits)) as gate:
+            gate.upstream.script = spends
+            assert (await post_as(gate, {**HELLO, "max_tokens": 10})).status == 200
+            refused = await gate.post(path, BODIES[path])
+            assert refused.status == 429
+            assert refused.headers["x-ratelimit-limit-tokens"] == "1000"
+            assert refused.headers["x-ratelimit-remaining-tokens"] == "50"
+            assert float(refused.headers["x-ratelimit-reset-tokens"].removesuffix("s")) == pytest.approx(95_000, abs=9)
+            assert refused.headers["x-ratelimit-limit-requests"] == "5"
+            assert refused.headers["x-ratelimit-remaining-requests"] == "4"
+
+    @pytest.mark.parametrize("path", [*BODIES, "/v1/models"])
+    async def test_who_knocks_too_early_is_told_it_too(self, start_gate: StartGate, path: str) -> None:
+        async with start_gate(settings(limits={"rate_per_s": 0.01, "burst": 1, "tokens_per_minute": 60_000})) as gate:
+            assert (await post_as(gate)).status == 200
+            for _ in range(2):  # refused when it was counted, and then before it is
+                refused = await (gate.post(path, BODIES[path]) if path in BODIES else gate.get(path))
+                assert refused.status == 429
+                assert refused.headers["retry-after"] in ("99", "100")
+                assert refused.headers["x-ratelimit-limit-requests"] == "1"
+                assert refused.headers["x-ratelimit-remaining-requests"] == "0"
+                assert float(refused.headers["x-ratelimit-reset-requests"].removesuffix("s")) == pytest.approx(
+                    100, abs=5
+                )
+            async with openai.AsyncOpenAI(base_url=f"{gate.url}/v1", api_key=gate.key, max_retries=0) as client:
+                with pytest.raises(openai.RateLimitError) as caught:
+                    await client.models.list()
+            assert caught.value.response.headers["x-ratelimit-remaining-requests"] == "0"
+
+    async def test_a_tier_that_allows_less_is_charged_less(self, start_gate: StartGate) -> None:
+        admission = {"tiers": {"small": {"max_output_tokens": 50}}, "default_tier": "small"}
+        async with start_gate(settings(limits={"tokens_per_minute": 500}, admission=admission)) as gate:
+            for body in (HELLO, {**HELLO, "max_tokens": 5000}, {**HELLO, "n": 2}):
+                answer = await post_as(gate, body)
+                assert answer.status == 200
+                taken = 500 - int(answer.headers["x-ratelimit-remaining-tokens"])
+                assert 50 * int(body.get("n", 1)) < taken < 50 * int(body.get("n", 1)) + 60
 
     @pytest.mark.parametrize(
         ("limit", "words"),
@@ -454,6 +508,16 @@ class TestRedis:
                 pass
             assert (await error_of(last))["code"] == "budget_exceeded"
             assert len(gate.upstream.bodies) <= 50
+
+    async def test_refusals_say_how_much_is_left(self, start_gate: StartGate, redis_server: Redis) -> None:
+        async with shared_gate(start_gate, redis_server, limits={"tokens_per_day": 1200}) as gate:
+            for _ in range(5):
+                assert (await post_as(gate)).status == 200
+            for _ in range(2):
+                refused = await post_as(gate, {**HELLO, "max_tokens": 1150})
+                assert (refused.status, refused.headers["x-ratelimit-remaining-tokens"]) == (429, "1160")
+                assert refused.headers["x-ratelimit-limit-requests"] == "1000"
+            assert (await post_as(gate, {**HELLO, "max_tokens": 1000})).status == 200
 
     async def test_a_client_that_leaves_gives_its_slot_back(self, start_gate: StartGate, redis_server: Redis) -> None:
         asked = asyncio.Event()

@@ -146,7 +146,12 @@ async def test_the_refusal_says_limit_wait_and_where_to_change_it() -> None:
             f'The key "laptop" (k) is over its limit of 2 requests a second (burst 1); try again in {wait_s} s. '
             "The limit: `limits.rate_per_s` in the configuration."
         )
-        assert caught.value.headers() == {"retry-after": "1"}
+        assert caught.value.headers() == {
+            "retry-after": "1",
+            "x-ratelimit-limit-requests": "1",
+            "x-ratelimit-remaining-requests": "0",
+            "x-ratelimit-reset-requests": f"{wait_s:.3f}s",
+        }
         clock.now += 0.25
     await limiter.admit(caller)
 

@@ -8,7 +8,7 @@ terminal sees (`ConfigurationError`, `StartupError`) are `ParkwayError`s too and
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
 
@@ -216,11 +216,18 @@ class NotAllowed(ParkwayError):
 
 
 class RateLimited(ParkwayError):
-    """Over a limit; `Retry-After` says when the next request would pass."""
+    """Over a limit; `Retry-After` says when the next request would pass, `limits` how all limits stand, as headers."""
 
     status = 429
     type = "rate_limit_error"
     code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.limits: Sequence[tuple[bytes, bytes]] = ()
+
+    def headers(self) -> dict[str, str]:
+        return {**super().headers(), **{name.decode(): value.decode() for name, value in self.limits}}
 
 
 class BudgetExceeded(ParkwayError):

@@ -8,7 +8,7 @@ from parkway.core.errors import DeadlineExceeded, Draining
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
 from parkway.policy.estimate import BYTES_A_TOKEN, estimate, tokens_of
-from parkway.policy.limiter import Taken, headers
+from parkway.policy.limiter import Taken
 from parkway.policy.rulebook import Party
 
 MAX_NAME_CHARS = 128
@@ -23,19 +23,13 @@ async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
         InvalidRequest: It is too much for a limit at any time.
     """
     caller, request = exchange.known_caller, exchange.known_request
-    party = Party(
-        key=caller.key_id,
-        user=caller.user,
-        team=caller.team,
-        model=request.model[:MAX_NAME_CHARS],
-        agent=exchange.agent,
-        task=exchange.task,
-        name=caller.name,
-    )
-    expected = estimate(request, len(exchange.body), parts.limiter.config.assumed_output_tokens)
+    model = request.model[:MAX_NAME_CHARS]
+    party = Party(caller.key_id, caller.user, caller.team, model, exchange.agent, exchange.task, caller.name)
+    limiter, tier = parts.limiter, parts.shaping.standing(caller.tier).tier
+    expected = estimate(request, len(exchange.body), limiter.config.assumed_output_tokens, tier.max_output_tokens)
     exchange.prompt_tokens = expected.prompt_tokens
-    exchange.reservation = reservation = await parts.limiter.reserve(party, expected, _lease_s(exchange))
-    exchange.answer_headers += headers(reservation.grants[0])
+    exchange.reservation = reservation = await limiter.reserve(party, expected, _lease_s(exchange))
+    exchange.answer_headers += reservation.headers()
     exchange.mark("reserve")
     return exchange
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -92,6 +92,9 @@ class Counters(Protocol):
 State = tuple[str, str]
 """The name of a rule and a subject."""
 
+Starts = Mapping[Period, int]
+"""When the periods that run now began, in milliseconds since 1970."""
+
 
 class Window(msgspec.Struct, gc=False):
     """A window as it is counted; `known` is what the store knows to be spent."""
@@ -117,7 +120,7 @@ class MemoryCounters:
         self._windows: dict[State, Window] = {}
         self._slots: dict[State, int] = {}
         self._sweep_at = 1024
-        self._starts = {"day": 0, "month": 0, "total": 0}  # of the periods that run now
+        self._starts: Starts = {"day": 0, "month": 0, "total": 0}
         self._starts_until_ms = 0
 
     def __len__(self) -> int:
@@ -135,7 +138,7 @@ class MemoryCounters:
         Args:
             share: Of so many processes, each holding itself to its part of what is left of each limit.
         """
-        now = self._clock()
+        now, starts = self._clock(), self._starts_now()
         standings: list[Standing] = []
         refusal: Refusal | None = None
         for charge in charges:
@@ -143,7 +146,7 @@ class MemoryCounters:
             if form is RATE:
                 found = self._ask_rate(charge, now, share)
             elif form is WINDOW:
-                found = self._ask_window(charge, share)
+                found = self._ask_window(charge, starts, share)
             else:
                 found = self._ask_slots(charge, share)
             if isinstance(found, Standing):
@@ -205,7 +208,7 @@ class MemoryCounters:
             window.known = max(window.known, spent)
 
     def spent(self, rule: Rule, subject: str) -> Standing:
-        window = self._window(rule, (rule.name, subject))
+        window = self._window(rule, subject, self._starts_now())
         return Standing(window.spent + window.reserved, window.spent, window.start_ms)
 
     def _ask_rate(self, charge: Charge, now: float, share: int) -> Standing | Refusal:
@@ -220,9 +223,9 @@ class MemoryCounters:
             return Refusal(charge, None)
         return Refusal(charge, (used - max(rule.limit / share, amount)) / (rule.per_s / share))
 
-    def _ask_window(self, charge: Charge, share: int) -> Standing | Refusal:
+    def _ask_window(self, charge: Charge, starts: Starts, share: int) -> Standing | Refusal:
         rule, amount = charge.rule, charge.amount
-        window = self._window(rule, (rule.name, charge.subject))
+        window = self._window(rule, charge.subject, starts)
         start, spent, reserved = window.start_ms, window.spent, window.reserved
         # What is left of it is shared. What this process has spent of its share is not known to the store yet.
         room = rule.limit if share == 1 else window.known + (rule.limit - window.known) / share
@@ -243,23 +246,24 @@ class MemoryCounters:
             return Standing(used)
         return Refusal(charge, RESERVED_WAIT_S, reserved=used - charge.amount)
 
-    def _window(self, rule: Rule, state: State) -> Window:
-        start = self._start(rule.period or "total")
-        window = self._windows.get(state)
+    def _window(self, rule: Rule, subject: str, starts: Starts) -> Window:
+        start = starts[rule.period or "total"]
+        window = self._windows.get((rule.name, subject))
         # A clock that was set back must not open a new window.
         return window if window is not None and window.start_ms >= start else Window(start)
 
-    def _start(self, period: Period) -> int:
+    def _starts_now(self) -> Starts:
         now_ms = int(self._wall() * 1000)
         if not self._starts["day"] <= now_ms < self._starts_until_ms:
             self._starts = {"day": start_of("day", now_ms), "month": start_of("month", now_ms), "total": 0}
             self._starts_until_ms = self._starts["day"] + DAY_MS
-        return self._starts[period]
+        return self._starts
 
     def _sweep(self, now: float) -> None:
         """Forgets what is at rest. The next sweep comes when the rest has doubled: a constant cost a request."""
         self._rates = {state: rate for state, rate in self._rates.items() if rate[2] > now}
-        today, month = self._start("day"), self._start("month")
+        starts = self._starts_now()
+        today, month = starts["day"], starts["month"]
         self._windows = {
             state: window
             for state, window in self._windows.items()

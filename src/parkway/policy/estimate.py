@@ -31,26 +31,34 @@ class Estimate(NamedTuple):
 
 
 def estimate(
-    request: ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest, body_bytes: int, assumed_output: int
+    request: ChatRequest | CompletionRequest | EmbeddingRequest | RerankRequest,
+    body_bytes: int,
+    assumed_output: int,
+    most_output: int | None = None,
 ) -> Estimate:
     """The prompt from the size of the body, the answer from what the client allows, times the choices.
 
     Args:
         assumed_output: Tokens of an answer for which the client sets no limit.
+        most_output: Tokens that no answer is longer than, whatever the client allows.
     """
-    if isinstance(request, EmbeddingRequest | RerankRequest):
-        return Estimate(-(-body_bytes // BYTES_A_TOKEN))
-    choices = request.n or 1
+    prompt = -(-body_bytes // BYTES_A_TOKEN)
     if isinstance(request, ChatRequest):
-        limit = request.answer_limit
-        prompt = _chat_tokens(request, body_bytes)
-    else:
-        limit = request.max_tokens
-        prompt = -(-body_bytes // BYTES_A_TOKEN)
+        limit, choices = request.answer_limit, request.n or 1
+        if body_bytes >= _WALK_FROM_BYTES:
+            prompt = _walked(request, prompt)
+    elif isinstance(request, CompletionRequest):
+        limit, choices = request.max_tokens, max(request.n or 1, request.best_of or 1)
         # Each prompt of a list is answered.
-        several = isinstance(request.prompt, list) and bool(request.prompt) and not isinstance(request.prompt[0], int)
-        choices = max(choices, request.best_of or 1) * (len(request.prompt or "") if several else 1)
-    return Estimate(prompt, min(MOST_TOKENS, choices * (assumed_output if limit is None else limit)))
+        if isinstance(request.prompt, list) and request.prompt and not isinstance(request.prompt[0], int):
+            choices *= len(request.prompt)
+    else:
+        return Estimate(prompt)
+    if limit is None:
+        limit = assumed_output
+    if most_output is not None and limit > most_output:
+        limit = most_output
+    return Estimate(prompt, min(MOST_TOKENS, choices * limit))
 
 
 def tokens_of(messages: Sequence[Message]) -> int:
@@ -72,8 +80,9 @@ def tokens_of(messages: Sequence[Message]) -> int:
     return tokens
 
 
-def _chat_tokens(request: ChatRequest, body_bytes: int) -> int:
-    if body_bytes < _WALK_FROM_BYTES or all(not isinstance(message.content, list) for message in request.messages):
-        return -(-body_bytes // BYTES_A_TOKEN)
+def _walked(request: ChatRequest, by_size: int) -> int:
+    """The prompt of a large body, in which there may be pictures."""
+    if all(not isinstance(message.content, list) for message in request.messages):
+        return by_size
     tools = len(str(request.tools)) if request.tools else 0
     return tokens_of(request.messages) + tools // BYTES_A_TOKEN

@@ -11,15 +11,16 @@ from typing import NamedTuple
 
 import msgspec
 
-from parkway.core.errors import ParkwayError
+from parkway.core.errors import ParkwayError, RateLimited, StoreUnavailable
 from parkway.policy.budgets import BudgetConfig, counter_name
 from parkway.policy.caller import Caller
 from parkway.policy.counters import Counters, Grant, MemoryCounters, Refusal, Standing
 from parkway.policy.estimate import Estimate
 from parkway.policy.ledger import Account, Ledger, Spent
 from parkway.policy.limits import LimitsConfig
-from parkway.policy.periods import DAY_MS, end_of
+from parkway.policy.periods import end_of
 from parkway.policy.prices import Price
+from parkway.policy.rate_limit_headers import Headers, is_told, rate_limit_headers
 from parkway.policy.refusals import money, refused
 from parkway.policy.rule import Charge, Rule
 from parkway.policy.rulebook import Party, Rulebook
@@ -44,6 +45,15 @@ class Taken(NamedTuple):
     cached_tokens: int = 0
 
 
+class _Shut(NamedTuple):
+    """Who is refused until a moment without that anything is counted, and how its limits stood."""
+
+    until: float
+    refusal: Refusal
+    party: Party
+    limits: Grant | None
+
+
 @dataclass(slots=True)
 class Reservation:
     """What a request has taken, until it is settled, which happens once."""
@@ -52,6 +62,11 @@ class Reservation:
     expected: Estimate
     grants: list[Grant] = field(default_factory=list)
     settled: bool = False
+
+    def headers(self) -> Headers:
+        """`x-ratelimit-*`: what is left once it is taken."""
+        first = self.grants[0]
+        return rate_limit_headers(first.charges, first.standings)
 
 
 class BudgetState(msgspec.Struct, kw_only=True):
@@ -90,7 +105,7 @@ class Limiter:
         self.counters: Counters = counters or MemoryCounters(clock)
         self.ledger: Ledger | None = None
         self._clock = clock
-        self._shut: dict[str, tuple[float, Refusal, Party]] = {}  # key id: refused until
+        self._shut: dict[str, _Shut] = {}  # by key id
         self._sweep_at = 1024
         self._names: set[str] = set()
         self._warned: set[tuple[str, str, int]] = set()
@@ -113,10 +128,9 @@ class Limiter:
         shut = self._shut.get(caller.key_id)
         if shut is None:
             return
-        until, refusal, party = shut
-        wait_s = until - self._clock()
+        wait_s = shut.until - self._clock()
         if wait_s > 0:
-            raise refused(refusal, party, wait_s)
+            raise _refused(shut.refusal, shut.party, shut.limits, wait_s)
         del self._shut[caller.key_id]
 
     async def admit(self, caller: Caller) -> None:
@@ -180,11 +194,9 @@ class Limiter:
         charges = self.rulebook.budgets_of(Party.of(caller))
         if not charges:
             return []
-        # To take nothing is to be told how things stand, in every store.
-        found = await self.counters.take(charges, next(self._leases), lease_s=1.0)
-        if not isinstance(found, Grant):
+        found = await self._look(charges)
+        if found is None:
             return []
-        self.counters.settle(found, [0.0] * len(charges))
         return [_state(charge, standing) for charge, standing in zip(charges, found.standings, strict=True)]
 
     def learn(self, account: Account, spent: Spent) -> None:
@@ -198,17 +210,32 @@ class Limiter:
         taken = await self.counters.take(charges, next(self._leases), lease_s)
         if isinstance(taken, Grant):
             return taken
-        raise self._refuse(taken, party)
+        raise await self._refuse(taken, party, charges)
 
-    def _refuse(self, refusal: Refusal, party: Party) -> ParkwayError:
-        rule = refusal.charge.rule
-        if refusal.wait_s is not None and rule.measure == "requests" and rule.kind in _CALLERS:
+    async def _refuse(self, refusal: Refusal, party: Party, charges: Sequence[Charge]) -> ParkwayError:
+        rule, wait_s = refusal.charge.rule, refusal.wait_s
+        if wait_s is None or rule.budget:
+            return refused(refusal, party, wait_s)
+        refused_at = self._clock()
+        told = [Charge(each.rule, each.subject, 0) for each in charges if is_told(each.rule)]
+        try:
+            limits = await self._look(told)
+        except StoreUnavailable:
+            limits = None
+        if rule.measure == "requests" and rule.kind in _CALLERS:
             if len(self._shut) >= self._sweep_at:
-                now = self._clock()
-                self._shut = {key_id: shut for key_id, shut in self._shut.items() if shut[0] > now}
+                self._shut = {key_id: shut for key_id, shut in self._shut.items() if shut.until > refused_at}
                 self._sweep_at = max(1024, 2 * len(self._shut))
-            self._shut[party.key] = (self._clock() + refusal.wait_s, refusal, party)
-        return refused(refusal, party, refusal.wait_s)
+            self._shut[party.key] = _Shut(refused_at + wait_s, refusal, party, limits)
+        return _refused(refusal, party, limits, wait_s)
+
+    async def _look(self, nothing: Sequence[Charge]) -> Grant | None:
+        """How things stand: who takes nothing is told so, in every store."""
+        found = await self.counters.take(nothing, next(self._leases), lease_s=1.0)
+        if not isinstance(found, Grant):
+            return None
+        self.counters.settle(found, [0.0] * len(nothing))
+        return found
 
     def _amounts(self, party: Party, expected: Estimate) -> dict[str, float]:
         price = self._prices.get(party.model or "")
@@ -259,6 +286,14 @@ class Limiter:
         return party._replace(**names) if names else party
 
 
+def _refused(refusal: Refusal, party: Party, limits: Grant | None, wait_s: float) -> ParkwayError:
+    """The error for a refusal by a limit, of which `wait_s` of the wait are left, with how the limits stand."""
+    error = refused(refusal, party, wait_s)
+    if isinstance(error, RateLimited) and limits is not None and refusal.wait_s is not None:
+        error.limits = rate_limit_headers(limits.charges, limits.standings, passed_s=refusal.wait_s - wait_s)
+    return error
+
+
 def _state(charge: Charge, standing: Standing) -> BudgetState:
     rule = charge.rule
     usd = rule.measure == "micro_usd"
@@ -275,32 +310,3 @@ def _state(charge: Charge, standing: Standing) -> BudgetState:
         hard=rule.hard,
         renews_ms=end_of(rule.period or "total", standing.start_ms),
     )
-
-
-def headers(grant: Grant) -> list[tuple[bytes, bytes]]:
-    """OpenAI's `x-ratelimit-*` headers: of requests and of tokens, each for the limit that has the least left."""
-    found: dict[str, tuple[Rule, Standing]] = {}
-    for charge, standing in zip(grant.charges, grant.standings, strict=True):
-        rule, measure = charge.rule, charge.rule.measure
-        if rule.budget or measure not in _HEADERS:
-            continue
-        least = found.get(measure)
-        if least is None or rule.limit - standing.used < least[0].limit - least[1].used:
-            found[measure] = (rule, standing)
-    listed: list[tuple[bytes, bytes]] = []
-    for measure, (rule, standing) in found.items():
-        used = standing.used
-        reset_s = used / rule.per_s if rule.per_s else max(0.0, (standing.start_ms + DAY_MS) / 1000 - time.time())
-        limit, remaining, reset = _HEADERS[measure]
-        listed += (
-            (limit, b"%d" % rule.limit),
-            (remaining, b"%d" % max(0, rule.limit - used)),
-            (reset, b"%.3fs" % reset_s),
-        )
-    return listed
-
-
-_HEADERS = {
-    measure: tuple(f"x-ratelimit-{what}-{measure}".encode() for what in ("limit", "remaining", "reset"))
-    for measure in ("requests", "tokens")
-}

@@ -189,12 +189,9 @@ class SharedCounters:
             return ["take", f"{self._name}-{operation.lease:x}", operation.lease_s * 1e6, listed]
         grant = operation.grant
         settled = [
-            [
-                f"{charge.rule.name}:{charge.subject}", int(charge.rule.form), charge.amount, used,
-                charge.rule.per_s / 1e6, standing.start_ms,
-            ]
+            [f"{rule.name}:{charge.subject}", int(rule.form), charge.amount, used, rule.per_s / 1e6, standing.start_ms]
             for charge, used, standing in zip(grant.charges, operation.used, grant.standings, strict=True)
-            if charge.rule.measure != "requests"
+            if (rule := charge.rule).measure != "requests"
         ]
         return ["settle", f"{self._name}-{grant.lease:x}", settled]
 
