@@ -7,12 +7,13 @@ import re
 import time
 
 from parkway.aggregate.transcript import Transcript
-from parkway.core.errors import EndpointFailed, ParkwayError, RelayedError, StreamInterrupted
+from parkway.core.errors import BudgetExceeded, EndpointFailed, ParkwayError, RelayedError, StreamInterrupted
 from parkway.core.sse import CONTENT_TYPE, DONE, EventSplitter, data_of, event
 from parkway.core.wire import encode
 from parkway.pipeline.exchange import Exchange, Headers
 from parkway.pipeline.guard import report
 from parkway.pipeline.guarded import AnswerGuard, answer_guard
+from parkway.pipeline.meter import meter_of
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.routing import reroute, wants_usage
 from parkway.router.router import Reply
@@ -40,6 +41,7 @@ async def infer(exchange: Exchange, parts: Parts) -> Exchange:
     Raises:
         EndpointFailed: The answer is not one (no JSON, or too large).
         StreamInterrupted: The stream broke off before its end.
+        BudgetExceeded: No budget pays for the rest of the stream.
     """
     while True:
         try:
@@ -85,6 +87,7 @@ async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Pa
     overloaded inside an answer with status 200.
     """
     client, transcript, reply = exchange.client, exchange.transcript, exchange.known_reply
+    meter = meter_of(exchange, parts)
     hide_usage = not wants_usage(exchange)
     conversing = exchange.conversation_id is not None
     held: list[bytes] = []
@@ -118,16 +121,33 @@ async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Pa
         if relayed:
             await send_events(exchange, b"".join(relayed))
 
+    async def pass_on(blocks: list[bytes]) -> None:
+        """Reads and sends `blocks`, as far as they are paid for."""
+        if meter is None:
+            await send(read(blocks))
+            return
+        paid: list[bytes] = []
+        try:
+            for block in blocks:
+                relayed = read([block])
+                if meter.over:
+                    await meter.pay()
+                paid += relayed
+        except BudgetExceeded:
+            await send(paid)
+            raise
+        await send(paid)
+
     splitter = EventSplitter()
     async for chunk in reply.chunks():
         blocks = splitter.feed(chunk)
-        await send(read(blocks if guard is None else await guard.blocks(blocks)))
+        await pass_on(blocks if guard is None else await guard.blocks(blocks))
         if transcript.done:
             if guard is None or not guard.cut:
                 await reply.finish()
             break
     if guard is not None and not transcript.done:
-        await send(read(await guard.rest()))
+        await pass_on(await guard.rest())
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
         exchange.error = _told(exchange)
         _hold_against(reply, exchange.error)

@@ -16,7 +16,15 @@ from parkway.aggregate.response_cache.cache import ResponseCache, read_whole
 from parkway.aggregate.response_cache.question import KeptAnswer, Question, owner_of
 from parkway.aggregate.response_cache.retelling import events, whole
 from parkway.aggregate.transcript import Transcript
-from parkway.core.errors import DeadlineExceeded, Draining, InternalError, InvalidRequest, ParkwayError
+from parkway.core.errors import (
+    BudgetExceeded,
+    DeadlineExceeded,
+    Draining,
+    InternalError,
+    InvalidRequest,
+    ParkwayError,
+    StreamInterrupted,
+)
 from parkway.core.wire import decode, encode
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.flight import Flight, Form
@@ -136,6 +144,10 @@ async def _fly(
             await send_events(exchange, data)
         _follow_headers(exchange, theirs)
         exchange.closing, exchange.error, exchange.history = theirs.closing, theirs.error, theirs.history
+    except BudgetExceeded as error:
+        if asks:
+            raise
+        raise StreamInterrupted("the budget of whoever had asked for this shared answer is spent; try again") from error
     finally:
         flight.leave(reader)
         exchange.asked = asks and theirs.asked

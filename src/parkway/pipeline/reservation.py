@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 
-from parkway.core.errors import DeadlineExceeded, Draining
+from parkway.aggregate.transcript import Transcript
+from parkway.core.errors import BudgetExceeded, DeadlineExceeded, Draining
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
-from parkway.policy.estimate import BYTES_A_TOKEN, estimate, tokens_of
+from parkway.policy.estimate import BYTES_A_TOKEN, Estimate, estimate, tokens_of
 from parkway.policy.limiter import Taken
 from parkway.policy.rulebook import Party
 
@@ -28,7 +29,7 @@ async def reserve(exchange: Exchange, parts: Parts) -> Exchange:
     limiter, tier = parts.limiter, parts.shaping.standing(caller.tier).tier
     expected = estimate(request, len(exchange.body), limiter.config.assumed_output_tokens, tier.max_output_tokens)
     exchange.prompt_tokens = expected.prompt_tokens
-    exchange.reservation = reservation = await limiter.reserve(party, expected, _lease_s(exchange))
+    exchange.reservation = reservation = await limiter.reserve(party, expected, lease_s(exchange))
     exchange.answer_headers += reservation.headers()
     exchange.mark("reserve")
     return exchange
@@ -39,7 +40,7 @@ async def reserve_history(exchange: Exchange, parts: Parts) -> None:
     if exchange.history and exchange.reservation is not None:
         tokens = tokens_of(exchange.history)
         exchange.prompt_tokens += tokens
-        await parts.limiter.extend(exchange.reservation, tokens, _lease_s(exchange))
+        await parts.limiter.extend(exchange.reservation, tokens, lease_s(exchange))
 
 
 def settle(exchange: Exchange, parts: Parts) -> None:
@@ -55,21 +56,29 @@ def used(exchange: Exchange) -> Taken:
 
     As the endpoint counted it; where it did not, because the answer broke off or was left or because it never does,
     the prompt as it was estimated and what was seen of the answer. A request that failed before anything of its answer
-    was seen has used nothing.
+    was seen has used nothing, and one that a budget has ended, what that could pay: nothing else was sent.
     """
     transcript = exchange.transcript
     usage = transcript.usage
     if usage is not None:
         details = usage.prompt_tokens_details
         return Taken(usage.prompt_tokens, usage.completion_tokens, details.cached_tokens if details else 0)
-    expected = exchange.reservation.expected.prompt_tokens if exchange.reservation is not None else 0
-    seen = max(transcript.pieces, transcript.seen_chars // BYTES_A_TOKEN)
+    expected = exchange.reservation.expected if exchange.reservation is not None else Estimate(0)
+    seen = seen_tokens(transcript)
     # Whoever leaves, or sets a deadline that is too short, has had an endpoint work for it all the same.
     failed = exchange.error is not None and not isinstance(exchange.error, DeadlineExceeded | Draining)
     if not exchange.asked or (failed and not seen):
         return Taken(0, 0)
-    return Taken(expected, seen)
+    if isinstance(exchange.error, BudgetExceeded):
+        seen = min(seen, expected.completion_tokens)
+    return Taken(expected.prompt_tokens, seen)
 
 
-def _lease_s(exchange: Exchange) -> float:
+def seen_tokens(transcript: Transcript) -> int:
+    """How many tokens were seen of an answer, as far as one can tell without the endpoint's own count."""
+    return max(transcript.pieces, transcript.seen_chars // BYTES_A_TOKEN)
+
+
+def lease_s(exchange: Exchange) -> float:
+    """The longest that the request can take from now on."""
     return exchange.deadline - time.monotonic() + _LEASE_MARGIN_S

@@ -21,7 +21,7 @@ from parkway.policy.limits import LimitsConfig
 from parkway.policy.periods import end_of
 from parkway.policy.prices import Price
 from parkway.policy.rate_limit_headers import Headers, is_told, rate_limit_headers
-from parkway.policy.refusals import money, refused
+from parkway.policy.refusals import money, outgrown, refused
 from parkway.policy.rule import Charge, Rule
 from parkway.policy.rulebook import Party, Rulebook
 
@@ -62,6 +62,12 @@ class Reservation:
     expected: Estimate
     grants: list[Grant] = field(default_factory=list)
     settled: bool = False
+    step: int = 0  # how much it may grow by at once, where there was no room for a usual step
+
+    @property
+    def hard(self) -> bool:
+        """Whether there is a budget that refuses what it has no room for."""
+        return any(charge.rule.budget and charge.rule.hard for charge in self.grants[0].charges)
 
     def headers(self) -> Headers:
         """`x-ratelimit-*`: what is left once it is taken."""
@@ -165,6 +171,36 @@ class Limiter:
         reservation.grants.append(grant)
         expected = reservation.expected
         reservation.expected = Estimate(expected.prompt_tokens + prompt_tokens, expected.completion_tokens)
+
+    async def grow(self, reservation: Reservation, completion_tokens: int, lease_s: float = 600.0) -> None:
+        """Takes more of the budgets that refuse, for an answer that has become longer than was expected.
+
+        It takes a quarter more than there is already, so that it need not be asked often; where there is no room for
+        that, as much as there is. Limits are not asked again: of them the request has its place.
+
+        Args:
+            completion_tokens: What has to be covered.
+
+        Raises:
+            BudgetExceeded: There is no room for that. Nothing more was taken.
+        """
+        expected, party = reservation.expected, reservation.party
+        least = completion_tokens - expected.completion_tokens
+        step = max(least, reservation.step or expected.completion_tokens // 4)
+        while not reservation.settled:
+            charges = self.rulebook.charges(party, self._amounts(party, Estimate(0, step)))
+            charges = [charge for charge in charges if charge.rule.budget and charge.rule.hard]
+            taken = await self.counters.take(charges, next(self._leases), lease_s)
+            if isinstance(taken, Refusal):
+                if step <= least:
+                    raise outgrown(taken, party)
+                reservation.step = step = max(least, step // 2)
+                continue
+            reservation.grants.append(taken)
+            reservation.expected = Estimate(expected.prompt_tokens, expected.completion_tokens + step)
+            if reservation.settled:  # while the store was asked
+                self.counters.settle(taken, [0.0] * len(charges))
+            return
 
     def settle(self, reservation: Reservation, taken: Taken, model: str | None = None) -> int | None:
         """Puts what was used in the place of what was expected, and gives the rest back. The second time does nothing.

@@ -22,7 +22,11 @@ def refused(refusal: Refusal, party: Party, wait_s: float | None) -> ParkwayErro
     """
     rule = refusal.charge.rule
     if rule.budget:
-        return _over_budget(refusal, party, wait_s)
+        return _over_budget(
+            refusal, party, wait_s,
+            f"this request: {money(rule, refusal.spent)} spent, {money(rule, refusal.reserved)} reserved by requests "
+            f"in flight, up to {money(rule, refusal.charge.amount)} needed for this one",
+        )  # fmt: skip
     whose = _whose(refusal, party)
     where = f"The limit: `{rule.setting}` in the configuration."
     if wait_s is None:
@@ -54,8 +58,18 @@ def money(rule: Rule, amount: float) -> str:
     return f"${amount / 1_000_000:.6f}" if rule.measure == "micro_usd" else f"{amount:.0f} tokens"
 
 
-def _over_budget(refusal: Refusal, party: Party, wait_s: float | None) -> BudgetExceeded:
-    rule, amount = refusal.charge.rule, refusal.charge.amount
+def outgrown(refusal: Refusal, party: Party) -> BudgetExceeded:
+    """The error for an answer that a budget does not pay to its end."""
+    rule = refusal.charge.rule
+    return _over_budget(
+        refusal, party, None,
+        f"the rest of this answer, which ends here: {money(rule, refusal.spent)} spent, "
+        f"{money(rule, refusal.reserved)} reserved by it and by others in flight",
+    )  # fmt: skip
+
+
+def _over_budget(refusal: Refusal, party: Party, wait_s: float | None, why: str) -> BudgetExceeded:
+    rule = refusal.charge.rule
     period = rule.period or "total"
     every = "in total" if period == "total" else f"a {period}"
     end = end_of(period, start_of(period, time.time_ns() // 1_000_000))
@@ -65,9 +79,8 @@ def _over_budget(refusal: Refusal, party: Party, wait_s: float | None) -> Budget
     if wait_s is None:
         wait_s = NEVER_RETRY_S if end is None else max(1.0, end / 1000 - time.time())
     return BudgetExceeded(
-        f"The budget of {_whose(refusal, party)}, {money(rule, rule.limit)} {every}, has no room for this request: "
-        f"{money(rule, refusal.spent)} spent, {money(rule, refusal.reserved)} reserved by requests in flight, up to "
-        f"{money(rule, amount)} needed for this one. {renews}. The budget: `{rule.setting}` in the configuration.",
+        f"The budget of {_whose(refusal, party)}, {money(rule, rule.limit)} {every}, has no room for {why}. {renews}. "
+        f"The budget: `{rule.setting}` in the configuration.",
         retry_after_s=wait_s,
     )
 
