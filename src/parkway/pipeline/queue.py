@@ -6,7 +6,7 @@ from parkway.core.errors import ParkwayError, RelayedError
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.shaping import answer_size, check_prompt
-from parkway.router.admission.turn import Stage
+from parkway.router.admission.turn import RUNNING
 
 _PROMPT_TOKEN_COST = 1 / 8
 """Of a token of an answer, which takes a pass of the model for itself; those of a prompt are read many at once."""
@@ -53,7 +53,7 @@ async def queue(exchange: Exchange, parts: Parts) -> Exchange:
         weight=tier.weight,
         max_key_requests=tier.max_queue_requests,
     )
-    if turn.stage is not Stage.RUNNING:
+    if turn.stage is not RUNNING:
         await turn.come()
     exchange.mark("queue")
     return exchange

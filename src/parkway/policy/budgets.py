@@ -61,10 +61,11 @@ class BudgetConfig(Section):
                 period=self.period,
                 setting="budgets",
                 budget=True,
+                enters=number == 0,
                 hard=self.hard,
                 warn_at=self.warn_at,
             )
-            for measure, limit in self.limits()
+            for number, (measure, limit) in enumerate(self.limits())
         )
 
 

@@ -20,7 +20,7 @@ from parkway.policy.ledger import Account, Ledger, Spent
 from parkway.policy.limits import LimitsConfig
 from parkway.policy.periods import end_of
 from parkway.policy.prices import Price
-from parkway.policy.rate_limit_headers import Headers, is_told, rate_limit_headers
+from parkway.policy.rate_limit_headers import Headers, rate_limit_headers
 from parkway.policy.refusals import money, outgrown, refused
 from parkway.policy.rule import Charge, Rule
 from parkway.policy.rulebook import Party, Rulebook
@@ -253,7 +253,7 @@ class Limiter:
         if wait_s is None or rule.budget:
             return refused(refusal, party, wait_s)
         refused_at = self._clock()
-        told = [Charge(each.rule, each.subject, 0) for each in charges if is_told(each.rule)]
+        told = [Charge(each.rule, each.subject, 0) for each in charges if each.rule.told is not None]
         try:
             limits = await self._look(told)
         except StoreUnavailable:
@@ -284,15 +284,13 @@ class Limiter:
     def _enter(self, reservation: Reservation, tokens: int, micro_usd: int) -> None:
         """Writes what was spent into the ledger, and warns of budgets that are nearly spent."""
         grant = reservation.grants[0]
-        entered: Account | None = None
         for charge, standing in zip(grant.charges, grant.standings, strict=True):
             rule = charge.rule
             if not rule.budget or rule.period is None:
                 continue
-            account = Account(rule.kind, charge.subject, rule.period, standing.start_ms)
-            if account != entered and self.ledger is not None:  # the rules of one budget stand side by side
+            if rule.enters and self.ledger is not None:
+                account = Account(rule.kind, charge.subject, rule.period, standing.start_ms)
                 self.ledger.add(account, tokens, micro_usd)
-                entered = account
             spent = standing.spent + (tokens if rule.measure == "tokens" else micro_usd)
             if spent >= rule.warn_from:
                 self._warn(rule, charge.subject, standing.start_ms, spent)

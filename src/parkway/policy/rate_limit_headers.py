@@ -7,19 +7,9 @@ from collections.abc import Sequence
 
 from parkway.policy.counters import Standing
 from parkway.policy.periods import DAY_MS
-from parkway.policy.rule import Charge, Measure, Rule
+from parkway.policy.rule import Charge, Measure, Rule, Told
 
 Headers = list[tuple[bytes, bytes]]
-
-_NAMES: dict[Measure, tuple[bytes, bytes, bytes]] = {
-    "requests": (b"x-ratelimit-limit-requests", b"x-ratelimit-remaining-requests", b"x-ratelimit-reset-requests"),
-    "tokens": (b"x-ratelimit-limit-tokens", b"x-ratelimit-remaining-tokens", b"x-ratelimit-reset-tokens"),
-}
-
-
-def is_told(rule: Rule) -> bool:
-    """Whether the headers are about rules like this one; budgets are none of OpenAI's limits."""
-    return rule.measure in _NAMES and not rule.budget
 
 
 def rate_limit_headers(charges: Sequence[Charge], standings: Sequence[Standing], passed_s: float = 0.0) -> Headers:
@@ -29,26 +19,22 @@ def rate_limit_headers(charges: Sequence[Charge], standings: Sequence[Standing],
         standings: How the subjects of `charges` stood with their rules.
         passed_s: So long ago.
     """
-    least: dict[Measure, tuple[float, Rule, Standing]] = {}
+    least: dict[Measure, tuple[float, Rule, Standing, Told]] = {}
     for charge, standing in zip(charges, standings, strict=True):
         rule = charge.rule
-        if is_told(rule):
+        told = rule.told
+        if told is not None:
             left = rule.limit - standing.used
             found = least.get(rule.measure)
             if found is None or left < found[0]:
-                least[rule.measure] = (left, rule, standing)
+                least[rule.measure] = (left, rule, standing, told)
     headers: Headers = []
-    for measure, (left, rule, standing) in least.items():
+    for left, rule, standing, (limit, remaining, reset) in least.values():
         per_s = rule.per_s
         if per_s:
-            left = min(rule.limit, left + passed_s * per_s)
+            left = min(rule.limit, left + passed_s * per_s) if passed_s else left
             reset_s = (rule.limit - left) / per_s
         else:
             reset_s = max(0.0, (standing.start_ms + DAY_MS) / 1000 - time.time())
-        limit, remaining, reset = _NAMES[measure]
-        headers += (
-            (limit, b"%d" % rule.limit),
-            (remaining, b"%d" % (left if left > 0 else 0)),
-            (reset, b"%.3fs" % reset_s),
-        )
+        headers += (limit, (remaining, b"%d" % (left if left > 0 else 0)), (reset, b"%.3fs" % reset_s))
     return headers

@@ -13,7 +13,7 @@ from parkway.core.errors import Draining, Overloaded, ParkwayError
 from parkway.router.admission.concurrency import AdaptiveLimit
 from parkway.router.admission.config import GateConfig
 from parkway.router.admission.fair_queue import FairQueue
-from parkway.router.admission.turn import Stage, Turn
+from parkway.router.admission.turn import OVER, RUNNING, WAITING, Turn
 
 Shed = Literal["queue_full", "key_queue_full", "wait_too_long", "waited_too_long", "pushed_out", "draining", "left"]
 """Why a request was not let in. `left` is the client's own doing."""
@@ -147,12 +147,12 @@ class Gate:
 
     def leave(self, turn: Turn, *, cost: float | None, ended_well: bool, refused: bool) -> None:
         """See `Turn.leave`."""
-        stage, turn.stage = turn.stage, Stage.OVER
-        if stage is Stage.WAITING:
+        stage, turn.stage = turn.stage, OVER
+        if stage is WAITING:
             self._queue.remove(turn)
             turn.begun = self.clock()
             self.figures[turn.lane].shed["left"] += 1
-        elif stage is Stage.RUNNING:
+        elif stage is RUNNING:
             now = self.clock()
             self._learn(turn, now, turn.cost if cost is None else cost, ended_well, refused)
             if cost is not None:
@@ -166,7 +166,7 @@ class Gate:
 
     def expire(self, turn: Turn) -> None:
         """Takes `turn` out of the queue if it has waited as long as it may."""
-        if turn.stage is Stage.WAITING:
+        if turn.stage is WAITING:
             now = self.clock()
             again_s = self._book(turn, now, max(0.0, self._wait_s(turn) - (turn.deadline - turn.entered)))
             reason = f"waited {now - turn.entered:.3g} s for its turn, the longest that it may"
@@ -267,7 +267,7 @@ class Gate:
 
     def _take_out(self, turn: Turn, why: Shed, error: ParkwayError) -> None:
         self._queue.remove(turn)
-        turn.stage, turn.error, turn.begun = Stage.OVER, error, self.clock()
+        turn.stage, turn.error, turn.begun = OVER, error, self.clock()
         self.figures[turn.lane].shed[why] += 1
         turn.settle()
 
@@ -279,7 +279,7 @@ class Gate:
                 turn.settle()
 
     def _begin(self, turn: Turn, now: float) -> None:
-        turn.stage, turn.begun = Stage.RUNNING, now
+        turn.stage, turn.begun = RUNNING, now
         self.running += 1
         figures = self.figures[turn.lane]
         waited_s = now - turn.entered

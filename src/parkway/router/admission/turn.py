@@ -22,6 +22,10 @@ class Stage(enum.Enum):
     OVER = enum.auto()
 
 
+WAITING, RUNNING, OVER = Stage
+"""For comparisons in every request: to find a member in its class takes five times as long as to compare it."""
+
+
 @dataclass(slots=True, kw_only=True, eq=False)
 class Turn(Entry):
     """One request's place at a gate. Whoever got it calls `leave`, however the request ends.
@@ -36,7 +40,7 @@ class Turn(Entry):
     gate: Gate
     entered: float
     deadline: float
-    stage: Stage = Stage.WAITING
+    stage: Stage = WAITING
     begun: float = 0.0
     error: ParkwayError | None = None
     _settled: asyncio.Future[None] | None = field(default=None, init=False)
@@ -52,7 +56,7 @@ class Turn(Entry):
         Raises:
             Overloaded, Draining: It was taken out of the queue.
         """
-        if self.stage is Stage.WAITING:
+        if self.stage is WAITING:
             loop = asyncio.get_running_loop()
             self._settled = loop.create_future()
             timer = loop.call_later(max(0.0, self.deadline - self.gate.clock()), self.gate.expire, self)
