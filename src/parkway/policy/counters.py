@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -139,37 +140,45 @@ class MemoryCounters:
             share: Of so many processes, each holding itself to its part of what is left of each limit.
         """
         now, starts = self._clock(), self._starts_now()
+        rates, windows, slots = self._rates, self._windows, self._slots
         standings: list[Standing] = []
-        refusal: Refusal | None = None
+        fits = True
         for charge in charges:
-            form = charge.rule.form
+            rule, amount = charge.rule, charge.amount
+            form, state = rule.form, (rule.name, charge.subject)
+            spent, start, used = 0.0, 0, amount
             if form is RATE:
-                found = self._ask_rate(charge, now, share)
+                before = rates.get(state)
+                if before is not None:
+                    used += max(0.0, before[0] - (now - before[1]) * rule.per_s / share)
             elif form is WINDOW:
-                found = self._ask_window(charge, starts, share)
+                start = starts[rule.period or "total"]
+                window = windows.get(state)
+                if window is not None and window.start_ms >= start:  # a clock that was set back opens no new one
+                    start, spent = window.start_ms, window.spent
+                    used += spent + window.reserved
             else:
-                found = self._ask_slots(charge, share)
-            if isinstance(found, Standing):
-                standings.append(found)
-            elif refusal is None or _longer(found, refusal):
-                refusal = found
-        if refusal is not None:
-            return refusal
+                used += slots.get(state, 0)
+            if used > (rule.full if share == 1 else self._part(charge, share, start)) and amount > 0 and rule.hard:
+                fits = False
+            standings.append(Standing(used, spent, start))
+        if not fits:
+            return self._refusal(charges, standings, share)
         for charge, standing in zip(charges, standings, strict=True):
             rule, used = charge.rule, standing.used
-            state = (rule.name, charge.subject)
-            if rule.form is RATE:
-                self._rates[state] = (used, now, now + used * share / rule.per_s)
-            elif rule.form is WINDOW:
-                window = self._windows.get(state)
+            form, state = rule.form, (rule.name, charge.subject)
+            if form is RATE:
+                rates[state] = (used, now, now + used * share / rule.per_s)
+            elif form is WINDOW:
+                window = windows.get(state)
                 if window is None or window.start_ms != standing.start_ms:
-                    window = self._windows[state] = Window(standing.start_ms)
+                    window = windows[state] = Window(standing.start_ms)
                 if rule.measure == "requests":
                     window.spent += charge.amount
                 window.reserved = used - window.spent
             else:
-                self._slots[state] = int(used)
-        if len(self._rates) + len(self._windows) + len(self._slots) > self._sweep_at:
+                slots[state] = int(used)
+        if len(rates) + len(windows) + len(slots) > self._sweep_at:
             self._sweep(now)
         return Grant(lease, charges, standings, local)
 
@@ -208,49 +217,42 @@ class MemoryCounters:
             window.known = max(window.known, spent)
 
     def spent(self, rule: Rule, subject: str) -> Standing:
-        window = self._window(rule, subject, self._starts_now())
+        start = self._starts_now()[rule.period or "total"]
+        window = self._windows.get((rule.name, subject))
+        if window is None or window.start_ms < start:
+            return Standing(0.0, 0.0, start)
         return Standing(window.spent + window.reserved, window.spent, window.start_ms)
 
-    def _ask_rate(self, charge: Charge, now: float, share: int) -> Standing | Refusal:
-        rule, amount = charge.rule, charge.amount
-        before = self._rates.get((rule.name, charge.subject))
-        used = amount if before is None else max(0.0, before[0] - (now - before[1]) * rule.per_s / share) + amount
-        # What is more than a share and less than the whole passes a bucket that has drained.
-        full = rule.full if share == 1 else max(rule.full / share, amount)
-        if used <= full or amount <= 0:
-            return Standing(used)
-        if amount > rule.full:
-            return Refusal(charge, None)
-        return Refusal(charge, (used - max(rule.limit / share, amount)) / (rule.per_s / share))
-
-    def _ask_window(self, charge: Charge, starts: Starts, share: int) -> Standing | Refusal:
-        rule, amount = charge.rule, charge.amount
-        window = self._window(rule, charge.subject, starts)
-        start, spent, reserved = window.start_ms, window.spent, window.reserved
-        # What is left of it is shared. What this process has spent of its share is not known to the store yet.
-        room = rule.limit if share == 1 else window.known + (rule.limit - window.known) / share
-        used = spent + reserved + amount
-        if used <= room or amount <= 0 or not rule.hard:
-            return Standing(used, spent, start)
-        if spent + amount <= room:
-            return Refusal(charge, RESERVED_WAIT_S, spent, reserved)
-        end = end_of(rule.period or "total", start)
-        if end is None or amount > rule.limit:
-            return Refusal(charge, None, spent, reserved)
-        return Refusal(charge, end / 1000 - self._wall(), spent, reserved)
-
-    def _ask_slots(self, charge: Charge, share: int) -> Standing | Refusal:
+    def _part(self, charge: Charge, share: int, start_ms: int) -> float:
+        """What one of several processes may have of a limit."""
         rule = charge.rule
-        used = self._slots.get((rule.name, charge.subject), 0) + int(charge.amount)
-        if used <= max(1, rule.limit // share):
-            return Standing(used)
-        return Refusal(charge, RESERVED_WAIT_S, reserved=used - charge.amount)
+        if rule.form is RATE:
+            # What is more than a share and less than the whole passes a bucket that has drained.
+            return max(rule.full / share, charge.amount)
+        if rule.form is WINDOW:
+            # What is left of it is shared. What this process has spent of its share is not known to the store yet.
+            window = self._windows.get((rule.name, charge.subject))
+            known = window.known if window is not None and window.start_ms == start_ms else 0.0
+            return known + (rule.limit - known) / share
+        return max(1, rule.limit // share)
 
-    def _window(self, rule: Rule, subject: str, starts: Starts) -> Window:
-        start = starts[rule.period or "total"]
-        window = self._windows.get((rule.name, subject))
-        # A clock that was set back must not open a new window.
-        return window if window is not None and window.start_ms >= start else Window(start)
+    def _refusal(self, charges: Sequence[Charge], standings: Sequence[Standing], share: int) -> Refusal:
+        """The refusal for charges of which at least one does not fit; `standings` are those that they would lead to."""
+        refusals: list[Refusal] = []
+        for charge, standing in zip(charges, standings, strict=True):
+            rule, used, spent = charge.rule, standing.used, standing.spent
+            most = rule.full if share == 1 else self._part(charge, share, standing.start_ms)
+            if used <= most or charge.amount <= 0 or not rule.hard:
+                continue
+            if rule.form is RATE:
+                refusals.append(Refusal(charge, _drained_s(charge, used, share)))
+                continue
+            wait_s: float | None = RESERVED_WAIT_S
+            if rule.form is WINDOW and spent + charge.amount > most:
+                end = end_of(rule.period or "total", standing.start_ms)
+                wait_s = None if end is None or charge.amount > rule.limit else end / 1000 - self._wall()
+            refusals.append(Refusal(charge, wait_s, spent, used - spent - charge.amount))
+        return max(refusals, key=_wait_s)
 
     def _starts_now(self) -> Starts:
         now_ms = int(self._wall() * 1000)
@@ -272,8 +274,13 @@ class MemoryCounters:
         self._sweep_at = max(1024, 2 * len(self))
 
 
-def _longer(one: Refusal, other: Refusal) -> bool:
-    """Whether `one` makes its request wait longer than `other`."""
-    if other.wait_s is None:
-        return False
-    return one.wait_s is None or one.wait_s > other.wait_s
+def _drained_s(charge: Charge, used: float, share: int) -> float | None:
+    """How long it takes until a rate has room for `charge`, which makes it `used`."""
+    rule, amount = charge.rule, charge.amount
+    if amount > rule.full:
+        return None
+    return (used - max(rule.limit / share, amount)) / (rule.per_s / share)
+
+
+def _wait_s(refusal: Refusal) -> float:
+    return math.inf if refusal.wait_s is None else refusal.wait_s

@@ -162,7 +162,11 @@ class Limiter:
             party = self._bounded(party)
         amounts = self._amounts(party, expected)
         amounts["requests"] = amounts["concurrency"] = 1
-        return Reservation(party, expected, [await self._take(party, amounts, lease_s)])
+        charges = self.rulebook.charges(party, amounts)
+        taken = await self.counters.take(charges, next(self._leases), lease_s)
+        if isinstance(taken, Refusal):
+            raise await self._refuse(taken, party, charges)
+        return Reservation(party, expected, [taken])
 
     async def extend(self, reservation: Reservation, prompt_tokens: int, lease_s: float = 600.0) -> None:
         """Takes more of what is counted in tokens and money: the prompt has become longer. Raises like `reserve`."""

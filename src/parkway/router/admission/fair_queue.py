@@ -8,11 +8,12 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 _FORGET_ABOVE = 1024  # keys of a class that are remembered although nothing of them waits
 
 
-@dataclass(slots=True, kw_only=True, eq=False)
-class Entry:
+class Entry(msgspec.Struct, kw_only=True, eq=False):
     """Something that waits.
 
     Attributes:
