@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from parkway.store.sql import Database
 from tests.servers import Etcd, Missing, Postgres, Redis
@@ -18,6 +19,10 @@ from tests.servers import Etcd, Missing, Postgres, Redis
 # A shell that runs the tests in the background has its jobs ignore Ctrl-C, and every process that a test starts would
 # inherit that: the tests that press it would wait in vain.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# On a busy machine any example may take long, and no test is about wall-clock time.
+settings.register_profile("parkway", deadline=None)
+settings.load_profile("parkway")
 
 
 @pytest.fixture(scope="session")

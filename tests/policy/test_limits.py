@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -17,6 +18,7 @@ from parkway.core.errors import BudgetExceeded, InvalidRequest, RateLimited
 from parkway.core.rerank import RerankRequest
 from parkway.core.wire import decode, encode
 from parkway.policy import limiter as module
+from parkway.policy import rulebook
 from parkway.policy.budgets import BudgetConfig
 from parkway.policy.caller import Caller
 from parkway.policy.counters import Grant, MemoryCounters, Refusal
@@ -188,10 +190,10 @@ async def test_a_key_has_what_its_entry_says_and_else_what_every_key_has() -> No
             "users": {"*": {"requests_per_day": 1}, "ada": {"requests_per_day": 4}},
         }
     )  # fmt: skip
-    rulebook = Rulebook(config)
+    book = Rulebook(config)
 
     def limits(**party: str) -> dict[str, float]:
-        charges = rulebook.charges(Party(**party), {"requests": 1, "tokens": 1})
+        charges = book.charges(Party(**party), {"requests": 1, "tokens": 1})
         return {charge.rule.setting: charge.rule.limit for charge in charges}
 
     assert limits(key="k1") == {"limits.rate_per_s": 2, "limits.tokens_per_day": 100}
@@ -214,6 +216,53 @@ async def test_a_reservation_is_settled_once() -> None:
     ]
     with pytest.raises(BudgetExceeded, match=r"50 tokens spent, 0 tokens reserved.*up to 51 tokens needed.*renews at"):
         await limiter.reserve(Party(key="k"), Estimate(51))
+
+
+async def test_what_grows_while_it_is_settled_is_given_back() -> None:
+    class Settling(MemoryCounters):
+        """A store that takes so long that the request has ended meanwhile."""
+
+        async def take(self, charges: Sequence[Charge], lease: int, lease_s: float = 0.0) -> Grant | Refusal:
+            taken = await super().take(charges, lease, lease_s)
+            if reservation is not None:
+                limiter.settle(reservation, Taken(10, 20))
+            return taken
+
+    reservation = None
+    limiter = Limiter(LimitsConfig(), Settling(), budgets=[BudgetConfig(kind="key", tokens=100)])
+    reservation = await limiter.reserve(Party(key="k"), Estimate(10, 20))
+    for _ in range(2):
+        await limiter.grow(reservation, 25)
+        (state,) = await limiter.budgets(Caller("k", ""))
+        assert (state.spent, state.reserved) == (30, 0)
+
+
+@pytest.mark.parametrize("left", [0, 1, 7, 100])
+async def test_what_grows_takes_as_much_as_there_is(left: int) -> None:
+    limiter = Limiter(LimitsConfig(), budgets=[BudgetConfig(kind="key", tokens=150 + left)])
+    reservation = await limiter.reserve(Party(key="k"), Estimate(50, 100))
+    tokens = 100
+    with pytest.raises(BudgetExceeded, match=f"rest of this answer.*{150 + left} tokens reserved by it"):
+        while True:
+            tokens += 1
+            if tokens > reservation.expected.completion_tokens:
+                await limiter.grow(reservation, tokens)
+    assert tokens == 101 + left
+    assert len(reservation.grants) < 10
+
+
+def test_rules_are_remembered_for_so_many_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rulebook, "_MAX_REMEMBERED", 3)
+    book = Rulebook(LimitsConfig.model_validate({"users": {"*": {"concurrency": 1}, "ada": {"concurrency": 2}}}))
+    for _ in range(3):
+        for number in range(5):
+            user = "ada" if number == 3 else None if number == 4 else str(number)
+            charges = book.charges(Party(key=str(number), user=user), {"requests": 1, "concurrency": 1})
+            assert [(charge.subject, charge.rule.limit) for charge in charges] == [
+                (str(number), 1000),
+                *([] if user is None else [(user, 2 if user == "ada" else 1)]),
+            ]
+            assert len(book._remembered) <= 3
 
 
 async def test_agents_and_tasks_beyond_count_share_one_account(monkeypatch: pytest.MonkeyPatch) -> None:

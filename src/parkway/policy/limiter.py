@@ -108,7 +108,7 @@ class Limiter:
         prices: Mapping[str, Price] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.counters: Counters = counters or MemoryCounters(clock)
+        self.counters: Counters = MemoryCounters(clock) if counters is None else counters
         self.ledger: Ledger | None = None
         self._clock = clock
         self._shut: dict[str, _Shut] = {}  # by key id

@@ -80,7 +80,7 @@ class SharedCounters:
         self._prefix = f"{{{prefix}}}:limits"
         self._timeout_s = timeout_s
         self.on_outage = on_outage
-        self._local = local or MemoryCounters()
+        self._local = MemoryCounters() if local is None else local
         self._clock = clock
         self._waiting: deque[_Take | _Settle] = deque()
         self._wanted = asyncio.Event()
