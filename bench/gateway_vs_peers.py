@@ -24,12 +24,13 @@ import uvloop
 
 from bench.peers.environment import NotInstalled, interpreter
 from bench.peers.http_load import Paced, paced, post, streams
-from bench.peers.static_upstream import events
+from bench.peers.static_upstream import events as whole_stream
 from tests.running import Parkway, children, cpu_s, free_port, resident_mib
 
 PATH = "/v1/chat/completions"
 ASKED = {"model": "static", "messages": [{"role": "user", "content": "How do I unpack a .tar.gz?"}]}
 EVENTS = 500  # of one stream
+PRICE = {"prompt_usd_per_million": 0.5, "completion_usd_per_million": 1.5}
 
 EVERYTHING: dict[str, object] = {
     "limits": {"rate_per_s": 1_000_000, "burst": 1_000_000, "teams": {"*": {"tokens_per_day": 10**15}}},
@@ -62,12 +63,11 @@ class Contestant:
 
 
 @contextlib.contextmanager
-def upstream() -> Iterator[tuple[int, int]]:
+def upstream(events: int = EVENTS, addresses: int = 1) -> Iterator[tuple[int, int]]:
     """The static endpoint: its port and process."""
     port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "bench.peers.static_upstream", str(port), str(EVENTS)], stdout=subprocess.PIPE
-    )
+    command = [sys.executable, "-m", "bench.peers.static_upstream", str(port), str(events), str(addresses)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE)
     try:
         assert process.stdout is not None
         process.stdout.readline()
@@ -79,8 +79,7 @@ def upstream() -> Iterator[tuple[int, int]]:
 
 @contextlib.contextmanager
 def parkway(folder: Path, endpoint: int) -> Iterator[Contestant]:
-    price = {"prompt_usd_per_million": 0.5, "completion_usd_per_million": 1.5}
-    settings = {**EVERYTHING, "models": {"static": {"url": f"http://127.0.0.1:{endpoint}/v1", "price": price}}}
+    settings = {**EVERYTHING, "models": {"static": {"url": f"http://127.0.0.1:{endpoint}/v1", "price": PRICE}}}
     with Parkway(folder / "home", settings) as running:
         port = int(running.url.rpartition(":")[2])
         yield Contestant("parkway", True, port, running.process("gateway"), running.key, running.ready_s)
@@ -158,7 +157,7 @@ def measure(contestant: Contestant, endpoint: int, options: argparse.Namespace, 
     before = busy_s(contestant)
     digests = uvloop.run(streams(contestant.port, request, count, at_once=16))
     figures["events per core"].append(count * (EVENTS + 2) / (busy_s(contestant) - before))
-    if contestant.ours and set(digests) != {hashlib.sha256(b"".join(events(EVENTS))).hexdigest()}:
+    if contestant.ours and set(digests) != {hashlib.sha256(b"".join(whole_stream(EVENTS))).hexdigest()}:
         raise SystemExit(f"a stream was not relayed byte for byte: {set(digests)}")
 
 

@@ -6,21 +6,19 @@ import argparse
 import asyncio
 import json
 import random
-import statistics
-import sys
-import time
 from dataclasses import dataclass
 
 import aiohttp
 
 from bench.peers.engine_server import EngineServer, settings_of
+from bench.peers.growth import Growth
 from parkway.engine import builtin
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.shape import ModelShape
 from parkway.engine.tokenizer import Tokenizer
 from tests.running import resident_mib
 
-GROWTH = 1.03  # the last quarter's median over the second quarter's; the first quarter still fills the cache
+GROWTH = 1.03  # the most
 CANCELLED = 0.3  # of requests
 SHARED = 0.3  # of prompts begin as another one did
 WORDS = ("list", "copy", "find", "count", "archive", "unpack", "folder", "file", "line", "user", "disk", "port")
@@ -33,6 +31,9 @@ class Counts:
     answered: int = 0
     cancelled: int = 0
     refused: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.answered:8,} answered {self.cancelled:7,} cancelled {self.refused:6,} refused"
 
 
 class Client:
@@ -100,24 +101,8 @@ class Client:
         self._counts.answered += 1
 
 
-async def watch(pid: int, minutes: float, counts: Counts) -> list[float]:
-    """Resident MiB, read every minute, and more often where the whole time has too few of them."""
-    pause_s = min(60.0, minutes * 60 / 40)
-    started = time.monotonic()
-    resident: list[float] = []
-    while (minute := (time.monotonic() - started) / 60) < minutes:
-        await asyncio.sleep(pause_s)
-        resident.append(resident_mib(pid))
-        print(
-            f"{minute + pause_s / 60:7.1f} min {resident[-1]:9.1f} MiB {counts.answered:8,} answered "
-            f"{counts.cancelled:7,} cancelled {counts.refused:6,} refused",
-            flush=True,
-        )
-    return resident
-
-
-async def soak(engine: EngineServer, options: argparse.Namespace) -> list[float]:
-    """Resident MiB over time, under load."""
+async def soak(engine: EngineServer, options: argparse.Namespace) -> Growth:
+    """Its memory over time, under load."""
     directory = ModelDirectory(builtin.resolve(options.model))
     context = min(ModelShape.from_config(directory.config).context, options.context)
     vocabulary = Tokenizer(directory).size
@@ -127,10 +112,11 @@ async def soak(engine: EngineServer, options: argparse.Namespace) -> list[float]
             group.create_task(Client(engine.url, vocabulary, context, counts, seed).run())
             for seed in range(1, options.clients + 1)
         ]
-        resident = await watch(engine.pid, options.minutes, counts)
+        growth = Growth()
+        await growth.watch(options.minutes, 60, lambda: resident_mib(engine.pid), counts.__str__)
         for client in clients:
             client.cancel()
-    return resident
+    return growth
 
 
 def main() -> None:
@@ -146,12 +132,8 @@ def main() -> None:
     settings = {"cache_bytes": str(256 << 20), "max_context_tokens": str(options.context)}
     settings |= settings_of(options.set)
     with EngineServer(options.model, settings) as engine:
-        resident = asyncio.run(soak(engine, options))
-    quarter = len(resident) // 4
-    early, late = (statistics.median(part) for part in (resident[quarter : 2 * quarter], resident[-quarter:]))
-    print(f"second quarter {early:.1f} MiB, last quarter {late:.1f} MiB: {late / early:.4f}   (at most {GROWTH})")
-    if late > GROWTH * early:
-        sys.exit("memory grows")
+        growth = asyncio.run(soak(engine, options))
+    growth.judge(GROWTH)
 
 
 if __name__ == "__main__":

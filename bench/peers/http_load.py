@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import time
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 
@@ -91,6 +92,27 @@ async def paced(port: int, request: bytes, rate: float, duration_s: float, conne
     for connection in free:
         connection.close()
     return found
+
+
+async def closed(port: int, requests: Iterable[bytes], connections: int = 32) -> None:
+    """Closed loop: each connection sends the next one once it has been answered.
+
+    Raises:
+        RuntimeError: An answer was not a 200.
+    """
+    left = iter(requests)
+
+    async def sender() -> None:
+        connection = await Connection.open(port)
+        for request in left:
+            status, body = await connection.ask(request)
+            if status != 200:
+                raise RuntimeError(f"{status} {body[:500].decode(errors='replace')}")
+        connection.close()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(connections):
+            group.create_task(sender())
 
 
 async def streams(port: int, request: bytes, count: int, at_once: int) -> list[str]:

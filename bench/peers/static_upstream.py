@@ -1,6 +1,7 @@
 """An endpoint that answers at once, always the same: what a gateway costs is seen best where nothing else costs.
 
-`python -m bench.peers.static_upstream PORT EVENTS`: whole answers, or streams of EVENTS events, each written by itself.
+`python -m bench.peers.static_upstream PORT EVENTS ADDRESSES`: whole answers, or streams of EVENTS events, each written
+by itself; on the first ADDRESSES addresses of the loopback, each a server of its own to whoever asks.
 """
 
 from __future__ import annotations
@@ -40,6 +41,11 @@ def events(count: int) -> list[bytes]:
     parts = [chunk(number) for number in range(count)]
     data = [json.dumps(part).encode() for part in [*parts, chunk(count, last=True)]]
     return [b"data: " + each + b"\n\n" for each in [*data, b"[DONE]"]]
+
+
+def addresses(count: int) -> list[str]:
+    """The first `count` addresses of the loopback, from 127.0.0.1 on."""
+    return [f"127.0.{number // 250}.{number % 250 + 1}" for number in range(count)]
 
 
 class Upstream(asyncio.Protocol):
@@ -85,8 +91,9 @@ class Upstream(asyncio.Protocol):
 
 async def main() -> None:
     """Serves until it is ended."""
-    stream = events(int(sys.argv[2]))
-    server = await asyncio.get_running_loop().create_server(lambda: Upstream(stream), "127.0.0.1", int(sys.argv[1]))
+    port, count, hosts = (int(word) for word in sys.argv[1:])
+    stream = events(count)
+    server = await asyncio.get_running_loop().create_server(lambda: Upstream(stream), addresses(hosts), port)
     print("ready", flush=True)
     await server.serve_forever()
 
