@@ -18,7 +18,7 @@ run: setup
 	$(BIN)/parkway up $(ARGS)
 
 test: setup-dev servers
-	$(BIN)/python -m pytest $(ARGS)
+	$(if $(ARGS),$(BIN)/python -m pytest $(ARGS),tools/test)
 
 check: setup-dev
 	$(BIN)/ruff check .

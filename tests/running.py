@@ -14,6 +14,8 @@ from pathlib import Path
 from time import monotonic
 from types import TracebackType
 
+from parkway.store.home import Home
+
 
 def free_port() -> int:
     """A port that nobody listens on at this moment."""
@@ -91,7 +93,7 @@ class Parkway:
             self.up.kill()
             raise RuntimeError(f"parkway up did not become ready: {line!r}\n" + "\n".join(self.said))
         self.url = line.split()[1]
-        self.key = self.command("key", "show").stdout.strip()
+        self.key = Home(self.home).first_key_file.read_text().strip()
         return self
 
     def __exit__(

@@ -89,17 +89,23 @@ def test_kill_9_of_the_gateway(client: openai.OpenAI, parkway: Parkway) -> None:
     assert extra
 
 
+@pytest.fixture(scope="module")
+def watched(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parkway]:
+    """A Parkway that soon takes a process to hang."""
+    settings: dict[str, object] = {"models": {"tiny": str(tiny_model)}, "liveness_s": 3}
+    with Parkway(tmp_path_factory.mktemp("home"), settings) as running:
+        yield running
+
+
 @pytest.mark.parametrize("process", ["gateway", "engine"])
-def test_a_process_that_hangs_is_started_again(tiny_model: Path, tmp_path: Path, process: str) -> None:
-    settings = {"models": {"tiny": str(tiny_model)}, "liveness_s": 3}
-    with Parkway(tmp_path / "home", settings) as parkway:
-        with openai.OpenAI(base_url=f"{parkway.url}/v1", api_key=parkway.key, max_retries=0, timeout=5) as client:
-            assert answers(client)
-            hanging = parkway.process(process)
-            os.kill(hanging, signal.SIGSTOP)
-            eventually(lambda: answers(client), "the process is started again and answers")
-        assert parkway.process(process) != hanging
-        assert any("has not answered for 3 s" in line for line in parkway.said)
+def test_a_process_that_hangs_is_started_again(watched: Parkway, process: str) -> None:
+    with openai.OpenAI(base_url=f"{watched.url}/v1", api_key=watched.key, max_retries=0, timeout=5) as client:
+        assert answers(client)
+        hanging = watched.process(process)
+        os.kill(hanging, signal.SIGSTOP)
+        eventually(lambda: answers(client), "the process is started again and answers")
+    assert watched.process(process) != hanging
+    assert any(process in line and "has not answered for 3 s" in line for line in watched.said)
 
 
 async def test_200_clients_that_leave_in_the_middle(parkway: Parkway) -> None:
