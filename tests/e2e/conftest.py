@@ -27,6 +27,7 @@ def parkway(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
     settings: dict[str, object] = {
         "models": {"tiny": str(tiny_model), "park-embed": "park-embed"},
         "limits": {"rate_per_s": 10_000, "burst": 10_000},
+        "budgets": [{"kind": "key", "period": "month", "tokens": 10**12}],
     }
     with Parkway(tmp_path_factory.mktemp("home"), settings) as running:
         yield running
