@@ -99,9 +99,10 @@ def main() -> None:
             each.ask(max(each.keys, options.requests))
             each.rest(10)
             each.costs_us.clear()
-        for _ in range(options.rounds):
+        for number in range(options.rounds):
             for each in installations:
                 each.ask(options.requests)
+            print(f"round {number + 1} of {options.rounds}", flush=True)
     base = installations[0].cost_us
     print(f"{'keys':>8} {'endpoints':>10} {'us of CPU a request':>20} {'ratio':>7} {'of a core at rest':>18}")
     for each in installations:

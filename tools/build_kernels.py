@@ -25,6 +25,7 @@ class BuildKernels(BuildHookInterface):
         library = Path(self.root, FOLDER, "kernels.so")
         reason = _compile(Path(self.root, FOLDER), library)
         if reason:
+            library.unlink(missing_ok=True)
             self.app.display_warning(f"The engine goes without its fast kernels: {reason}.")
             return
         build_data["artifacts"].append(f"/{FOLDER}/kernels.so")
@@ -33,8 +34,7 @@ class BuildKernels(BuildHookInterface):
 
 
 def _compile(folder: Path, library: Path) -> str | None:
-    """Make `library`; returns why there is none."""
-    library.unlink(missing_ok=True)
+    """Make `library` in one step, for engines may be starting meanwhile; returns why that cannot be."""
     if sys.platform != "linux" or platform.machine() != "x86_64":
         return f"they are for Linux on x86-64, not for {sys.platform} on {platform.machine()}"
     compiler = shutil.which(os.environ.get("CC") or "cc")
