@@ -134,7 +134,7 @@ def wrk(port: int, key: str, seconds: float, connections: int, folder: Path) -> 
     url = f"http://127.0.0.1:{port}{PATH}"
     command = ["wrk", "-t1", f"-c{connections}", f"-d{seconds:g}s", "-s", str(script), url]
     printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    if "Non-2xx" in printed:
+    if "Non-2xx" in printed or "Socket errors" in printed:
         raise SystemExit(f"wrk saw failures:\n{printed}")
     return float(re.findall(r"Requests/sec:\s+([\d.]+)", printed)[0])
 
