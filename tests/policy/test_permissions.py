@@ -178,6 +178,42 @@ class TestMemory:
         assert permissions.allows(KEY, "administer")
         assert not permissions.allows(Caller(KEY.key_id, KEY.name, "user"), "administer")
 
+    @pytest.mark.parametrize(
+        ("condition", "allowed", "denied"),
+        [
+            ('principal == Key::"k1"', KEY, Caller("k2", "laptop")),
+            ('principal is Key && [Key::"k1"].contains(principal)', KEY, Caller("k2", "laptop")),
+            ('principal.name == "laptop"', KEY, Caller("k1", "desktop")),
+            ('principal["name"] like "lap*"', KEY, Caller("k1", "desktop")),
+            ("principal has user", Caller("k1", "laptop", user="ada"), KEY),
+            ('principal has user && principal.user == "ada"', USER, Caller("user-1", "ada", "user", user="bob")),
+            ('principal in Team::"red"', Caller("k1", "laptop", team="red"), Caller("k1", "laptop", team="blue")),
+            ('principal has team && principal.team == "red"', Caller("k1", "laptop", team="red"), KEY),
+            ('{type: principal.name, id: 1}.type == "laptop"', KEY, Caller("k1", "desktop")),
+            ('principal has tier && principal.tier == "gold"', Caller("k1", "laptop", tier="gold"), KEY),
+            ("principal is Key", KEY, Caller("k1", "laptop", "user")),
+            ('principal has scopes && principal.scopes.contains("x")', with_scopes(KEY, "x"), with_scopes(KEY, "y")),
+        ],
+    )
+    def test_whatever_policies_look_at_tells_callers_apart(
+        self, condition: str, allowed: Caller, denied: Caller
+    ) -> None:
+        permissions = Permissions(parse(f"permit (principal, action, resource) when {{ {condition} }};", "f.cedar"))
+        for _ in range(2):
+            assert permissions.allows(allowed, "use", "a")
+            assert not permissions.allows(denied, "use", "a")
+
+    @pytest.mark.parametrize("scope", ['principal == Key::"k1"', 'principal in Team::"red"'])
+    def test_the_head_of_a_policy_does_too(self, scope: str) -> None:
+        permissions = Permissions(parse(f"permit ({scope}, action, resource);", "f.cedar"))
+        assert permissions.allows(Caller("k1", "laptop", team="red"), "use", "a")
+        assert not permissions.allows(Caller("k2", "laptop", team="blue"), "use", "a")
+
+    def test_callers_between_whom_they_see_no_difference_are_decided_once(self, permissions: Permissions) -> None:
+        for number in range(100):
+            permissions.check(Caller(f"k{number}", f"name {number}", user=f"u{number}", team=f"t{number}"), "use", "a")
+        assert len(permissions._decisions) == 1
+
     def test_so_many_are_remembered_and_no_more(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "MAX_DECISIONS", 10)
         permissions = Permissions(built_in())

@@ -49,11 +49,15 @@ class Decision:
 
 
 class Permissions:
-    """The policies in force, and what they said so far."""
+    """The policies in force, and what they said so far.
+
+    What they said of one caller is remembered for all in whom they can see no difference: a hundred thousand keys
+    without scopes are one to the built-in policies.
+    """
 
     def __init__(self, policies: Policies) -> None:
         self._policies = policies
-        self._decisions: dict[tuple[Caller, Action, str], Decision] = {}
+        self._decisions: dict[tuple[object, ...], Decision] = {}
 
     @property
     def policies(self) -> Policies:
@@ -73,20 +77,20 @@ class Permissions:
         Raises:
             NotAllowed: The caller may not; the message says who, what, and where it is decided.
         """
-        decision = self._decisions.get((caller, action, name)) or self.decide(caller, action, name)
+        decision = self.decide(caller, action, name)
         if not decision.allowed:
             raise NotAllowed(self._refusal(caller, action, name, decision))
 
     def allows(self, caller: Caller, action: Action, name: str = INSTALLATION) -> bool:
         """Whether `caller` may."""
-        return (self._decisions.get((caller, action, name)) or self.decide(caller, action, name)).allowed
+        return self.decide(caller, action, name).allowed
 
     async def allowed(self, caller: Caller, action: Action, names: Iterable[str]) -> list[str]:
         """Those of `names` for which `caller` may. Others get their turn between decisions that are new."""
         found: list[str] = []
         fresh = 0
         for name in names:
-            fresh += (caller, action, name) not in self._decisions
+            fresh += self._question(caller, action, name) not in self._decisions
             if self.allows(caller, action, name):
                 found.append(name)
             if fresh >= _DECISIONS_AT_ONCE:
@@ -96,7 +100,8 @@ class Permissions:
 
     def decide(self, caller: Caller, action: Action, name: str = INSTALLATION) -> Decision:
         """What the policies say; about 50 microseconds where it is not known yet."""
-        known = self._decisions.get((caller, action, name))
+        question = self._question(caller, action, name)
+        known = self._decisions.get(question)
         if known is not None:
             return known
         if len(name) > MAX_NAME_LENGTH:
@@ -104,8 +109,14 @@ class Permissions:
         decision = self._evaluate(caller, action, name)
         if len(self._decisions) >= MAX_DECISIONS:
             del self._decisions[next(iter(self._decisions))]  # the oldest
-        self._decisions[(caller, action, name)] = decision
+        self._decisions[question] = decision
         return decision
+
+    def _question(self, caller: Caller, action: Action, name: str) -> tuple[object, ...]:
+        """Equal wherever the policies cannot but say the same."""
+        question = (action, name, caller.kind, caller.scopes)
+        telling = self._policies.telling
+        return (*question, *(getattr(caller, field) for field in telling)) if telling else question
 
     def _evaluate(self, caller: Caller, action: Action, name: str) -> Decision:
         principal = {"type": "Key" if caller.kind == "key" else "User", "id": caller.key_id}

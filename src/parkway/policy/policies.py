@@ -5,12 +5,14 @@ The language: https://docs.cedarpolicy.com. Its evaluator is Cedar's own, by way
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import cedarpy
 
@@ -41,12 +43,14 @@ class Policies:
 
     Attributes:
         source: The file, or `BUILT_IN`.
+        telling: The fields of a `Caller` that can make a difference, beside its kind and its scopes.
     """
 
     source: str
     text: str
     statements: tuple[Statement, ...]
     parsed: cedarpy.PolicySet
+    telling: tuple[str, ...]
 
     @property
     def place(self) -> str:
@@ -94,7 +98,22 @@ def parse(text: str, source: str) -> Policies:
     if not checked.validation_passed:
         faults = dict.fromkeys(_fault(fault, statements, source) for fault in checked.errors)
         raise ConfigurationError("\n".join(faults))
-    return Policies(source, text, statements, parsed)
+    return Policies(source, text, statements, parsed, _telling(json.loads(cedarpy.policies_to_json_str(text))))
+
+
+def _telling(policies: Any) -> tuple[str, ...]:
+    """Which fields of a caller policies can see: those that they name, and who it is where they name anybody."""
+    words = set(_words(policies))
+    signs = {"key_id": {"Key", "User"}, "name": {"name"}, "user": {"user"}, "team": {"team", "Team"}, "tier": {"tier"}}
+    return tuple(field for field, seen in signs.items() if words & seen)
+
+
+def _words(node: Any) -> Iterator[str]:
+    """The attributes, and the types of the entities, that stand in policies as Cedar writes them in JSON."""
+    if isinstance(node, dict):
+        yield from (node[place] for place in ("type", "attr") if isinstance(node.get(place), str))
+    for part in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from _words(part)
 
 
 @cache
