@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
+from parkway.core.deadline import Deadline
 from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
 
@@ -26,7 +25,7 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
     if announced is not None and announced.isdigit() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
     try:
-        async with asyncio.timeout(timeout_s):
+        with Deadline.after(timeout_s):
             return await _read_all(receive, max_bytes)
     except TimeoutError as error:
         raise DeadlineExceeded(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import TracebackType
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive, Scope, Send
 
 from parkway.core.tasks import Tasks
+from parkway.core.timers import Timer, at
 from parkway.gateway.body import read_body
 from parkway.pipeline.exchange import Headers
 
@@ -32,7 +34,7 @@ class AsgiClient:
         self._send = send
         self._body_timeout_s = body_timeout_s
         self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # backwards: of several the first counts
-        self._watch: asyncio.TimerHandle | asyncio.Task[None] | None = None
+        self._watch: Timer | asyncio.Task[None] | None = None
         self.left = False
         self.started = False
         self.finished = False
@@ -44,9 +46,7 @@ class AsgiClient:
         except ClientDisconnect:
             self.left = True
             raise asyncio.CancelledError from None
-        loop, task = asyncio.get_running_loop(), asyncio.current_task()
-        if task is not None:
-            self._watch = loop.call_later(_WATCH_AFTER_S, self._begin_watch, task)
+        self._watch = at(time.monotonic() + _WATCH_AFTER_S, self._begin_watch)
         return body
 
     def header(self, name: bytes) -> str | None:
@@ -63,8 +63,8 @@ class AsgiClient:
             self.finished = True
         await self._send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def _begin_watch(self, task: asyncio.Task[object]) -> None:
-        self._watch = _WATCHES.start(self._until_gone(task), name="disconnect")
+    def _begin_watch(self) -> None:
+        self._watch = _WATCHES.start(self._until_gone(self._task), name="disconnect")
 
     async def _until_gone(self, task: asyncio.Task[object]) -> None:
         message: Message = {"type": "http.request"}
@@ -74,17 +74,19 @@ class AsgiClient:
             self.left = True
             task.cancel()
 
-    async def __aenter__(self) -> AsgiClient:
+    def __enter__(self) -> AsgiClient:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("a client is answered in a task, which its leaving cancels")
+        self._task: asyncio.Task[object] = task
         return self
 
-    async def __aexit__(
+    def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> bool:
         if self._watch is not None:
             self._watch.cancel()
         if not (self.left and isinstance(error, asyncio.CancelledError)):
             return False
-        task = asyncio.current_task()
-        if task is not None:
-            task.uncancel()  # the cancellation was ours and ends here; the server's own go through
+        self._task.uncancel()  # the cancellation was ours and ends here; the server's own go through
         return True

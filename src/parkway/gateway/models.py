@@ -36,7 +36,7 @@ class ModelRoute:
         self._dialect = dialect or surface.dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
+        with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
             parts = self._current.parts
             request_id: str = scope["state"]["request_id"]
             parent = joined_header(scope, b"traceparent")

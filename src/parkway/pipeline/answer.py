@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 
+from parkway.core.deadline import Deadline
 from parkway.core.errors import DeadlineExceeded, Draining, InternalError, ParkwayError
 from parkway.pipeline.admission import admit
 from parkway.pipeline.exchange import Exchange
@@ -32,7 +32,7 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
     stops, and whoever still waits is told.
     """
     try:
-        async with asyncio.timeout(exchange.deadline - time.monotonic()):
+        with Deadline(exchange.deadline):
             await identify(exchange, parts)  # who are you
             await admit(exchange, parts)  # is it a request that we understand
             await permit(exchange, parts)  # may you use this model

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 
 from parkway.aggregate.transcript import Transcript
+from parkway.core.deadline import Deadline
 from parkway.core.errors import BudgetExceeded, EndpointFailed, ParkwayError, RelayedError, StreamInterrupted
 from parkway.core.sse import CONTENT_TYPE, DONE, EventSplitter, data_of, event
 from parkway.core.wire import encode
@@ -237,7 +237,7 @@ async def refuse(exchange: Exchange, error: ParkwayError) -> None:
     """Tells the client what went wrong: as the answer, or as the last event of a stream that has begun."""
     client = exchange.client
     body = encode(error.to_body(exchange.request_id))
-    async with asyncio.timeout(_LAST_WORDS_S):
+    with Deadline.after(_LAST_WORDS_S):
         if not client.started:
             headers = [(name.encode(), value.encode()) for name, value in error.headers().items()]
             await client.start(error.status, [*_whole(body), *exchange.answer_headers, *headers])

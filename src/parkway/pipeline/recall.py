@@ -16,6 +16,7 @@ from parkway.aggregate.response_cache.cache import ResponseCache, read_whole
 from parkway.aggregate.response_cache.question import KeptAnswer, Question, owner_of
 from parkway.aggregate.response_cache.retelling import events, whole
 from parkway.aggregate.transcript import Transcript
+from parkway.core.deadline import Deadline
 from parkway.core.errors import (
     BudgetExceeded,
     DeadlineExceeded,
@@ -175,7 +176,7 @@ async def _ask(flight: Flight, parts: Parts, question: Question, vector: Sequenc
     """The whole work of a flight: asks an endpoint, and keeps the answer if it is one to be given again."""
     exchange = flight.exchange
     try:
-        async with asyncio.timeout(exchange.deadline - time.monotonic()):
+        with Deadline(exchange.deadline):
             await queue(exchange, parts)
             await route(exchange, parts)
             await infer(exchange, parts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -11,6 +10,7 @@ from email.utils import parsedate_to_datetime
 
 import msgspec
 
+from parkway.core.deadline import Deadline
 from parkway.core.errors import DeadlineExceeded, EndpointFailed, StreamInterrupted
 from parkway.core.trace import Span
 from parkway.router.candidate import Candidate
@@ -148,9 +148,8 @@ class Reply:
         nothing against the endpoint any more.
         """
         self._whole = True
-        with suppress(TimeoutError, EndpointFailed, DeadlineExceeded):
-            async with asyncio.timeout(grace_s):
-                await self._next()
+        with suppress(TimeoutError, EndpointFailed, DeadlineExceeded), Deadline.after(grace_s):
+            await self._next()
 
     def close(self) -> None:
         """Gives the endpoint's place back. What was not read to its end is cut off at the socket, at once."""
