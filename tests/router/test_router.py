@@ -7,7 +7,6 @@ import json
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 
@@ -382,6 +381,6 @@ async def test_each_model_is_balanced_in_its_own_way() -> None:
 
 def test_who_may_answer_instead() -> None:
     router = Router(View(), RouterConfig(), fallbacks={"m": ["a", "b"]})
-    assert router.models_for(call()) == ["m", "a", "b"]
-    assert router.models_for(replace(call(), allowed=lambda model: model == "b")) == ["m", "b"]
-    assert router.models_for(call("x")) == ["x"]
+    assert router.models_for("m", lambda _: True) == ["m", "a", "b"]
+    assert router.models_for("m", lambda model: model == "b") == ["m", "b"]
+    assert router.models_for("x", lambda _: True) == ["x"]

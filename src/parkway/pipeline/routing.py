@@ -34,13 +34,15 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
         RelayedError: The endpoint refused the request (4xx); its reason is handed on.
     """
     exchange.models = models_for(exchange, parts)
+    exchange.call = _call_of(exchange)
     await _first_that_answers(exchange, parts)
     return exchange
 
 
 def models_for(exchange: Exchange, parts: Parts) -> list[str]:
     """Who may answer: the model that was asked for, then those of its fallbacks that the caller may use."""
-    return parts.router.models_for(_call_of(exchange, parts))
+    allowed = partial(parts.permissions.allows, exchange.known_caller, "use")
+    return parts.router.models_for(exchange.known_request.model, allowed)
 
 
 async def reroute(exchange: Exchange, parts: Parts, failure: ParkwayError) -> None:
@@ -103,12 +105,12 @@ async def _ask(exchange: Exchange, parts: Parts, failure: ParkwayError | None) -
         exchange.history = without_oldest_half(exchange.history)
         reply.close()
         failure = None
-        _call_of(exchange, parts)
+        exchange.call = _call_of(exchange)
 
 
-def _call_of(exchange: Exchange, parts: Parts) -> Call:
-    """Puts the request, as it is now, into `exchange.call`."""
-    exchange.call = Call(
+def _call_of(exchange: Exchange) -> Call:
+    """The request, as it is now."""
+    return Call(
         model=exchange.known_request.model,
         path=exchange.surface.path,
         body=outgoing_body(exchange),
@@ -117,9 +119,7 @@ def _call_of(exchange: Exchange, parts: Parts) -> Call:
         trace=exchange.trace,
         client=exchange.known_caller.key_id,
         prompt_tokens=exchange.prompt_tokens,
-        allowed=partial(parts.permissions.allows, exchange.known_caller, "use"),
     )
-    return exchange.call
 
 
 _CANNOT_NOW = ("overloaded", "draining")

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import msgspec
 
 from parkway.core.trace import Trace
 from parkway.core.wire import encode, fields_of
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class Call(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What to send, whichever endpoint gets it.
 
     Args:
@@ -20,7 +16,6 @@ class Call:
         body: A JSON object; its `model` is `model`.
         deadline: When the whole answer must have arrived, in seconds of `time.monotonic`.
         trace: Gets a span for each endpoint that is asked, which is told its context.
-        allowed: Says of another model whether the caller may use it too; without it all that are configured are.
         client: On whose account the call is. Parkway's own engines are told, for fairness; nobody else is.
         prompt_tokens: How long the prompt is, as estimated: some endpoints take only some lengths.
     """
@@ -32,7 +27,6 @@ class Call:
     deadline: float
     trace: Trace | None = None
     client: str | None = None
-    allowed: Callable[[str], bool] | None = None
     prompt_tokens: int = 0
 
     def body_for(self, upstream_model: str) -> bytes:

@@ -46,18 +46,22 @@ class Headers(Mapping[str, str]):
     __slots__ = ("_values",)
 
     def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        self._values: dict[str, str] = {}
-        for name, value in pairs:
-            self._values.setdefault(name.decode("latin-1").lower(), value.decode("latin-1"))
+        self._values = {name.lower(): value for name, value in reversed(pairs)}
 
     def __getitem__(self, name: str) -> str:
-        return self._values[name.lower()]
+        return self._values[name.lower().encode("latin-1")].decode("latin-1")
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and name.lower().encode("latin-1") in self._values
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._values)
+        return (name.decode("latin-1") for name in self._values)
 
     def __len__(self) -> int:
         return len(self._values)
+
+
+_NO_HEADERS = Headers([])
 
 
 class Connection(asyncio.Protocol):
@@ -68,8 +72,9 @@ class Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_body", "_buffered", "_complete", "_deadline", "_error", "_head_bytes", "_lives_on", "_loop", "_pairs",
-        "_parser", "_paused", "_timer", "_to_its_end", "_transport", "_waiter", "exchanges", "idle_since", "status",
+        "_body", "_buffered", "_complete", "_deadline", "_error", "_head_bytes", "_headers", "_lives_on", "_loop",
+        "_pairs", "_parser", "_paused", "_rings_at", "_timer", "_to_its_end", "_transport", "_waiter", "exchanges",
+        "idle_since", "status",
     )  # fmt: skip
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -78,8 +83,10 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._rings_at = 0.0
         self._deadline = 0.0
         self._pairs: list[tuple[bytes, bytes]] = []
+        self._headers = _NO_HEADERS
         self._body: list[bytes] = []
         self._buffered = 0
         self._head_bytes = 0
@@ -120,8 +127,8 @@ class Connection(asyncio.Protocol):
         while not self.status:
             if self._error is not None:
                 raise self._error
-            await self._wait()
-        return Headers(self._pairs)
+            await self._news()
+        return self._headers
 
     async def read(self) -> bytes:
         """What has arrived of the body since the last time, once there is something; empty at its end.
@@ -134,7 +141,14 @@ class Connection(asyncio.Protocol):
                 return b""
             if self._error is not None:
                 raise self._error
-            await self._wait()
+            await self._news()
+        return self._take()
+
+    def rest(self) -> bytes | None:
+        """What has not been read of the body yet, if all of it has arrived."""
+        return self._take() if self._complete else None
+
+    def _take(self) -> bytes:
         data = self._body[0] if len(self._body) == 1 else b"".join(self._body)
         self._body = []
         self._buffered = 0
@@ -216,15 +230,9 @@ class Connection(asyncio.Protocol):
         if status < 200:  # an interim answer: the real one is still to come
             self._pairs = []
             return
-        length = transfer = None
-        for name, value in self._pairs:
-            lowered = name.lower()
-            if lowered == b"content-length":
-                length = value
-            elif lowered == b"transfer-encoding":
-                transfer = value.lower()
-        self._to_its_end = length is None and (transfer is None or b"chunked" not in transfer)
-        self._to_its_end &= status not in _NO_BODY
+        self._headers = headers = Headers(self._pairs)
+        if "content-length" not in headers and status not in _NO_BODY:
+            self._to_its_end = not _in_chunks(self._pairs)
         self.status = status
 
     def on_body(self, data: bytes) -> None:
@@ -238,34 +246,37 @@ class Connection(asyncio.Protocol):
 
     # Waiting.
 
-    async def _wait(self) -> None:
-        waiter = self._waiter = self._loop.create_future()
-        timer = self._timer
-        if timer is None or timer.when() != self._deadline:
-            self._stop_timer()
-            self._timer = self._loop.call_at(self._deadline, self._late)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+    def _news(self) -> asyncio.Future[None]:
+        """Is done once something has arrived or the connection has ended; raises Late at the deadline."""
+        # The timer of an exchange before will do where it rings sooner: it is then set again. So a busy connection
+        # sets one now and then, and not one for each exchange.
+        if self._timer is None or self._rings_at > self._deadline:
+            self._set_timer()
+        self._waiter = waiter = self._loop.create_future()
+        return waiter
+
+    def _set_timer(self) -> None:
+        self._stop_timer()
+        self._rings_at = self._deadline
+        self._timer = self._loop.call_at(self._deadline, self._ring)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _late(self) -> None:
+    def _ring(self) -> None:
         self._timer = None
-        if self._waiter is not None and not self._waiter.done():
+        if self._waiter is None or self._waiter.done():
+            return
+        if self._rings_at < self._deadline:
+            self._set_timer()
+        else:
             self._waiter.set_exception(Late())
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-
-    def rest(self) -> None:
-        """Between two exchanges: nothing is waited for."""
-        self._stop_timer()
 
     def _fits(self, data: bytes) -> bool:
         # The last piece may hold the end of the head and a large part of the body: it is the head that is bounded.
@@ -280,6 +291,12 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.abort()
         self._wake()
+
+
+def _in_chunks(pairs: list[tuple[bytes, bytes]]) -> bool:
+    """Whether the body says itself where it ends; of several headers the last one counts."""
+    codings = [value for name, value in pairs if name.lower() == b"transfer-encoding"]
+    return bool(codings) and b"chunked" in codings[-1].lower()
 
 
 def _why(exc: Exception | None) -> str:

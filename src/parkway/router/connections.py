@@ -7,7 +7,7 @@ import os
 import socket
 import ssl
 from collections import deque
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from parkway.router.config import RouterConfig
@@ -20,8 +20,7 @@ class Unreachable(Exception):
     """No connection came to be; the text says why, as a clause, without the address: that is no business of clients."""
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """Where a connection leads to. Connections of one origin are as good as each other."""
 
     host: str
@@ -68,7 +67,8 @@ class Connections:
             Broken: The connection ended before the answer, or what came is not HTTP.
             Late: The deadline passed first.
         """
-        connection = await self._get(origin, deadline)
+        connection = self._rested(origin) or await self._connect(origin, deadline)
+        self._busy.add(connection)
         try:
             headers = await connection.send(request, deadline)
         except Broken as error:
@@ -82,18 +82,15 @@ class Connections:
             raise
         return Answer(self, origin, connection, headers)
 
-    async def _get(self, origin: Origin, deadline: float) -> Connection:
-        """A connection for one exchange, to be given to `_put` afterwards, however it ended. Raises like `ask`."""
+    def _rested(self, origin: Origin) -> Connection | None:
+        """A connection that is idle and good for another exchange."""
         idle = self._idle.get(origin)
         while idle:
             connection = idle.pop()
             if connection.reusable:
-                self._busy.add(connection)
                 return connection
             connection.abort()
-        connection = await self._connect(origin, deadline)
-        self._busy.add(connection)
-        return connection
+        return None
 
     def _put(self, origin: Origin, connection: Connection) -> None:
         """Takes a connection back. What was not read to its end is cut off at the socket, at once."""
@@ -101,10 +98,12 @@ class Connections:
         if not connection.reusable:
             connection.abort()
             return
-        connection.rest()
         loop = asyncio.get_running_loop()
         connection.idle_since = loop.time()
-        self._idle.setdefault(origin, deque()).append(connection)
+        idle = self._idle.get(origin)
+        if idle is None:
+            idle = self._idle[origin] = deque()
+        idle.append(connection)
         if self._sweeper is None:
             self._sweeper = loop.call_later(self._config.keepalive_s, self._sweep)
 
@@ -220,6 +219,10 @@ class Answer:
         if self._closed:
             raise Broken("the answer was closed", answered=True)
         return await self._connection.read()
+
+    def rest(self) -> bytes | None:
+        """What has not been read of the body yet, if all of it has arrived."""
+        return None if self._closed else self._connection.rest()
 
     def close(self) -> None:
         """Gives the connection back: for the next exchange where the body was read to its end, else to be cut."""

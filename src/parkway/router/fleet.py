@@ -70,7 +70,7 @@ class Fleet:
         if pools is None:
             hint = nearest(model, self._view.models()) or " `GET /v1/models` lists those that do."
             raise ModelNotFound(f"the model {model[:200]!r} does not exist.{hint}", param="model")
-        if len(pools) == 1 and pools[0].accepts == ANYTHING:
+        if pools[0].takes_anything and len(pools) == 1:
             return pools[0]
         for pool in pools:
             if pool.accepts.takes(prompt_tokens):
@@ -87,7 +87,7 @@ class Fleet:
     def sleeps(self, model: str) -> bool:
         """Whether nothing can answer for `model` now, and something could once it is woken."""
         pools = self._pools.get(model, [])
-        return any(pool.sleeps for pool in pools) and not any(pool.awake for pool in pools)
+        return not any(pool.awake for pool in pools) and any(pool.sleeps for pool in pools)
 
     def pick_another(self, model: str, tried: Collection[Candidate], prompt_tokens: int = 0) -> Candidate | None:
         """An endpoint that is not in `tried`; None where there is no other that could take the request."""

@@ -36,6 +36,7 @@ class Pool:
     ) -> None:
         self.model = model
         self.accepts = accepts
+        self.takes_anything = accepts == ANYTHING
         self.counts = counts
         self.balance: Balance = balance
         self.in_flight = 0
@@ -189,7 +190,8 @@ class Pool:
 
     def _loaded(self, candidate: Candidate, change: int) -> None:
         self.in_flight += change
-        self._balancer.moved(candidate)
+        if len(self._preferred) > 1:  # of one there is nothing to choose, and with another all is arranged anew
+            self._balancer.moved(candidate)
 
     def _changed(self, _: Candidate, ejection: Ejection | None) -> None:
         self._stale = True

@@ -107,12 +107,18 @@ class Reply:
             EndpointFailed: It is over `max_bytes`, or the connection broke before its end.
             DeadlineExceeded: The call's deadline passed first.
         """
+        rest = self._response.rest() if self._read_ahead is None else None
+        if rest is not None:
+            if len(rest) > max_bytes:
+                raise self._too_large(max_bytes)
+            self._whole = True
+            return rest
         parts: list[bytes] = []
         size = 0
         while part := await self._next():
             size += len(part)
             if size > max_bytes:
-                raise EndpointFailed(f"endpoint {self.endpoint.endpoint_id} sent an answer of over {max_bytes} bytes")
+                raise self._too_large(max_bytes)
             parts.append(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -163,6 +169,9 @@ class Reply:
         if self.span is not None:
             self.span.end(str(self.status) if self.status >= 400 else None)
         self._response.close()
+
+    def _too_large(self, max_bytes: int) -> EndpointFailed:
+        return EndpointFailed(f"endpoint {self.endpoint.endpoint_id} sent an answer of over {max_bytes} bytes")
 
     async def _next(self) -> bytes:
         """The next bytes; empty at the end."""

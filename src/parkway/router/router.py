@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 
 from parkway.core.tasks import Tasks
@@ -98,10 +98,9 @@ class Router:
             state = candidate.condition.value if endpoint.state == "ready" else endpoint.state
             yield endpoint.model, endpoint.endpoint_id, state
 
-    def models_for(self, call: Call) -> list[str]:
-        """The model that was asked for, then those that may answer in its place and that the caller may use."""
-        fallbacks = self._fallbacks.get(call.model, ())
-        return [call.model, *(model for model in fallbacks if call.allowed is None or call.allowed(model))]
+    def models_for(self, model: str, allowed: Callable[[str], bool]) -> list[str]:
+        """The model that was asked for, then those that may answer in its place and that are `allowed`."""
+        return [model, *filter(allowed, self._fallbacks.get(model, ()))]
 
     @property
     def falls_back_on_long_context(self) -> bool:
@@ -129,8 +128,10 @@ class Router:
             DeadlineExceeded: The call's deadline passed before an endpoint answered.
         """
         model = model or call.model
-        candidate = await self._pick(call, model)
+        if self._waking is not None and self._fleet.sleeps(model):
+            await self._until_awake(model, call.deadline)
         pool = self._fleet.pool(model, call.prompt_tokens)
+        candidate = pool.pick(call.body)
         now = time.monotonic()
         pool.retries.request(now)
         if self._config.hedge is not None:
@@ -171,7 +172,8 @@ class Router:
                         await self._pause(call, 1)
                         self.counts.add("retries", pool.model)
                     repeated = True
-                    another = await self._pick(call, pool.model)
+                    await self._until_awake(pool.model, call.deadline)
+                    another = self._fleet.pick(pool.model, call.body, call.prompt_tokens)
             else:
                 reply.tried = tried
                 if reply.status not in _FAILED_STATUSES:
@@ -216,15 +218,15 @@ class Router:
         pause_s = random.uniform(0, bound)  # noqa: S311 - spread, not a secret
         await asyncio.sleep(min(pause_s, max(0.0, call.deadline - time.monotonic())))
 
-    async def _ask(self, call: Call, pool: Pool, tried: list[Candidate]) -> Reply:
+    def _ask(self, call: Call, pool: Pool, tried: list[Candidate]) -> Awaitable[Reply]:
         """The answer of the last of `tried`; of a second endpoint, added to it, where that one is late and hedging is
-        configured. Raises like `Sender.send`."""
+        configured. To await it raises like `Sender.send`."""
         sender, hedge = self._sender, self._config.hedge
         if sender is None:
             raise RuntimeError("Router.open before Router.start")
         after_s = None if hedge is None else hedge.after_s or (pool.usual_s and pool.usual_s.value)
         if after_s is None or len(pool.everyone) < 2:
-            return await sender.send(call, pool, tried[-1])
+            return sender.send(call, pool, tried[-1])
 
         def second() -> Attempt | None:
             another = pool.pick_another(tried)
@@ -235,13 +237,12 @@ class Router:
             return lambda: sender.send(call, pool, another)
 
         first = tried[-1]
-        return await race(lambda: sender.send(call, pool, first), second, after_s, self._tasks)
+        return race(lambda: sender.send(call, pool, first), second, after_s, self._tasks)
 
-    async def _pick(self, call: Call, model: str) -> Candidate:
-        """The endpoint for `call`; where the model sleeps, once it is awake. Raises like `open`."""
+    async def _until_awake(self, model: str, deadline: float) -> None:
+        """Has a model woken that sleeps. Raises like `open`."""
         while self._waking is not None and self._fleet.sleeps(model):
-            await self._waking.wake(model, call.deadline)
-        return self._fleet.pick(model, call.body, call.prompt_tokens)
+            await self._waking.wake(model, deadline)
 
     async def _hears_of(self, candidate: Candidate, call: Call) -> bool:
         """Whether the supervisor of a local engine that nobody can reach says what became of it: it may sleep."""

@@ -11,7 +11,7 @@ from parkway.router.candidate import Candidate
 from parkway.router.condition import Condition
 from parkway.router.config import RouterConfig
 from parkway.router.connection import Broken, Late
-from parkway.router.connections import Answer, Connections, Unreachable
+from parkway.router.connections import Connections, Unreachable
 from parkway.router.pool import RETRY_AFTER_S, Pool
 from parkway.router.reply import Reply
 
@@ -47,42 +47,45 @@ class Sender:
         candidate.take()
         span = _span(call, candidate)
         try:
-            response = await self._request(call, candidate, sent_at, span)
+            if sent_at >= call.deadline:
+                raise DeadlineExceeded("the request's deadline passed before an endpoint could be asked")
+            response = await self._connections.ask(candidate.origin, _request(call, candidate, span), call.deadline)
         except BaseException as error:  # whatever ended the attempt, cancellation too: the count goes back
+            failure = _failure(error, candidate, sent_at)
             candidate.give_back()
             if span is not None:
-                span.end(_fault_of(error))
-            if not (isinstance(error, Unanswered) and error.counts):
+                span.end(failure.code if isinstance(failure, ParkwayError) else type(error).__name__)
+            if not (isinstance(failure, Unanswered) and failure.counts):
                 self._unheard(call, candidate, sent_at, probing)
-            raise
+            if failure is error:
+                raise
+            raise failure from error
         reply = Reply(candidate, response, span)
         try:
-            await self._judge(reply, pool, candidate, sent_at)
+            _check_encoding(reply)
+            if reply.status < 400:
+                now = time.monotonic()
+                candidate.circuit.begun()
+                candidate.latency.observe(now - sent_at, now)
+                if pool.usual_s is not None:
+                    pool.usual_s.observe(now - sent_at)
+            else:
+                await self._judge(reply, candidate)
         except BaseException:
             reply.close()
             raise
         return reply
 
-    async def _judge(self, reply: Reply, pool: Pool, candidate: Candidate, sent_at: float) -> None:
-        """What the headers of an answer say about its endpoint, and for an error what it calls itself."""
-        now = time.monotonic()
-        if reply.headers.get("content-encoding", "identity") != "identity":
-            reply.blame("it compressed its answer although none was asked for")
-            raise EndpointFailed(
-                f"endpoint {candidate.endpoint.endpoint_id} compressed its answer although none was asked for"
-            )
+    async def _judge(self, reply: Reply, candidate: Candidate) -> None:
+        """What an error says about its endpoint: its status, and what it calls itself."""
         if reply.status == 429:
             reply.spare()
             if (seconds := reply.retry_after_s) is not None:
-                candidate.circuit.rest(seconds, now)
+                candidate.circuit.rest(seconds, time.monotonic())
             else:
                 candidate.circuit.begun()
         elif reply.status < 500:
             candidate.circuit.begun()
-            if reply.status < 400:
-                candidate.latency.observe(now - sent_at, now)
-                if pool.usual_s is not None:
-                    pool.usual_s.observe(now - sent_at)
         elif await reply.refusal_code() in (*BUSY_CODES, LATE_CODE):
             reply.spare()
             candidate.circuit.begun()
@@ -98,23 +101,28 @@ class Sender:
         elif probing:
             candidate.circuit.given_up(now)
 
-    async def _request(self, call: Call, candidate: Candidate, sent_at: float, span: Span | None) -> Answer:
-        """Sends the call to one endpoint and waits for the headers of its answer. Raises like `send`."""
-        if sent_at >= call.deadline:
-            raise DeadlineExceeded("the request's deadline passed before an endpoint could be asked")
-        try:
-            return await self._connections.ask(candidate.origin, _request(call, candidate, span), call.deadline)
-        except (Unreachable, Broken) as error:
-            now = time.monotonic()
-            failure = _unanswered(error, now - sent_at)
-            if failure.counts:
-                candidate.circuit.failed(failure.fault, now)
-            candidate.suspect(failure.fault)
-            raise failure from error
-        except Late as error:
-            raise DeadlineExceeded(
-                f"endpoint {candidate.endpoint.endpoint_id} had not begun its answer at the request's deadline"
-            ) from error
+
+def _check_encoding(reply: Reply) -> None:
+    """Raises: EndpointFailed."""
+    if "content-encoding" in reply.headers and reply.headers["content-encoding"] != "identity":
+        reply.blame("it compressed its answer although none was asked for")
+        raise EndpointFailed(f"endpoint {reply.endpoint.endpoint_id} compressed its answer although none was asked for")
+
+
+def _failure(error: BaseException, candidate: Candidate, sent_at: float) -> BaseException:
+    """What the end of an attempt means to who made it; a connection that failed is held against its endpoint."""
+    if isinstance(error, Unreachable | Broken):
+        now = time.monotonic()
+        failure = _unanswered(error, now - sent_at)
+        if failure.counts:
+            candidate.circuit.failed(failure.fault, now)
+        candidate.suspect(failure.fault)
+        return failure
+    if isinstance(error, Late):
+        return DeadlineExceeded(
+            f"endpoint {candidate.endpoint.endpoint_id} had not begun its answer at the request's deadline"
+        )
+    return error
 
 
 def _request(call: Call, candidate: Candidate, span: Span | None) -> bytes:
@@ -140,18 +148,13 @@ def _span(call: Call, candidate: Candidate) -> Span | None:
     """The span of one attempt; the reply ends it."""
     if call.trace is None:
         return None
-    span = call.trace.begin("attempt", "client")
-    span.attributes["parkway.endpoint.id"] = candidate.endpoint.endpoint_id
-    span.attributes["url.full"] = candidate.endpoint.url
-    span.attributes["gen_ai.request.model"] = candidate.endpoint.model
+    span, endpoint = call.trace.begin("attempt", "client"), candidate.endpoint
+    span.attributes = {
+        "parkway.endpoint.id": endpoint.endpoint_id,
+        "url.full": endpoint.url,
+        "gen_ai.request.model": endpoint.model,
+    }
     return span
-
-
-def _fault_of(error: BaseException) -> str:
-    if isinstance(error, ParkwayError):
-        return error.code
-    cause = error.__cause__ if isinstance(error, Unanswered) and error.__cause__ is not None else error
-    return type(cause).__name__
 
 
 class Unanswered(Exception):
