@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parkway.core.tasks import Tasks
 from parkway.core.timers import Timer, at
-from parkway.gateway.body import read_body
+from parkway.gateway.body import joined_header, read_body
 from parkway.pipeline.exchange import Headers
 
 _WATCHES = Tasks("client")
@@ -53,6 +53,10 @@ class AsgiClient:
         """The first header called `name` (lower case), as text."""
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def joined_header(self, name: bytes) -> str | None:
+        """All headers called `name` (lower case) as one, as by `body.joined_header`."""
+        return joined_header(self._scope, name) if name in self._headers else None
 
     async def start(self, status: int, headers: Headers) -> None:
         self.started = True

@@ -43,9 +43,10 @@ class Door:
         scope.setdefault("app", self)  # without it Starlette answers 404 and 405 itself, in plain text
         scope.setdefault("state", {})["request_id"] = request_id
         CURRENT.set((request_id, ""))
-        id_headers = [(b"x-request-id", request_id.encode())]
+        told_id = request_id.encode()
+        id_headers = [(b"x-request-id", told_id)]
         if anthropic:
-            id_headers.append((b"request-id", request_id.encode()))
+            id_headers.append((b"request-id", told_id))
         started = False
 
         async def send_with_id(message: Message) -> None:

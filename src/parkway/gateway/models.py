@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from parkway.aggregate.dialects.dialect import Dialect
 from parkway.core.errors import InvalidRequest
 from parkway.core.trace import CURRENT
-from parkway.gateway.body import joined_header, source_of
+from parkway.gateway.body import source_of
 from parkway.gateway.client import AsgiClient
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.dialect_client import DialectClient
@@ -39,11 +39,12 @@ class ModelRoute:
         with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
             parts = self._current.parts
             request_id: str = scope["state"]["request_id"]
-            parent = joined_header(scope, b"traceparent")
-            state = joined_header(scope, b"tracestate") if parent is not None else None
+            parent = client.joined_header(b"traceparent")
+            state = client.joined_header(b"tracestate") if parent is not None else None
             trace = parts.traces.begin(parent, state)
             CURRENT.set((request_id, trace.trace_id))
             dialect = self._dialect(parts.bounds.max_answer_bytes) if self._dialect is not None else None
+            now = time.monotonic()
             exchange = Exchange(
                 request_id=request_id,
                 surface=self._surface,
@@ -55,7 +56,8 @@ class ModelRoute:
                 task=_name(client, b"x-parkway-task"),
                 trace=trace,
                 source=source_of(scope),
-                deadline=time.monotonic() + self._timeout_s(client),
+                started=now,
+                deadline=now + self._timeout_s(client),
                 dialect=dialect,
                 caching=_caching(client) if parts.response_cache is not None else "on",
             )

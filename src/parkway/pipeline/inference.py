@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 
 from parkway.aggregate.transcript import Transcript
 from parkway.core.deadline import Deadline
@@ -183,7 +184,7 @@ def _check_opening(exchange: Exchange) -> None:
 async def send_events(exchange: Exchange, data: bytes) -> None:
     """Sends more of a stream, which it begins if need be."""
     if not exchange.client.started:
-        await exchange.client.start(200, [*_EVENTS, *exchange.answer_headers, _answered_by(exchange)])
+        await exchange.client.start(200, [*_EVENTS, *exchange.answer_headers, _answered_by(_model(exchange))])
     await exchange.client.send(data, more=True)
 
 
@@ -193,7 +194,7 @@ async def close(exchange: Exchange) -> Exchange:
     if not client.started:
         headers = _EVENTS if exchange.stream else _whole(exchange.closing)
         status = 200 if exchange.reply is None else exchange.reply.status
-        await client.start(status, [*headers, *exchange.answer_headers, _answered_by(exchange)])
+        await client.start(status, [*headers, *exchange.answer_headers, _answered_by(_model(exchange))])
     await client.send(exchange.closing, more=False)
     return exchange
 
@@ -202,9 +203,14 @@ def _whole(body: bytes) -> Headers:
     return [*_JSON, (b"content-length", str(len(body)).encode())]
 
 
-def _answered_by(exchange: Exchange) -> tuple[bytes, bytes]:
-    """The header that says which model has answered: the one that was asked for, or a fallback of it."""
-    model = exchange.answered_by or exchange.known_reply.endpoint.model
+def _model(exchange: Exchange) -> str:
+    """Which model has answered: the one that was asked for, or a fallback of it."""
+    return exchange.answered_by or exchange.known_reply.endpoint.model
+
+
+@lru_cache(1024)
+def _answered_by(model: str) -> tuple[bytes, bytes]:
+    """The header that says which model has answered."""
     if not (model.isascii() and model.isprintable()):
         model = "".join(char if char.isascii() and char.isprintable() else "?" for char in model)
     return (b"x-parkway-model", model.encode())

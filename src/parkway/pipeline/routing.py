@@ -152,17 +152,18 @@ def outgoing_body(exchange: Exchange) -> bytes:
     client that did not ask). Removed: Parkway's own fields.
     """
     request = exchange.known_request
+    chat = request if isinstance(request, ChatRequest) else None
     changes: dict[str, object] = {}
     if exchange.max_output_tokens is not None:
-        newer = isinstance(request, ChatRequest) and request.max_completion_tokens is not None
+        newer = chat is not None and chat.max_completion_tokens is not None
         changes["max_completion_tokens" if newer else "max_tokens"] = exchange.max_output_tokens
-    if isinstance(request, ChatRequest) and request.conversation is not None:
-        changes["messages"] = whole_conversation(exchange.history, request.messages)
-    elif isinstance(request, ChatRequest) and exchange.history:
-        changes["messages"] = continued(exchange.history, request.messages)
+    if chat is not None and chat.conversation is not None:
+        changes["messages"] = whole_conversation(exchange.history, chat.messages)
+    elif chat is not None and exchange.history:
+        changes["messages"] = continued(exchange.history, chat.messages)
     if exchange.stream and not wants_usage(exchange):
         changes["stream_options"] = {"include_usage": True}
-    own = isinstance(request, ChatRequest) and not (request.conversation is None and request.knowledge is None)
+    own = chat is not None and not (chat.conversation is None and chat.knowledge is None)
     if not changes and not own:
         return exchange.body
     fields = fields_of(exchange.body)

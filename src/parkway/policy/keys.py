@@ -33,7 +33,7 @@ _ID_LENGTH = 12
 _SECRET_LENGTH = 43  # of 62 characters: 256 bits
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _SECRET_ALPHABET = string.ascii_letters + string.digits  # no dash, so that a key splits in one way only
-_FORM = re.compile(rf"pk-([a-z0-9]{{{_ID_LENGTH}}})-([A-Za-z0-9]{{{_SECRET_LENGTH}}})")
+_SENT = re.compile(rf"(?i:bearer) \s*pk-([a-z0-9]{{{_ID_LENGTH}}})-([A-Za-z0-9]{{{_SECRET_LENGTH}}})\s*")
 _NAME_LENGTH = 100
 
 # The fields of Key, in order.
@@ -227,18 +227,10 @@ class KeyRing:
             InvalidKey: It carries no key of ours, or one that is unknown or revoked. The messages never hold a secret.
             ExpiredKey: It was good once.
         """
-        if not authorization:
-            raise MissingKey(f"No API key was sent. {_HOW}")
-        scheme, _, token = authorization.partition(" ")
-        if scheme.lower() != "bearer":
-            raise InvalidKey(f"The Authorization header does not begin with `Bearer `. {_HOW}")
-        form = _FORM.fullmatch(token.strip())
-        if form is None:
-            raise InvalidKey(
-                f"This is not an API key of Parkway: one is `pk-`, {_ID_LENGTH} characters, `-`, and {_SECRET_LENGTH} "
-                f"characters. {_HOW}"
-            )
-        key_id, secret = form.groups()
+        sent = _SENT.fullmatch(authorization) if authorization else None
+        if sent is None:
+            raise _no_key(authorization)
+        key_id, secret = sent.groups()
         caller, expected, expires = self._keys.get(key_id, self._nobody)
         if not hmac.compare_digest(_hash(secret), expected) or caller is self._nobody[0]:
             raise InvalidKey(f"The API key pk-{key_id}-... is unknown, wrong or revoked. {_HOW}")
@@ -249,6 +241,18 @@ class KeyRing:
                 "ask for a new one, which `parkway key create NAME` makes."
             )
         return caller
+
+
+def _no_key(authorization: str | None) -> MissingKey | InvalidKey:
+    """Why a header carries no key of ours."""
+    if not authorization:
+        return MissingKey(f"No API key was sent. {_HOW}")
+    if authorization.partition(" ")[0].lower() != "bearer":
+        return InvalidKey(f"The Authorization header does not begin with `Bearer `. {_HOW}")
+    return InvalidKey(
+        f"This is not an API key of Parkway: one is `pk-`, {_ID_LENGTH} characters, `-`, and {_SECRET_LENGTH} "
+        f"characters. {_HOW}"
+    )
 
 
 def ensure_first_key(home: Home, store: KeyStore) -> Key | None:
