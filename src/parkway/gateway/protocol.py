@@ -10,7 +10,7 @@ import asyncio
 from functools import partial
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from parkway.core.errors import HeadTooLarge, MalformedHTTP, Overloaded, ParkwayError, SlowHead
 from parkway.core.ids import new_id
@@ -27,6 +27,32 @@ _MAX_PIPELINED = 8  # requests that were sent before the answer of the one befor
 _LINGER_S = 1.0  # for a refusal to arrive, while more is sent that nobody reads
 
 _REASONS = {400: b"Bad Request", 408: b"Request Timeout", 431: b"Request Header Fields Too Large"}
+
+
+class HeadWithBody:
+    """The transport of one exchange, on which the head of the answer goes out together with what follows it.
+
+    uvicorn writes the two one after the other, and each write is a call of the system and a packet: for a short
+    answer that is a good part of what it costs. Nothing waits for it: in an answer of ours the body follows at once.
+    """
+
+    __slots__ = ("_cycle", "_head", "_transport", "close", "is_closing")
+
+    def __init__(self, cycle: RequestResponseCycle) -> None:
+        self._cycle = cycle
+        self._transport = cycle.transport
+        self._head: bytes | None = None
+        self.close = cycle.transport.close
+        self.is_closing = cycle.transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        if not self._cycle.response_started:  # 100 Continue
+            self._transport.write(data)
+        elif self._head is None:
+            self._head = data
+        else:
+            self._transport.write(self._head + data if self._head else data)
+            self._head = b""
 
 
 class BoundedProtocol(HttpToolsProtocol):
@@ -83,6 +109,8 @@ class BoundedProtocol(HttpToolsProtocol):
             self._refuse(MalformedHTTP(f"over {_MAX_PIPELINED} requests at once on one connection; await an answer"))
             raise ValueError("too many requests at once")
         super().on_headers_complete()
+        if self.cycle.scope["method"] != "HEAD":  # of which nothing is written behind the head
+            self.cycle.transport = HeadWithBody(self.cycle)  # pyright: ignore[reportAttributeAccessIssue]
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's signature
         self._refuse(MalformedHTTP("what was sent is not HTTP/1.1, or could be read in more than one way"))
