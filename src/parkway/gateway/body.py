@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
 
@@ -9,8 +11,11 @@ from parkway.core.deadline import Deadline
 from parkway.core.errors import BodyTooLarge, DeadlineExceeded, InvalidRequest
 
 
-async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, timeout_s: float) -> bytes:
     """The whole body.
+
+    Args:
+        headers: As by `headers_of`.
 
     Raises:
         InvalidRequest: It is compressed.
@@ -18,10 +23,11 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
         DeadlineExceeded: It did not arrive within `timeout_s`.
         ClientDisconnect: The client left before its end.
     """
-    encoding = header(scope, b"content-encoding")
-    if encoding not in (None, "identity"):
-        raise InvalidRequest(f"content-encoding {encoding!r} is not supported; send the body as plain JSON")
-    announced = header(scope, b"content-length")
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        told = encoding.decode("latin-1")
+        raise InvalidRequest(f"content-encoding {told!r} is not supported; send the body as plain JSON")
+    announced = headers.get(b"content-length")
     if announced is not None and announced.isdigit() and int(announced) > max_bytes:
         raise _too_large(max_bytes)
     try:
@@ -33,12 +39,9 @@ async def read_body(scope: Scope, receive: Receive, max_bytes: int, timeout_s: f
         ) from error
 
 
-def header(scope: Scope, name: bytes) -> str | None:
-    """The first header called `name` (lower case), as text."""
-    for key, value in scope["headers"]:
-        if key == name:
-            return value.decode("latin-1")
-    return None
+def headers_of(scope: Scope) -> dict[bytes, bytes]:
+    """The headers by their names, in lower case; of several with one name the first counts."""
+    return dict(reversed(scope["headers"]))
 
 
 def joined_header(scope: Scope, name: bytes) -> str | None:

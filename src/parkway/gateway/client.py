@@ -11,7 +11,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from parkway.core.tasks import Tasks
 from parkway.core.timers import Timer, at
-from parkway.gateway.body import joined_header, read_body
+from parkway.gateway.body import headers_of, joined_header, read_body
 from parkway.pipeline.exchange import Headers
 
 _WATCHES = Tasks("client")
@@ -33,7 +33,7 @@ class AsgiClient:
         self._receive = receive
         self._send = send
         self._body_timeout_s = body_timeout_s
-        self._headers: dict[bytes, bytes] = dict(reversed(scope["headers"]))  # backwards: of several the first counts
+        self._headers = headers_of(scope)
         self._watch: Timer | asyncio.Task[None] | None = None
         self.left = False
         self.started = False
@@ -42,7 +42,7 @@ class AsgiClient:
     async def read(self, max_bytes: int) -> bytes:
         """The whole body, as by `read_body`; from here on the client's leaving is noticed."""
         try:
-            body = await read_body(self._scope, self._receive, max_bytes, self._body_timeout_s)
+            body = await read_body(self._headers, self._receive, max_bytes, self._body_timeout_s)
         except ClientDisconnect:
             self.left = True
             raise asyncio.CancelledError from None
@@ -53,6 +53,10 @@ class AsgiClient:
         """The first header called `name` (lower case), as text."""
         value = self._headers.get(name)
         return None if value is None else value.decode("latin-1")
+
+    def sent_any(self, names: frozenset[bytes]) -> bool:
+        """Whether there is a header that has one of `names` (lower case)."""
+        return not names.isdisjoint(self._headers)
 
     def joined_header(self, name: bytes) -> str | None:
         """All headers called `name` (lower case) as one, as by `body.joined_header`."""

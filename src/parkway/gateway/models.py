@@ -50,19 +50,30 @@ class ModelRoute:
                 surface=self._surface,
                 client=client if dialect is None else DialectClient(client, dialect),
                 authorization=client.header(b"authorization"),
-                api_key=client.header(b"x-api-key"),
-                priority=client.header(b"x-parkway-priority"),
-                agent=_name(client, b"x-parkway-agent"),
-                task=_name(client, b"x-parkway-task"),
                 trace=trace,
                 source=source_of(scope),
                 started=now,
-                deadline=now + self._timeout_s(client),
+                deadline=now + self._config.timeout_s,
                 dialect=dialect,
-                caching=_caching(client) if parts.response_cache is not None else "on",
             )
+            if client.sent_any(_OPTIONAL):
+                self._heed(exchange, client, caches=parts.response_cache is not None)
             with parts.metrics.in_flight:
                 await answer(exchange, parts)
+
+    def _heed(self, exchange: Exchange, client: AsgiClient, *, caches: bool) -> None:
+        """Takes over what the headers say that most clients do not send.
+
+        Raises:
+            InvalidRequest: One of them says nothing that is understood.
+        """
+        exchange.api_key = client.header(b"x-api-key")
+        exchange.priority = client.header(b"x-parkway-priority")
+        exchange.agent = _name(client, b"x-parkway-agent")
+        exchange.task = _name(client, b"x-parkway-task")
+        exchange.deadline = exchange.started + self._timeout_s(client)
+        if caches:
+            exchange.caching = _caching(client)
 
     def _timeout_s(self, client: AsgiClient) -> float:
         """The client's own time-out where it sends one, never over the configured one."""
@@ -77,6 +88,11 @@ class ModelRoute:
             raise InvalidRequest(f"header `x-parkway-timeout-s`: {asked[:40]!r} is not a positive number of seconds")
         return min(seconds, self._config.timeout_s)
 
+
+_OPTIONAL = frozenset({
+    b"x-api-key", b"x-parkway-priority", b"x-parkway-agent", b"x-parkway-task", b"x-parkway-timeout-s",
+    b"x-parkway-cache", b"cache-control",
+})  # fmt: skip
 
 _NAME = re.compile(r"[A-Za-z0-9._:/@-]{1,64}")
 

@@ -15,7 +15,7 @@ from parkway.core.errors import InvalidRequest, ModelNotFound, ParkwayError, nea
 from parkway.core.models import Model, ModelList
 from parkway.core.wire import decode, encode
 from parkway.feedback.scores import FeedbackRequest, Scores
-from parkway.gateway.body import read_body
+from parkway.gateway.body import headers_of, read_body
 from parkway.gateway.config import GatewayConfig
 from parkway.gateway.decision import of_own_route
 from parkway.gateway.readiness import Readiness
@@ -91,7 +91,7 @@ class OwnRoutes:
     async def body(self, request: Request, cls: type[T]) -> T:
         """The request body as `cls`, within the limits on size and time."""
         limit, timeout_s = self.parts.bounds.max_body_bytes, self.config.body_timeout_s
-        return decode(await read_body(request.scope, request.receive, limit, timeout_s), cls)
+        return decode(await read_body(headers_of(request.scope), request.receive, limit, timeout_s), cls)
 
     async def list_models(self, request: Request) -> Response:
         return Json(ModelList(data=[self._model(name) for name in await self.usable_models(request)]))

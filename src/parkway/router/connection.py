@@ -41,12 +41,16 @@ class Late(Exception):
 
 
 class Headers(Mapping[str, str]):
-    """An answer's headers: names in any case; of several with one name the first counts."""
+    """An answer's headers: names in any case.
+
+    Args:
+        values: By names in lower case, as they came: hardly any is ever asked for.
+    """
 
     __slots__ = ("_values",)
 
-    def __init__(self, pairs: list[tuple[bytes, bytes]]) -> None:
-        self._values = {name.lower(): value for name, value in reversed(pairs)}
+    def __init__(self, values: dict[bytes, bytes]) -> None:
+        self._values = values
 
     def __getitem__(self, name: str) -> str:
         return self._values[name.lower().encode("latin-1")].decode("latin-1")
@@ -61,7 +65,7 @@ class Headers(Mapping[str, str]):
         return len(self._values)
 
 
-_NO_HEADERS = Headers([])
+_NO_HEADERS = Headers({})
 
 
 class Connection(asyncio.Protocol):
@@ -230,8 +234,9 @@ class Connection(asyncio.Protocol):
         if status < 200:  # an interim answer: the real one is still to come
             self._pairs = []
             return
-        self._headers = headers = Headers(self._pairs)
-        if "content-length" not in headers and status not in _NO_BODY:
+        values = {name.lower(): value for name, value in reversed(self._pairs)}  # of several the first counts
+        self._headers = Headers(values)
+        if b"content-length" not in values and status not in _NO_BODY:
             self._to_its_end = not _in_chunks(self._pairs)
         self.status = status
 
