@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from aiohttp import web
 
 from tests.gateway.conftest import Gate
@@ -65,6 +67,7 @@ async def test_another_keys_conversation_is_not_there(gate: Gate) -> None:
     for _ in range(100):  # the gateway sees the new key within a watch's interval
         if (await gate.get("/v1/models", key=other)).status == 200:
             break
+        await asyncio.sleep(0.02)
     assert (await gate.get("/v1/conversations/mine", key=other)).status == 404
     assert (await (await gate.get("/v1/conversations", key=other)).json())["data"] == []
     body = {"model": "echo", "messages": [{"role": "user", "content": "mine?"}], "conversation": "mine"}

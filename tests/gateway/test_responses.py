@@ -324,6 +324,7 @@ async def test_another_keys_response_is_not_there(gate: Gate, client: openai.Asy
     for _ in range(100):  # the gateway sees the new key within a watch's interval
         if (await gate.get("/v1/models", key=other)).status == 200:
             break
+        await asyncio.sleep(0.02)
     assert (await gate.get(f"/v1/responses/{mine.id}", key=other)).status == 404
     body = {"model": "echo", "input": "x", "previous_response_id": mine.id}
     refused = await gate.post("/v1/responses", body, key=other)
