@@ -213,6 +213,54 @@ async def test_whoever_waits_past_the_deadline_is_told(connections: Connections)
                 await ask(connections, server.origin, within_s=0.05)
 
 
+@pytest.mark.parametrize(("first_s", "second_s"), [(30.0, 0.2), (0.1, 0.3)])
+async def test_the_deadline_that_counts_is_that_of_the_exchange_and_not_of_one_before(
+    connections: Connections, first_s: float, second_s: float
+) -> None:
+    """A connection keeps its timer from one exchange to the next."""
+
+    async def once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await saying(WHOLE, times=1)(reader, writer)
+        await asyncio.sleep(30)
+
+    async with serving(once) as server:
+        assert await ask(connections, server.origin, within_s=first_s) == (200, b"hello")
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        with pytest.raises(Late):
+            await ask(connections, server.origin, within_s=second_s)
+        assert loop.time() - began >= second_s - 0.01
+        assert server.connections == 1
+
+
+@pytest.mark.parametrize(
+    ("parts", "at_first", "later"),
+    [
+        ((WHOLE,), b"hello", b""),
+        ((WHOLE[:-2], WHOLE[-2:]), None, b"hello"),
+        ((CHUNKED,), b"hello!", b""),
+    ],
+)
+async def test_what_rests_of_a_body_is_given_at_once_where_all_of_it_is_here(
+    connections: Connections, parts: tuple[bytes, ...], at_first: bytes | None, later: bytes
+) -> None:
+    async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n{}")
+        for part in parts:
+            writer.write(part)
+            await asyncio.sleep(0.1)
+
+    async with serving(slowly) as server:
+        answer = await connections.ask(server.origin, REQUEST, asyncio.get_running_loop().time() + 5)
+        assert answer.rest() == at_first
+        body = b""
+        while part := await answer.read():
+            body += part
+        assert body == later
+        answer.close()
+        assert answer.rest() is None
+
+
 async def test_whoever_leaves_cuts_the_socket(connections: Connections) -> None:
     """At the other end somebody works for us, who must learn at once that nobody waits any more."""
     gone = asyncio.Event()
