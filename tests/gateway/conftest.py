@@ -9,10 +9,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import uvicorn
+import yaml
 from sqlalchemy import select
 
 from parkway.core.tasks import Tasks
@@ -129,7 +131,7 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
             aiohttp.ClientSession() as http,
             Tasks("test") as tasks,
         ):
-            config = uvicorn.Config(app, http=bounded(settings.gateway), ws="none", lifespan="off", log_config=None)
+            config = uvicorn.Config(app, http=bounded(app), ws="none", lifespan="off", log_config=None)
             server = PromptServer(config)
             serving = tasks.start(server._serve(sockets=[listener]), name="uvicorn")
             yield Gate(
@@ -154,4 +156,30 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
 async def gate(start_gate: StartGate) -> AsyncIterator[Gate]:
     """A gateway with the default settings and no models of its own."""
     async with start_gate(Settings.model_validate({"models": {}})) as gate:
+        yield gate
+
+
+class File:
+    """A configuration that a test edits."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.write()
+
+    def write(self, **sections: Any) -> None:
+        """Replaces the whole file, as an editor does: under another name, then renamed."""
+        fresh = self.path.with_suffix(".tmp")
+        fresh.write_text(yaml.safe_dump({"models": {}, **sections}, sort_keys=False), encoding="utf-8")
+        fresh.replace(self.path)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> File:
+    return File(tmp_path / "parkway.yaml")
+
+
+@pytest.fixture
+async def live(start_gate: StartGate, file: File) -> AsyncIterator[Gate]:
+    """A gateway that follows `file`."""
+    async with start_gate(Settings.find(file.path), file.path) as gate:
         yield gate

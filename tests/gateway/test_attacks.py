@@ -15,7 +15,7 @@ import pytest
 from parkway.gateway.protocol import MAX_HEAD_BYTES
 from parkway.launch.settings import Settings
 from parkway.policy.caller import Caller
-from parkway.policy.keys import KeyRing
+from parkway.policy.key_ring import KeyRing
 from tests.gateway.conftest import Gate, StartGate
 
 PATH = "/v1/chat/completions"

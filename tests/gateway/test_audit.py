@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from aiohttp import web
+
 from parkway.launch.settings import Settings
 from parkway.policy.chain import Entry, decode_entry, links
 from parkway.policy.keys import KeyStore
@@ -166,3 +170,61 @@ async def test_a_full_log_delays_requests_and_does_not_fail_them(start_gate: Sta
             assert (await gate.post("/v1/chat/completions", HELLO)).status == 200
         metrics = await (await gate.get("/metrics")).text()
         assert "parkway_audit_lost_total 3.0" in metrics or "parkway_audit_lost_total 4.0" in metrics
+
+
+async def raw(gate: Gate, *sent: bytes) -> bytes:
+    """What the gateway answers to these very bytes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(gate.url.rpartition(":")[2]))
+    for each in sent:
+        writer.write(each)
+    answer = await reader.read()
+    writer.close()
+    return answer
+
+
+async def test_who_is_refused_at_the_door_is_noted_with_the_address_and_counted(start_gate: StartGate) -> None:
+    quick = {"flush_interval_s": 0.01, "repeats_per_minute": 2}
+    async with start_gate(settings(audit=quick, gateway={"head_timeout_s": 0.1})) as gate:
+        for _ in range(5):
+            assert b"400" in await raw(gate, b"no HTTP at all\r\n\r\n")
+        assert b"431" in await raw(gate, b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n")
+        assert b"408" in await raw(gate, b"GET / HT")
+        found = await entries(gate, 4, "deny")
+        assert [each.outcome for each in found] == [
+            "malformed_http",
+            "malformed_http",
+            "headers_too_large",
+            "request_timeout",
+        ]
+        assert {(each.action, each.source) for each in found} == {("connection", "127.0.0.1")}
+        assert all(each.request_id for each in found)
+        gate.readiness.draining = True
+        assert (await gate.post("/v1/chat/completions", HELLO)).status == 503
+        (found_,) = await entries(gate, 1, "limit")
+        assert (found_.action, found_.outcome) == ("POST /v1/chat/completions", "draining")
+        assert found_.source == "127.0.0.1"
+    suppressed = [each for each in stored(gate) if each.kind == "suppressed"]
+    assert [(each.outcome, each.count) for each in suppressed] == [("malformed_http", 3)]
+
+
+async def test_too_many_requests_and_connections_are_noted(start_gate: StartGate) -> None:
+    limits = {"max_requests": 1, "max_connections": 2}
+    async with start_gate(settings(gateway=limits)) as gate:
+        began, go_on = asyncio.Event(), asyncio.Event()
+
+        async def waits(request: web.Request) -> web.StreamResponse:
+            began.set()
+            await go_on.wait()
+            return await gate.upstream.echo(request)
+
+        gate.upstream.script = waits
+        running = asyncio.ensure_future(gate.post("/v1/chat/completions", HELLO))
+        await began.wait()
+        assert (await gate.post("/v1/chat/completions", HELLO)).status == 503
+        assert b"503" in await raw(gate)
+        go_on.set()
+        assert (await running).status == 200
+        found = await entries(gate, 2, "limit")
+        assert [(each.action, each.outcome) for each in found] == [
+            ("POST /v1/chat/completions", "overloaded"), ("connection", "overloaded"),
+        ]  # fmt: skip

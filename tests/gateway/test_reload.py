@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from aiohttp import web
 
-from parkway.launch.settings import Settings
-from tests.gateway.conftest import Gate, StartGate
+from tests.gateway.conftest import File, Gate
 from tests.gateway.test_chat import HELLO, until
 from tests.policy.idp import AUDIENCE, IdentityProvider
-
-
-class File:
-    """A configuration that a test edits."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.write()
-
-    def write(self, **sections: Any) -> None:
-        """Replaces the whole file, as an editor does: under another name, then renamed."""
-        fresh = self.path.with_suffix(".tmp")
-        fresh.write_text(yaml.safe_dump({"models": {}, **sections}), encoding="utf-8")
-        fresh.replace(self.path)
-
-
-@pytest.fixture
-def file(tmp_path: Path) -> File:
-    return File(tmp_path / "parkway.yaml")
-
-
-@pytest.fixture
-async def live(start_gate: StartGate, file: File) -> AsyncIterator[Gate]:
-    """A gateway that follows `file`."""
-    async with start_gate(Settings.find(file.path), file.path) as gate:
-        yield gate
 
 
 async def settles(caplog: pytest.LogCaptureFixture, *words: str, times: int = 1) -> None:
@@ -182,11 +153,13 @@ async def test_issuers_come_and_go(live: Gate, file: File, caplog: pytest.LogCap
 
 async def test_what_has_to_wait_is_named(live: Gate, file: File, caplog: pytest.LogCaptureFixture) -> None:
     file.write(
-        store={"threads": 2}, router={"max_attempts": 1, "keepalive_s": 3}, gateway={"port": 1, "max_requests": 7},
+        store={"threads": 2}, router={"max_attempts": 1, "keepalive_s": 3},
+        gateway={"port": 1, "workers": 2, "max_requests": 7},
+        redis={"url": "redis://127.0.0.1:1"}, response_cache={"keep": "all", "place": "redis"},
         models={"park-mini": "park-mini", "host": "http://127.0.0.1:1"},
     )  # fmt: skip
     await settles(caplog, "takes effect at the next start")
     (line,) = [record.message for record in caplog.records if "next start" in record.message]
     assert set(line.partition(": ")[2].split(", ")) == {
-        "store.threads", "router.keepalive_s", "gateway.max_requests", "models.park-mini.path",
+        "store.threads", "gateway.workers", "redis.url", "response_cache.place", "models.park-mini.path",
     }  # fmt: skip

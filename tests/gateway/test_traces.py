@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 from typing import Any
 
@@ -243,14 +244,17 @@ async def test_a_key_sees_its_own_traces(start_gate: StartGate) -> None:
             pass
         await spans_of(gate, ids[-1])
         assert (await gate.get(f"/v1/traces/{ids[0]}", key=other)).status == 404
-        assert (await (await gate.get("/v1/traces", key=other)).json())["data"] == []
+        theirs = (await (await gate.get("/v1/traces", key=other)).json())["data"]
+        assert {each["name"].partition(" ")[0] for each in theirs} <= {"GET"}, "what it asked itself, and no more"
         await spans_of(gate, failed.headers["x-request-id"])
-        page = await (await gate.get("/v1/traces?status=ok&limit=2")).json()
-        assert [each["request_id"] for each in page["data"]] == [ids[2], ids[1]]
+        page = await (await gate.get("/v1/traces?status=ok&limit=100")).json()
+        chats = [each for each in page["data"] if each["name"].startswith("POST")]
+        assert [each["request_id"] for each in chats] == [ids[2], ids[1], ids[0]]
+        assert (chats[0]["outcome"], chats[0]["model"]) == ("ok", "echo")
+        page = await (await gate.get(f"/v1/traces?limit=1&after={ids[2]}")).json()
         assert page["has_more"]
-        page = await (await gate.get(f"/v1/traces?status=ok&limit=2&after={page['last_id']}")).json()
+        page = await (await gate.get(f"/v1/traces?limit=1&after={page['last_id']}")).json()
         assert [each["request_id"] for each in page["data"]] == [ids[0]]
-        assert (page["data"][0]["outcome"], page["data"][0]["model"]) == ("ok", "echo")
         assert (await (await gate.get("/v1/traces?since_ms=9000000000000")).json())["data"] == []
         assert (await (await gate.get("/v1/traces?min_ms=2147483648")).json())["data"] == []
         for wrong in ("status=odd", "limit=0", "min_ms=x", "since_ms=-1", "since_ms=9000000000001"):
@@ -264,7 +268,8 @@ async def test_strangers_leave_no_trace(start_gate: StartGate) -> None:
         known = await gate.post("/v1/chat/completions", HELLO)
         await spans_of(gate, known.headers["x-request-id"])
         with gate.database.read() as connection:
-            assert set(connection.scalars(select(schema.spans.c.request_id))) == {known.headers["x-request-id"]}
+            posted = select(schema.spans.c.request_id).where(schema.spans.c.name.startswith("POST"))
+            assert set(connection.scalars(posted)) == {known.headers["x-request-id"]}
 
 
 async def test_a_line_of_the_log_names_the_request(start_gate: StartGate, caplog: pytest.LogCaptureFixture) -> None:
@@ -310,3 +315,38 @@ async def test_the_time_between_tokens_is_measured(start_gate: StartGate) -> Non
         await gate.post("/v1/chat/completions", {**HELLO, "stream": True})
         text = await (await gate.get("/metrics")).text()
         assert 'parkway_token_interval_seconds_count{model="echo"} 1.0' in text
+
+
+async def test_own_routes_leave_one_span_and_the_probes_none(start_gate: StartGate) -> None:
+    sections = {"models": {}, "traces": {"flush_interval_s": 0.01}}
+    async with start_gate(Settings.model_validate(sections)) as gate:
+        parent = f"00-{'ab' * 16}-{'cd' * 8}-01"
+        headers = {**gate.headers(), "traceparent": parent}
+        async with gate.http.get(f"{gate.url}/v1/models/echo?x=1", headers=headers) as shown:
+            assert shown.status == 200
+        missing = await gate.get("/v1/conversations/none")
+        assert missing.status == 404
+        for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+            await gate.get(path)
+        assert (await gate.get("/v1/models", key="stranger")).status == 401
+        found: list[dict[str, Any]] = []
+
+        def enough() -> bool:
+            with gate.database.read() as connection:
+                found[:] = [dict(row) for row in connection.execute(select(schema.spans)).mappings()]
+            return len(found) >= 2
+
+        await until(enough, "two spans")
+        model, conversation = sorted(found, key=lambda row: row["name"], reverse=True)
+        assert (model["name"], conversation["name"]) == (
+            "GET /v1/models/{model}", "GET /v1/conversations/{conversation}",
+        )  # fmt: skip
+        assert (model["trace_id"], model["parent_id"], model["kind"]) == ("ab" * 16, "cd" * 8, "server")
+        assert json.loads(model["attributes"]) == {
+            "http.request.method": "GET", "http.route": "/v1/models/{model}", "url.path": "/v1/models/echo",
+            "http.response.status_code": 200, "parkway.outcome": "ok",
+        }  # fmt: skip
+        assert conversation["status"] == "ok", "what a client did wrong is no error of the server"
+        told = json.loads(conversation["attributes"])
+        assert (told["http.response.status_code"], told["parkway.outcome"]) == (404, "not_found")
+        assert conversation["request_id"] == missing.headers["x-request-id"]

@@ -17,7 +17,8 @@ from sqlalchemy import text
 from parkway.core.errors import ExpiredKey, InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
 from parkway.core.tasks import Tasks
 from parkway.policy.caller import Caller
-from parkway.policy.keys import TOPIC, KeyRing, KeyStore, ensure_first_key, first_key
+from parkway.policy.key_ring import KeyRing
+from parkway.policy.keys import TOPIC, KeyStore, ensure_first_key, first_key
 from parkway.store.home import Home
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database

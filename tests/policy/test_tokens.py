@@ -26,7 +26,7 @@ from parkway.core.errors import (
 )
 from parkway.policy.identity import Identity
 from parkway.policy.issuers import IdentityConfig, IssuerConfig
-from parkway.policy.keys import KeyRing
+from parkway.policy.key_ring import KeyRing
 from parkway.policy.signing_keys import read_keys
 from parkway.policy.tokens import Tokens
 from tests.policy.idp import AUDIENCE, IdentityProvider, part, public_jwk, rsa_key

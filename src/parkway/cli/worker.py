@@ -16,8 +16,13 @@ from parkway.store.home import Home
 
 @click.command("worker", hidden=True)
 @config_option
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file whose changes are followed.  [default: --config]",
+)
 @lifeline_option
-def command(config: Path | None, lifeline: int | None) -> None:
+def command(config: Path | None, source: Path | None, lifeline: int | None) -> None:
     """Run the worker alone: what has to be done now and then. `parkway up` starts it.
 
     \b
@@ -27,4 +32,4 @@ def command(config: Path | None, lifeline: int | None) -> None:
     if lifeline is not None:
         life.hold(lifeline)
     log_to_stderr()
-    run(Settings.find(config), Home.open())
+    run(Settings.find(config), Home.open(), source or config)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import Awaitable, Callable, Coroutine
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,6 +17,8 @@ from typing import Any, TypeVar
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_LONGEST_SLEEP_S = 1.0
 
 
 class Tasks:
@@ -32,16 +35,25 @@ class Tasks:
         task.add_done_callback(self._done)
         return task
 
-    def every(self, seconds: float, work: Callable[[], Awaitable[object]], *, name: str) -> asyncio.Task[None]:
-        """Runs `work` again and again, `seconds` after the last run ended. A run that fails is logged."""
+    def every(
+        self, seconds: float | Callable[[], float], work: Callable[[], Awaitable[object]], *, name: str
+    ) -> asyncio.Task[None]:
+        """Runs `work` again and again, `seconds` after the last run ended. A run that fails is logged.
+
+        Args:
+            seconds: Or who says how many: asked again and again, so that a shorter time is in force within a second.
+        """
 
         async def loop() -> None:
             while True:
                 try:
                     await work()
                 except Exception:  # one failed round must not end the rounds that follow
-                    log.exception("%s/%s failed; next round in %g s", self._owner, name, seconds)
-                await asyncio.sleep(seconds)
+                    log.exception("%s/%s failed; it goes on with the next round", self._owner, name)
+                if callable(seconds):
+                    await _pass(seconds)
+                else:
+                    await asyncio.sleep(seconds)
 
         return self.start(loop(), name=name)
 
@@ -64,6 +76,13 @@ class Tasks:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("task %s failed", task.get_name(), exc_info=error)
+
+
+async def _pass(seconds: Callable[[], float]) -> None:
+    """Sleeps for as long as `seconds` says, whatever it says meanwhile."""
+    began = time.monotonic()
+    while (left_s := began + seconds() - time.monotonic()) > 0:  # noqa: ASYNC110 - it is a number that changes
+        await asyncio.sleep(min(left_s, _LONGEST_SLEEP_S))
 
 
 def start_thread(work: Callable[[], object], *, name: str) -> threading.Thread:

@@ -50,6 +50,11 @@ class RequestLog:
         self.shed = 0
         """Records given up so far: the queue was full, the store refused them, or it was away until the end."""
 
+    def replace(self, config: FeedbackConfig) -> None:
+        """Another configuration from now on; what waits for the store still gets there."""
+        self._config = config
+        self._writer.interval_s = config.flush_interval_s
+
     def append(self, record: RequestRecord) -> None:
         """Queues `record`. Never waits and never raises: a full queue sheds it and counts it in `shed`."""
         if len(self._pending) >= self._config.queue_size:

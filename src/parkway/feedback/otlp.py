@@ -8,7 +8,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
@@ -81,9 +81,13 @@ class Exporter:
     def start(self) -> None:
         self._thread = start_thread(self._work, name="otlp")
 
-    def close(self, timeout_s: float = 5.0) -> None:
-        """Sends what is left, for at most `timeout_s`."""
+    def end(self) -> None:
+        """Takes no more; what it has is still sent, by its thread."""
         self._waiting.put(None)
+
+    def close(self, timeout_s: float = 5.0) -> None:
+        """`end`, and waits for it for at most `timeout_s`."""
+        self.end()
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -134,6 +138,58 @@ class Exporter:
         if now >= self._next_notice:
             self._next_notice = now + _NOTICE_INTERVAL_S
             log.warning("traces: %s took no spans; %d given up so far", self._endpoint, self.shed)
+
+
+class Export:
+    """The exporter in force, if there is one; another one takes its place without a span lost."""
+
+    def __init__(self, config: TracesConfig) -> None:
+        self._config = config
+        self._exporter = Exporter.of(config)
+        self._earlier = 0
+
+    @property
+    def shed(self) -> int:
+        """Spans that no collector got."""
+        return self._earlier + (self._exporter.shed if self._exporter is not None else 0)
+
+    def put(self, spans: Sequence[SpanRecord]) -> None:
+        """Queues the spans of a request for the collector; without one they are nobody's."""
+        if self._exporter is not None:
+            self._exporter.put(spans)
+
+    def start(self) -> None:
+        if self._exporter is not None:
+            self._exporter.start()
+
+    def prepare(self, config: TracesConfig) -> Callable[[], None]:
+        """Makes an exporter ready; what it returns puts that into force. The one before sends what it has.
+
+        Raises:
+            ConfigurationError, StartupError: As for `Exporter.of`; nothing has changed then.
+        """
+        if _of_export(config) == _of_export(self._config):
+            return lambda: None
+        exporter = Exporter.of(config)
+
+        def commit() -> None:
+            before, self._exporter, self._config = self._exporter, exporter, config
+            self.start()
+            if before is not None:
+                self._earlier += before.shed
+                before.end()
+
+        return commit
+
+    def close(self) -> None:
+        """Sends what is left, as `Exporter.close`."""
+        if self._exporter is not None:
+            self._exporter.close()
+
+
+def _of_export(config: TracesConfig) -> tuple[object, ...]:
+    """What an exporter is made of."""
+    return config.otlp_endpoint, config.otlp_headers_env, config.otlp_timeout_s, config.queue_size
 
 
 def _readable(span: SpanRecord, resource: Resource) -> ReadableSpan:

@@ -121,6 +121,14 @@ class TraceLog:
         self.shed = 0
         """Spans that were given up because the store was too slow or away."""
 
+    def replace(self, config: TracesConfig) -> None:
+        """Another configuration from now on; what is kept already stays, and what has begun is sampled already."""
+        if config.max_per_s != self._config.max_per_s:
+            self._sampled, self._noteworthy = Rate(config.max_per_s), Rate(config.max_per_s)
+        self._config = config
+        self._writer.interval_s = config.flush_interval_s
+        self.content = config.content
+
     def begin(self, traceparent: str | None = None, tracestate: str | None = None) -> Trace:
         """The trace of a request that begins now, as a part of its caller's if that sent a valid context."""
         parent = parse_traceparent(traceparent) if traceparent is not None else None

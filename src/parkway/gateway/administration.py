@@ -54,6 +54,8 @@ class AdministrationRoutes:
         model = request.query_params.get("model")
         if model is not None and not (model.isprintable() and 0 < len(model) <= _MAX_MODEL_CHARS):
             raise InvalidRequest(f"`model`: {model[:40]!r} cannot be the name of a model", param="model")
-        await self.database.run(lambda connection: generations.clear(connection, model))
+        seen = await self.database.run(lambda connection: generations.clear(connection, model))
+        if (cache := self.own.parts.response_cache) is not None:
+            await cache.learn(seen)  # at once: who asks after our answer must not get what was cleared
         self.own.parts.audit.administer("cache.clear", model or "", key_id=caller.key_id)
         return Json(Cleared(model=model))

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from starlette.routing import Route, Router
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from parkway.aggregate.dialects.messages import CountDialect
+from parkway.core.errors import ParkwayError
 from parkway.feedback.scores import Scores
 from parkway.gateway.administration import AdministrationRoutes
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.config import InForce
+from parkway.gateway.decision import Asked, refused
 from parkway.gateway.door import Door
 from parkway.gateway.models import ModelRoute
 from parkway.gateway.openapi import OpenApi
 from parkway.gateway.own import OwnRoutes, now_s
 from parkway.gateway.readiness import Readiness
 from parkway.gateway.responses import ResponseRoutes
+from parkway.gateway.traced import traced
 from parkway.gateway.traces import TraceRoutes
 from parkway.gateway.usage import UsageRoutes
 from parkway.pipeline.exchange import Surface
@@ -22,9 +25,7 @@ from parkway.pipeline.parts import Current
 from parkway.store.sql import Database
 
 
-def create(
-    current: Current, scores: Scores, readiness: Readiness, config: GatewayConfig, database: Database
-) -> ASGIApp:
+def create(current: Current, scores: Scores, readiness: Readiness, config: InForce, database: Database) -> Door:
     """Builds the application. Nothing here does any work; every part comes ready to use."""
     own = OwnRoutes(current=current, scores=scores, readiness=readiness, config=config, started_s=now_s())
     used = UsageRoutes(own, database)
@@ -34,24 +35,30 @@ def create(
     responses = ResponseRoutes(own)
     asked = {surface.route: ModelRoute(surface, current, config) for surface in Surface}
     asked["/v1/messages/count_tokens"] = ModelRoute(Surface.MESSAGES, current, config, CountDialect)
+    listed = [
+        ("GET", "/v1/models", own.list_models),
+        ("GET", "/v1/models/{model:path}", own.show_model),
+        ("POST", "/v1/feedback", own.give_feedback),
+        ("GET", "/v1/conversations", own.list_conversations),
+        ("POST", "/v1/conversations", own.create_conversation),
+        ("GET", "/v1/conversations/{conversation}", own.show_conversation),
+        ("DELETE", "/v1/conversations/{conversation}", own.delete_conversation),
+        ("GET", "/v1/responses/{response}", responses.show),
+        ("DELETE", "/v1/responses/{response}", responses.delete),
+        ("GET", "/v1/responses/{response}/input_items", responses.list_input),
+        ("GET", "/v1/usage", used.show_usage),
+        ("GET", "/v1/budgets", used.list_budgets),
+        ("GET", "/v1/traces", traces.list),
+        ("GET", "/v1/traces/{trace}", traces.show),
+        ("GET", "/v1/audit", administration.list_audit),
+        ("DELETE", "/v1/cache", administration.clear_cache),
+    ]
     routes = [
         *(Route(path, route, methods=["POST"]) for path, route in asked.items()),
-        Route("/v1/models", own.list_models, methods=["GET"]),
-        Route("/v1/models/{model:path}", own.show_model, methods=["GET"]),
-        Route("/v1/feedback", own.give_feedback, methods=["POST"]),
-        Route("/v1/conversations", own.list_conversations, methods=["GET"]),
-        Route("/v1/conversations", own.create_conversation, methods=["POST"]),
-        Route("/v1/conversations/{conversation}", own.show_conversation, methods=["GET"]),
-        Route("/v1/conversations/{conversation}", own.delete_conversation, methods=["DELETE"]),
-        Route("/v1/responses/{response}", responses.show, methods=["GET"]),
-        Route("/v1/responses/{response}", responses.delete, methods=["DELETE"]),
-        Route("/v1/responses/{response}/input_items", responses.list_input, methods=["GET"]),
-        Route("/v1/usage", used.show_usage, methods=["GET"]),
-        Route("/v1/budgets", used.list_budgets, methods=["GET"]),
-        Route("/v1/traces", traces.list, methods=["GET"]),
-        Route("/v1/traces/{trace}", traces.show, methods=["GET"]),
-        Route("/v1/audit", administration.list_audit, methods=["GET"]),
-        Route("/v1/cache", administration.clear_cache, methods=["DELETE"]),
+        *(
+            Route(path, traced(current, path.replace(":path", ""), handler), methods=[method])
+            for method, path, handler in listed
+        ),
         Route("/healthz", own.alive, methods=["GET"]),
         Route("/readyz", own.ready, methods=["GET"]),
         Route("/metrics", own.metrics, methods=["GET"]),
@@ -64,4 +71,7 @@ def create(
         busy = asked.get(scope["path"]) if scope["method"] == "POST" else None
         await (busy or router)(scope, receive, send)
 
-    return Door(dispatch, draining=lambda: readiness.draining, max_requests=config.max_requests)
+    def note(error: ParkwayError, asked: Asked) -> None:
+        refused(current.parts.audit, error, asked)
+
+    return Door(dispatch, config, lambda: readiness.draining, note)

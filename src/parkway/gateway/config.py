@@ -1,5 +1,6 @@
 """The gateway's configuration."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,10 @@ class GatewayConfig(Section):
     """The most connections at one moment, idle ones too."""
     head_timeout_s: Annotated[float, Field(gt=0, le=3600)] = 15.0
     """The longest that a client may take to send a request's headers."""
+
+
+@dataclass(slots=True)
+class InForce:
+    """The section as it is in force. Whoever goes by it reads it here, each time."""
+
+    gateway: GatewayConfig

@@ -1,8 +1,12 @@
-"""What was decided about a request to one of Parkway's own routes, for the audit log."""
+"""What was decided about requests that no pipeline sees, for the audit log: those to Parkway's own routes, and those
+that were refused at the door."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from starlette.requests import Request
+from starlette.types import Scope
 
 from parkway.core.errors import ParkwayError
 from parkway.gateway.body import source_of
@@ -14,6 +18,39 @@ from parkway.policy.chain import Entry, now_ms
 _MAX_PATH_CHARS = 200
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is known of a request that was refused before anybody read it.
+
+    Attributes:
+        action: Method and path, or `connection` where not even those are known.
+        source: The address that it came from.
+    """
+
+    action: str
+    request_id: str
+    source: str
+
+
+def asked_for(scope: Scope) -> str:
+    """Method and path of a request, as an action."""
+    return f"{scope['method']} {scope['path'][:_MAX_PATH_CHARS]}"
+
+
+def refused(audit: AuditLog, error: ParkwayError, asked: Asked) -> None:
+    """Appends that somebody was refused at the door: there were too many, or what came could not be read."""
+    audit.refuse(
+        Entry(
+            kind="limit" if error.status == 503 else "deny",
+            action=asked.action,
+            at_ms=now_ms(),
+            outcome=error.code,
+            request_id=asked.request_id,
+            source=asked.source,
+        )
+    )
+
+
 def of_own_route(audit: AuditLog, request: Request, caller: Caller | None, error: ParkwayError | None) -> None:
     """Appends whether `caller` was let in; None is somebody who could not say who."""
     kind = kind_of(error)
@@ -21,7 +58,7 @@ def of_own_route(audit: AuditLog, request: Request, caller: Caller | None, error
         return
     entry = Entry(
         kind=kind,
-        action=f"{request.method} {request.scope['path'][:_MAX_PATH_CHARS]}",
+        action=asked_for(request.scope),
         at_ms=now_ms(),
         outcome=error.code if error is not None else "",
         key_id=caller.key_id if caller is not None else "",

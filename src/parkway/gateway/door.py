@@ -13,6 +13,9 @@ from parkway.core.errors import Draining, InternalError, MethodNotAllowed, NotFo
 from parkway.core.ids import new_id
 from parkway.core.trace import CURRENT
 from parkway.core.wire import encode
+from parkway.gateway.body import source_of
+from parkway.gateway.config import InForce
+from parkway.gateway.decision import Asked, asked_for
 
 log = logging.getLogger(__name__)
 
@@ -24,14 +27,18 @@ class Door:
     """Pure ASGI middleware (Starlette's BaseHTTPMiddleware would hide that a client has left).
 
     Args:
+        config: How many requests there may be at one moment; one more is refused with 503.
         draining: True once the process is about to stop; new requests are then refused with 503.
-        max_requests: The most requests at one moment; one more is refused with 503.
+        note: Told of every refusal here, and of those by the connection (`protocol.py`).
     """
 
-    def __init__(self, app: ASGIApp, draining: Callable[[], bool], max_requests: int) -> None:
+    def __init__(
+        self, app: ASGIApp, config: InForce, draining: Callable[[], bool], note: Callable[[ParkwayError, Asked], None]
+    ) -> None:
         self._app = app
+        self.config = config
+        self.note = note
         self._draining = draining
-        self._max_requests = max_requests
         self._running = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,7 +66,7 @@ class Door:
         self._running += 1
         try:
             if scope["path"].startswith("/v1/"):
-                self._check_capacity()
+                self._check_capacity(scope)
             await self._app(scope, receive, send_with_id)
         except ParkwayError as error:
             if error.status >= 500:
@@ -84,14 +91,19 @@ class Door:
         finally:
             self._running -= 1
 
-    def _check_capacity(self) -> None:
+    def _check_capacity(self, scope: Scope) -> None:
+        most = self.config.gateway.max_requests
         if self._draining():
-            raise Draining("this gateway is stopping and takes no new requests; try again", retry_after_s=1)
-        if self._running > self._max_requests:
-            raise Overloaded(
-                f"this gateway answers {self._max_requests} requests at a time, set by gateway.max_requests; try again",
+            error = Draining("this gateway is stopping and takes no new requests; try again", retry_after_s=1)
+        elif self._running > most:
+            error = Overloaded(
+                f"this gateway answers {most} requests at a time, set by gateway.max_requests; try again",
                 retry_after_s=1,
             )
+        else:
+            return
+        self.note(error, Asked(asked_for(scope), scope["state"]["request_id"], source_of(scope)))
+        raise error
 
 
 def _of_routing(error: HTTPException, scope: Scope) -> ParkwayError:

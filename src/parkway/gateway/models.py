@@ -13,7 +13,7 @@ from parkway.core.errors import InvalidRequest
 from parkway.core.trace import CURRENT
 from parkway.gateway.body import source_of
 from parkway.gateway.client import AsgiClient
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.config import InForce
 from parkway.gateway.dialect_client import DialectClient
 from parkway.pipeline.answer import answer
 from parkway.pipeline.exchange import Caching, Exchange, Surface
@@ -28,7 +28,7 @@ class ModelRoute:
     """
 
     def __init__(
-        self, surface: Surface, current: Current, config: GatewayConfig, dialect: type[Dialect] | None = None
+        self, surface: Surface, current: Current, config: InForce, dialect: type[Dialect] | None = None
     ) -> None:
         self._surface = surface
         self._current = current
@@ -36,7 +36,7 @@ class ModelRoute:
         self._dialect = dialect or surface.dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with AsgiClient(scope, receive, send, self._config.body_timeout_s) as client:
+        with AsgiClient(scope, receive, send, self._config.gateway.body_timeout_s) as client:
             parts = self._current.parts
             request_id: str = scope["state"]["request_id"]
             parent = client.joined_header(b"traceparent")
@@ -53,7 +53,7 @@ class ModelRoute:
                 trace=trace,
                 source=source_of(scope),
                 started=now,
-                deadline=now + self._config.timeout_s,
+                deadline=now + self._config.gateway.timeout_s,
                 dialect=dialect,
             )
             if client.sent_any(_OPTIONAL):
@@ -79,14 +79,14 @@ class ModelRoute:
         """The client's own time-out where it sends one, never over the configured one."""
         asked = client.header(b"x-parkway-timeout-s")
         if asked is None:
-            return self._config.timeout_s
+            return self._config.gateway.timeout_s
         try:
             seconds = float(asked)
         except ValueError:
             seconds = math.nan
         if not 0 < seconds < math.inf:
             raise InvalidRequest(f"header `x-parkway-timeout-s`: {asked[:40]!r} is not a positive number of seconds")
-        return min(seconds, self._config.timeout_s)
+        return min(seconds, self._config.gateway.timeout_s)
 
 
 _OPTIONAL = frozenset({

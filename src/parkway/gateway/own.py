@@ -16,7 +16,7 @@ from parkway.core.models import Model, ModelList
 from parkway.core.wire import decode, encode
 from parkway.feedback.scores import FeedbackRequest, Scores
 from parkway.gateway.body import headers_of, read_body
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.config import InForce
 from parkway.gateway.decision import of_own_route
 from parkway.gateway.readiness import Readiness
 from parkway.pipeline.parts import Current, Parts
@@ -54,7 +54,7 @@ class OwnRoutes:
     current: Current
     scores: Scores
     readiness: Readiness
-    config: GatewayConfig
+    config: InForce
     started_s: int
 
     @property
@@ -73,6 +73,7 @@ class OwnRoutes:
         headers = request.headers
         try:
             caller = await self.parts.identity.identify(headers.get("authorization"), headers.get("x-api-key"))
+            request.scope["state"]["key_id"] = caller.key_id
             await self.parts.limiter.admit(caller)
             if administers:
                 self.parts.permissions.check(caller, "administer")
@@ -90,7 +91,7 @@ class OwnRoutes:
 
     async def body(self, request: Request, cls: type[T]) -> T:
         """The request body as `cls`, within the limits on size and time."""
-        limit, timeout_s = self.parts.bounds.max_body_bytes, self.config.body_timeout_s
+        limit, timeout_s = self.parts.bounds.max_body_bytes, self.config.gateway.body_timeout_s
         return decode(await read_body(headers_of(request.scope), request.receive, limit, timeout_s), cls)
 
     async def list_models(self, request: Request) -> Response:

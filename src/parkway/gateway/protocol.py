@@ -15,7 +15,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from parkway.core.errors import HeadTooLarge, MalformedHTTP, Overloaded, ParkwayError, SlowHead
 from parkway.core.ids import new_id
 from parkway.core.wire import encode
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.decision import Asked
+from parkway.gateway.door import Door
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers together. A token of an identity provider may be some thousand bytes long."""
@@ -56,11 +57,11 @@ class HeadWithBody:
 
 
 class BoundedProtocol(HttpToolsProtocol):
-    """One connection of a client. `gateway` says how long and how many."""
+    """One connection of a client. The `door` says how long and how many, and hears who was refused."""
 
-    def __init__(self, *arguments: Any, gateway: GatewayConfig, **named: Any) -> None:
+    def __init__(self, *arguments: Any, door: Door, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._gateway = gateway
+        self._door = door
         self._in_head = True
         self._head_bytes = 0
         self._refused = False
@@ -68,8 +69,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         super().connection_made(transport)
-        if len(self.connections) > self._gateway.max_connections:
-            most = self._gateway.max_connections
+        if len(self.connections) > (most := self._door.config.gateway.max_connections):
             self._refuse(Overloaded(f"this gateway has {most} connections, set by gateway.max_connections; try again",
                                     retry_after_s=1))  # fmt: skip
             return
@@ -121,7 +121,9 @@ class BoundedProtocol(HttpToolsProtocol):
             return
         self._refused = True
         self._stop_clock()
-        body = encode(error.to_body(request_id := new_id("req")))
+        request_id = new_id("req")
+        self._door.note(error, Asked("connection", request_id, self.client[0] if self.client else ""))
+        body = encode(error.to_body(request_id))
         reason = _REASONS.get(error.status, b"Service Unavailable")
         headers = {"content-type": "application/json", "content-length": str(len(body)), "connection": "close",
                    "x-request-id": request_id, **error.headers()}  # fmt: skip
@@ -139,7 +141,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _start_clock(self) -> None:
         self._stop_clock()
-        self._clock = self.loop.call_later(self._gateway.head_timeout_s, self._late)
+        self._clock = self.loop.call_later(self._door.config.gateway.head_timeout_s, self._late)
 
     def _stop_clock(self) -> None:
         if self._clock is not None:
@@ -151,12 +153,12 @@ class BoundedProtocol(HttpToolsProtocol):
         if self.cycle is not None and not self.cycle.response_complete:
             self._start_clock()  # it was sent too early: its time begins with the end of the answer before
             return
-        seconds = self._gateway.head_timeout_s
+        seconds = self._door.config.gateway.head_timeout_s
         self._refuse(
             SlowHead(f"the request's headers did not arrive within {seconds:g} s; set by gateway.head_timeout_s")
         )
 
 
-def bounded(gateway: GatewayConfig) -> Any:
+def bounded(door: Door) -> Any:
     """What uvicorn takes as its protocol."""
-    return partial(BoundedProtocol, gateway=gateway)
+    return partial(BoundedProtocol, door=door)

@@ -43,6 +43,11 @@ class Followed:
         self._reload.register(_check_permissions, files=permission_files)
         self._watcher = Watcher(self._reload, source, self._tell)
 
+    @property
+    def settings(self) -> Settings:
+        """Those in force."""
+        return self._reload.settings
+
     def start(self, tasks: Tasks, *, look_s: float = INTERVAL_S) -> None:
         """Begins to look."""
         tasks.every(look_s, self._watcher.look, name="configuration")

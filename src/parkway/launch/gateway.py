@@ -9,17 +9,18 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import uvloop
-from starlette.types import ASGIApp
 
 from parkway import __version__
 from parkway.aggregate.conversations import Conversations
 from parkway.aggregate.response_cache import generations
 from parkway.aggregate.response_cache.cache import ResponseCache
+from parkway.aggregate.response_cache.config import ResponseCacheConfig
 from parkway.aggregate.response_cache.generations import Generations
 from parkway.aggregate.response_cache.redis_shelf import RedisShelf
 from parkway.aggregate.response_cache.shelf import MemoryShelf, Shelf
@@ -29,15 +30,18 @@ from parkway.core.tasks import Tasks
 from parkway.feedback.combined import Combined
 from parkway.feedback.log import RequestLog
 from parkway.feedback.metrics import Metrics
-from parkway.feedback.otlp import Exporter
+from parkway.feedback.otlp import Export
 from parkway.feedback.routing import RoutingFigures
 from parkway.feedback.scores import Scores
 from parkway.feedback.traces import TraceLog
 from parkway.gateway.app import create
+from parkway.gateway.config import InForce
+from parkway.gateway.door import Door
 from parkway.gateway.readiness import Readiness
 from parkway.launch.control import wake
 from parkway.launch.intakes import intakes_of
-from parkway.launch.reload import HOSTS, INTERVAL_S, Outcome, Reload, Source, Watcher, permission_files
+from parkway.launch.live import Live, shared_by
+from parkway.launch.reload import INTERVAL_S, Outcome, Reload, Source, Watcher
 from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
@@ -49,14 +53,13 @@ from parkway.policy.audit import AuditLog
 from parkway.policy.chain import operator
 from parkway.policy.guardrails.guardrails import Guardrails
 from parkway.policy.identity import Identity
-from parkway.policy.keys import KeyRing
+from parkway.policy.key_ring import KeyRing
 from parkway.policy.ledger import Ledger
 from parkway.policy.limiter import Limiter
-from parkway.policy.limits import LimitsConfig
 from parkway.policy.permissions import Permissions
 from parkway.policy.shared_counters import SharedCounters
 from parkway.router.admission.gates import Gates
-from parkway.router.config import LIVE
+from parkway.router.endpoint import Endpoint
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -98,7 +101,7 @@ async def _serve(settings: Settings, home: Home, listeners: Sequence[socket.sock
     try:
         async with assemble(settings, database, partial(wake, home), home=home, source=source) as (app, readiness):
             gc.freeze()  # what is here now stays: the collector need not walk it again for every few requests
-            await listen(app, readiness, settings.gateway, listeners)
+            await listen(app, readiness, listeners)
     finally:
         database.close()
 
@@ -112,7 +115,7 @@ async def assemble(
     home: Home | None = None,
     source: Path | None = None,
     look_s: float = INTERVAL_S,
-) -> AsyncIterator[tuple[ASGIApp, Readiness]]:
+) -> AsyncIterator[tuple[Door, Readiness]]:
     """Everything that the pipeline works with, live: keys and endpoints follow the store, settings their file.
 
     Args:
@@ -125,18 +128,16 @@ async def assemble(
     trust_issuers = identity.prepare(settings.identity)
     permissions = Permissions(settings.permissions.policies())
     view = View()
-    intakes = intakes_of(settings)
     router = Router(
         view,
         settings.router,
         wake=wake,
         balance=settings.balance(),
         fallbacks=settings.fallbacks(),
-        intake_of=intakes,
+        intake_of=intakes_of(settings),
     )
-    sharing = settings.admission.gateways * settings.gateway.workers
     gates = Gates(
-        settings.admission.model_copy(update={"gateways": sharing}),
+        shared_by(settings.admission, settings.gateway.workers),
         router.intakes,
         own={name: model.admission for name, model in settings.models.items()},
         shared=settings.adapted_models(),
@@ -148,18 +149,20 @@ async def assemble(
     limiter = Limiter(settings.limits, counters, budgets=settings.budgets, prices=settings.prices())
     limiter.ledger = ledger = Ledger(database, limiter.learn)
     audit = AuditLog(database, settings.audit)
-    exporter = Exporter.of(settings.traces)
-    traces = TraceLog(database, settings.traces, exporter.put if exporter is not None else None)
+    export = Export(settings.traces)
+    traces = TraceLog(database, settings.traces, export.put)
     metrics = Metrics(
         router.models,
         lambda: requests.shed,
         audit_lost=lambda: audit.lost,
-        spans_shed=lambda: traces.shed + (exporter.shed if exporter is not None else 0),
+        spans_shed=lambda: traces.shed + export.shed,
     )
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     flights = Flights(settings.gateway.timeout_s)
     cleared = Generations()
-    cache = _response_cache(settings, cleared, view, router, redis)
+    cache_of = partial(
+        _response_cache, cleared=cleared, view=view, router=router, redis=redis, prefix=settings.redis.prefix
+    )
     parts = Parts(
         identity=identity,
         permissions=permissions,
@@ -175,7 +178,7 @@ async def assemble(
         traces=traces,
         bounds=settings.bounds,
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
-        response_cache=cache,
+        response_cache=cache_of(settings.response_cache),
         flights=flights,
     )
     metrics.registry.register(QueueFigures(gates))
@@ -185,6 +188,7 @@ async def assemble(
         lambda: counters is not None and counters.away,
     )
     current = Current(parts)
+    in_force = InForce(settings.gateway)
     publisher = settings.publisher(home) if home is not None else ""
     registry = Registry(database, publisher=publisher)
     follower: Follower | None = None
@@ -193,30 +197,19 @@ async def assemble(
         from parkway.router.follower import Follower
 
         kept = home.registry_file if home is not None else None
-        follower = Follower(settings.registry, publisher, view.load, kept)
+        follower = Follower(settings.registry, publisher, partial(_adopt, view, audit), kept)
         metrics.show("parkway_registry_connected", "1 while etcd answers", partial(getattr, follower, "connected"))
 
     reload = Reload(settings)
-    reload.register(lambda new: identity.prepare(new.identity), "identity")
-    reload.register(
-        lambda new: partial(permissions.replace, new.permissions.policies()), "permissions", files=permission_files
-    )
-    reload.register(
-        lambda new: partial(limiter.replace, new.limits, new.budgets, new.prices()),
-        *(f"limits.{key}" for key in LimitsConfig.model_fields if key != "on_outage"),
-        "budgets",
-        "models.*.price",
-    )
-    reload.register(lambda new: partial(current.change, bounds=new.bounds), "bounds")
-    reload.register(
-        lambda new: partial(
-            current.change,
-            guardrails=Guardrails(new.guardrails, embed=Embedding(router), audit=current.parts.guardrails.audit),
-        ),
-        "guardrails",
-    )
-    reload.register(lambda new: partial(router.replace, new.router), *(f"router.{key}" for key in LIVE))
-    reload.register(lambda _: _nothing, HOSTS)  # the supervisor puts them into the registry, which we follow
+    Live(
+        started=settings,
+        database=database,
+        current=current,
+        in_force=in_force,
+        export=export,
+        counters=counters,
+        cache_of=lambda new: cache_of(new, before=current.parts.response_cache),
+    ).register(reload)
 
     async def load_endpoints() -> None:
         view.load(await database.run(registry.read, write=False))
@@ -225,23 +218,22 @@ async def assemble(
         await keys.load(database)
 
     async def load_cleared() -> None:
-        models = cleared.learn(await database.run(generations.read, write=False))
-        if cache is not None:
-            cache.cleared(models)
+        seen = await database.run(generations.read, write=False)
+        if (cache := current.parts.response_cache) is not None:
+            await cache.learn(seen)
+        else:
+            cleared.learn(seen)
 
     async def follow() -> None:
-        loads = {"keys": load_keys}
+        loads = {"keys": load_keys, generations.TOPIC: load_cleared}
         if follower is None:
             loads["endpoints"] = load_endpoints
-        if cache is not None:
-            loads[generations.TOPIC] = load_cleared
         async for topic in Watch(database, loads):
             await _until_done(loads[topic])
 
     await load_keys()
     await ledger.load(settings.budgets)
-    if cache is not None:
-        await load_cleared()
+    await load_cleared()
     readiness = Readiness(view=view, expected=settings.models_at_start())
     if follower is None:
         await load_endpoints()
@@ -258,10 +250,9 @@ async def assemble(
         audit.administer("gateway.start", process, actor=operator())
         audit.start(tasks)
         traces.start(tasks)
-        if exporter is not None:
-            exporter.start()
+        export.start()
         tasks.start(follow(), name="follow")
-        gates.start(tasks, lambda: settings.gateway.drain_s if readiness.draining else None)
+        gates.start(tasks, lambda: in_force.gateway.drain_s if readiness.draining else None)
         if follower is not None:
             tasks.start(follower.run(), name="registry")
         if home is not None and settings.gateway.workers > 1:
@@ -273,15 +264,14 @@ async def assemble(
             watcher = Watcher(reload, Source(source, partial(_listening_as, settings)), tell)
             tasks.every(look_s, watcher.look, name="configuration")
         try:
-            yield create(current, Scores(database, requests), readiness, settings.gateway, database), readiness
+            yield create(current, Scores(database, requests), readiness, in_force, database), readiness
         finally:
             await identity.close()
             await flights.close()
             await router.close()
             audit.administer("gateway.stop", process, actor=operator())
             await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())
-            if exporter is not None:
-                await asyncio.to_thread(exporter.close)
+            await asyncio.to_thread(export.close)
             if counters is not None:
                 await counters.close()
             if redis is not None:
@@ -290,6 +280,21 @@ async def assemble(
                 await follower.close()
             if metrics.combined is not None:
                 metrics.combined.end()
+
+
+def _adopt(view: View, audit: AuditLog, endpoints: list[Endpoint]) -> None:
+    """Takes over the endpoints of etcd. Nobody here wrote them, so what has changed is noted here; each gateway notes
+    what it sees. How an endpoint is doing (`state`) is no change of it."""
+    before = {each.endpoint_id: replace(each, state="ready") for each in view.all()}
+    after = {each.endpoint_id: replace(each, state="ready") for each in endpoints}
+    view.load(endpoints)
+    changes = {
+        "new": sorted(after.keys() - before.keys()),
+        "gone": sorted(before.keys() - after.keys()),
+        "changed": sorted(name for name in after.keys() & before.keys() if after[name] != before[name]),
+    }
+    if told := "; ".join(f"{what}: {', '.join(names)}" for what, names in changes.items() if names):
+        audit.administer("registry.change", told, actor="etcd")
 
 
 def _shared_counters(settings: Settings, redis: Redis | None) -> SharedCounters | None:
@@ -307,10 +312,6 @@ def _tell_connected(readiness: Readiness, connected: bool) -> None:
         readiness.warnings.pop("registry", None)
     else:
         readiness.warnings["registry"] = "etcd does not answer; the endpoints are those that were known last"
-
-
-def _nothing() -> None:
-    pass
 
 
 def _listening_as(started: Settings, settings: Settings) -> Settings:
@@ -339,22 +340,35 @@ def _tell(outcome: Outcome, source: Path, readiness: Readiness, parts: Parts) ->
 
 
 def _response_cache(
-    settings: Settings, cleared: Generations, view: View, router: Router, redis: Redis | None
+    config: ResponseCacheConfig,
+    *,
+    cleared: Generations,
+    view: View,
+    router: Router,
+    redis: Redis | None,
+    prefix: str,
+    before: ResponseCache | None = None,
 ) -> ResponseCache | None:
-    """The response cache, if there is to be one."""
-    config = settings.response_cache
+    """The response cache, if there is to be one; it takes over the shelf of the one `before` where that is the same."""
     if config.keep == "nothing":
         return None
+    if before is not None and _shelved(before.config) == _shelved(config):
+        return ResponseCache(config, before.shelf, cleared, view.upstream_models, Embedding(router))
     shelf: Shelf = MemoryShelf(config.max_bytes, config.ttl_s)
     if config.place == "redis" and redis is not None:
         shelf = RedisShelf(
             redis,
-            prefix=settings.redis.prefix,
+            prefix=prefix,
             ttl_s=config.ttl_s,
             timeout_s=config.redis_timeout_s,
             max_bytes=config.max_answer_bytes,
         )
     return ResponseCache(config, shelf, cleared, view.upstream_models, Embedding(router))
+
+
+def _shelved(config: ResponseCacheConfig) -> tuple[object, ...]:
+    """What a shelf is made of."""
+    return config.place, config.max_bytes, config.ttl_s, config.max_answer_bytes, config.redis_timeout_s
 
 
 async def _until_done(load: Callable[[], Awaitable[None]]) -> None:

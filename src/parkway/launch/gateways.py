@@ -70,6 +70,8 @@ class Gateways:
         self._options = options
         self._single = len(listeners) == 1
         self._tasks = Tasks("gateways")
+        self.drain_s = lambda: settings.gateway.drain_s
+        """How long a gateway that was replaced may finish what it has."""
         self._reloading = asyncio.Lock()
         self._stopping = False
         self._retiring: list[Child] = []
@@ -131,7 +133,7 @@ class Gateways:
             await self._end(fresh, signal.SIGTERM, 1.0)
             raise StartupError(f"the new gateway cannot start, the old one goes on: {reason}")
         old, slot.serving = slot.serving, fresh
-        grace_s = self._settings.gateway.drain_s + _STOP_GRACE_S
+        grace_s = self.drain_s() + _STOP_GRACE_S
         self._retiring.append(old.child)
         self._tasks.start(self._retire(old, grace_s), name=f"end of {old.child.program.name}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from parkway.policy import chain
@@ -37,6 +38,19 @@ class Keeping:
         path = key_file(config, home)
         # One that was named is to be there: on a host where it is missing another would be made, and prove nothing.
         self._key = chain.make_key(path) if config.key_file is None else chain.require_key(path)
+
+    def prepare(self, config: AuditConfig) -> Callable[[], None]:
+        """Makes another configuration ready; what it returns puts it into force.
+
+        Raises:
+            StartupError: As for the class; nothing has changed then.
+        """
+        fresh = Keeping(self._database, config, self._home)
+
+        def commit() -> None:
+            self._config, self._key = fresh._config, fresh._key
+
+        return commit
 
     async def anchor(self) -> None:
         """Seals what is new, and notes the head in the home, where who can write the database need not come."""

@@ -98,8 +98,9 @@ class Local:
         shutil.rmtree(home.figures, ignore_errors=True)  # those of an earlier run
         followed = () if source is None else ("--source", str(source.path))
         self._gateways = Gateways(settings, family, listeners, say, *followed)
+        self._followed: Followed | None = None
         self._registry: EndpointRegistry
-        self._worker = family.child("worker", "worker", *family.configuration)
+        self._worker = family.child("worker", "worker", *family.configuration, *followed)
 
     async def run(self) -> int:
         """Runs until a signal; returns the exit code."""
@@ -197,7 +198,14 @@ class Local:
     def _follow_configuration(self, tasks: Tasks) -> None:
         if self._source is not None:
             write = partial(self._registry.replace, "config")
-            Followed(self._settings, self._source, self._home, write, self._say).start(tasks)
+            self._followed = Followed(self._settings, self._source, self._home, write, self._say)
+            self._followed.start(tasks)
+            self._gateways.drain_s = lambda: self._drain_s
+
+    @property
+    def _drain_s(self) -> float:
+        """How long gateways are given now, which may not be what it was at the start."""
+        return (self._settings if self._followed is None else self._followed.settings).gateway.drain_s
 
     async def _becomes_ready(self) -> bool:
         """Waits until the first request would succeed and says so; False if a signal came first.
@@ -223,7 +231,7 @@ class Local:
 
     async def _drain(self, on_demand: OnDemand) -> None:
         """The gateway first, so that running requests still have their engines; then everything else."""
-        grace_s = self._settings.gateway.drain_s
+        grace_s = self._drain_s
         self._say(f"stopping: running requests have up to {grace_s:g} s; Ctrl-C again stops at once")
         # As long as we hold the socket, new clients would wait in its queue instead of being refused.
         for listener in self._listeners:

@@ -203,7 +203,7 @@ def _changes(path: str, old: Any, new: Any) -> Iterator[str]:
     if isinstance(old, Section) and type(old) is type(new):
         for name in type(old).model_fields:
             yield from _changes(f"{path}.{name}", getattr(old, name), getattr(new, name))
-    elif old != new:
+    elif old != new or (isinstance(old, dict) and list(old) != list(new)):  # classes of requests have an order
         yield path
 
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 import uvicorn
-from starlette.types import ASGIApp
 
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.config import InForce
+from parkway.gateway.door import Door
 from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.gateways import HAND_OVER
@@ -20,24 +20,23 @@ from parkway.launch.listener import reachable
 _POLL_S = 0.1
 
 
-async def listen(app: ASGIApp, readiness: Readiness, config: GatewayConfig, listeners: Sequence[socket.socket]) -> None:
-    """Serves `app` until SIGTERM or SIGINT, or until another has taken over and all clients have left."""
+async def listen(door: Door, readiness: Readiness, listeners: Sequence[socket.socket]) -> None:
+    """Serves what is behind `door` until SIGTERM or SIGINT, or until another has taken over and all have left."""
     server = _Server(
         uvicorn.Config(
-            app,
+            door,
             loop="none",
-            http=bounded(config),
+            http=bounded(door),
             ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,
             server_header=False,
             proxy_headers=False,  # nothing here depends on the client's address
-            timeout_graceful_shutdown=max(1, round(config.drain_s)),
             timeout_keep_alive=75,  # longer than the idle time of the proxies that stand in front of gateways
         ),
         readiness,
-        config.drain_s,
+        door.config,
     )
     asyncio.get_running_loop().add_signal_handler(HAND_OVER, server.hand_over)
     await server.serve(sockets=list(listeners))
@@ -46,10 +45,10 @@ async def listen(app: ASGIApp, readiness: Readiness, config: GatewayConfig, list
 class _Server(uvicorn.Server):
     """uvicorn, which on the first signal refuses what is new and finishes what runs; on the second, stops at once."""
 
-    def __init__(self, config: uvicorn.Config, readiness: Readiness, drain_s: float) -> None:
+    def __init__(self, config: uvicorn.Config, readiness: Readiness, in_force: InForce) -> None:
         super().__init__(config)
         self._readiness = readiness
-        self._drain_s = drain_s
+        self._in_force = in_force
         self._handing_over = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002 - uvicorn's signature
@@ -71,6 +70,7 @@ class _Server(uvicorn.Server):
         print(f"ready http://[{host}]:{port}" if ":" in host else f"ready http://{host}:{port}", flush=True)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.config.timeout_graceful_shutdown = max(1, round(self._in_force.gateway.drain_s))
         if self._handing_over:
             await self._let_go(sockets or [])
         await super().shutdown(sockets)
@@ -89,7 +89,7 @@ class _Server(uvicorn.Server):
         self.config.encoded_headers.append(closing)
         # The answers that have begun have this very list.
         self.server_state.default_headers.append(closing)
-        until = time.monotonic() + self._drain_s
+        until = time.monotonic() + self._in_force.gateway.drain_s
         ticks = 0
         while self._handing_over and self.server_state.connections and time.monotonic() < until:
             await asyncio.sleep(_POLL_S)

@@ -155,7 +155,7 @@ class Flights:
     """
 
     def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+        self.timeout_s = timeout_s
         self._flying: dict[Form, Flight] = {}
         self._tasks = Tasks("flights")
 
@@ -168,7 +168,7 @@ class Flights:
         self, form: Form, exchange: Exchange, work: Callable[[Flight], Coroutine[Any, Any, None]], *, shared: bool
     ) -> Flight:
         """A new one, of which `work` is the whole; `shared`: others may find it until its work is done."""
-        flight = Flight(exchange, time.monotonic() + self._timeout_s)
+        flight = Flight(exchange, time.monotonic() + self.timeout_s)
         flight.task = self._tasks.start(work(flight), name=exchange.request_id)
         if shared and len(self._flying) < MAX_FLIGHTS:
             self._flying[form] = flight

@@ -26,6 +26,11 @@ class Shaping:
     """The tiers and classes of the configuration, looked up in a microsecond."""
 
     def __init__(self, config: AdmissionConfig) -> None:
+        self.replace(config)
+
+    def replace(self, config: AdmissionConfig) -> None:
+        """Other tiers and classes from now on; in the same turn of the event loop as the gates, which number classes
+        alike."""
         self.queues = config.enabled
         self.max_wait_s = [each.max_wait_s for each in config.known_classes.values()]
         self._lanes = {name: lane for lane, name in enumerate(config.known_classes)}

@@ -77,6 +77,13 @@ class AuditLog:
         self.lost = 0
         """Decisions given up so far."""
 
+    def replace(self, config: AuditConfig) -> None:
+        """Another configuration from now on; what waits for the store still gets there."""
+        self._config = config
+        self._writer.interval_s = config.flush_interval_s
+        self._repeats.replace(config.repeats_per_minute)
+        self.allowed = config.level == "all"
+
     @property
     def full(self) -> bool:
         return len(self._pending) >= self._config.queue_size

@@ -11,7 +11,7 @@ from parkway.core.errors import InvalidKey
 from parkway.core.tasks import Tasks
 from parkway.policy.caller import Caller
 from parkway.policy.issuers import IdentityConfig, IssuerConfig
-from parkway.policy.keys import KeyRing
+from parkway.policy.key_ring import KeyRing
 from parkway.policy.oidc import Provider
 from parkway.policy.tokens import Tokens
 

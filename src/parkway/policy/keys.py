@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import hmac
 import json
-import math
 import os
 import re
 import secrets
@@ -18,7 +16,7 @@ from typing import Any
 
 from sqlalchemy import Connection, insert, select, update
 
-from parkway.core.errors import ExpiredKey, InvalidKey, InvalidRequest, MissingKey, NotFound, StartupError
+from parkway.core.errors import InvalidRequest, NotFound, StartupError
 from parkway.policy.caller import Caller
 from parkway.policy.chain import administered
 from parkway.policy.scopes import check_scopes
@@ -29,11 +27,11 @@ from parkway.store.sql import Database
 
 TOPIC = "keys"  # of store.revisions
 
-_ID_LENGTH = 12
-_SECRET_LENGTH = 43  # of 62 characters: 256 bits
+ID_LENGTH = 12
+SECRET_LENGTH = 43  # of 62 characters: 256 bits
 _ID_ALPHABET = string.ascii_lowercase + string.digits
 _SECRET_ALPHABET = string.ascii_letters + string.digits  # no dash, so that a key splits in one way only
-_SENT = re.compile(rf"(?i:bearer) \s*pk-([a-z0-9]{{{_ID_LENGTH}}})-([A-Za-z0-9]{{{_SECRET_LENGTH}}})\s*")
+FORM = re.compile(rf"pk-([a-z0-9]{{{ID_LENGTH}}})-([A-Za-z0-9]{{{SECRET_LENGTH}}})")
 _NAME_LENGTH = 100
 
 # The fields of Key, in order.
@@ -41,8 +39,6 @@ _SHOWN = (
     keys.c.key_id, keys.c.name, keys.c.created_ms, keys.c.revoked_ms,
     keys.c.owner, keys.c.team, keys.c.scopes, keys.c.tier, keys.c.expires_ms,
 )  # fmt: skip
-
-_HOW = "Send the header `Authorization: Bearer pk-...`; `parkway key show` prints the first key."
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +70,6 @@ class Key:
         return Caller(self.key_id, self.name, "key", self.owner, self.team, scopes, self.tier)
 
 
-Entries = dict[str, tuple[Caller, bytes, float]]
-"""By key id: whose it is, the SHA-256 of its secret, and when it expires, in seconds since 1970."""
-
-
 class KeyStore:
     """The keys in the database. Every change raises the topic `keys`, by which each `KeyRing` hears of it."""
 
@@ -105,7 +97,7 @@ class KeyStore:
         """
         now_ms = _now_ms()
         key = Key(
-            key_id="".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH)),
+            key_id="".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH)),
             name=_name("name", name),
             created_ms=now_ms,
             owner=None if owner is None else _name("owner", owner),
@@ -122,7 +114,7 @@ class KeyStore:
         with self._database.begin() as connection:
             if connection.execute(select(keys.c.key_id).limit(1)).first() is not None:
                 return None
-            key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(_ID_LENGTH))
+            key_id = "".join(secrets.choice(_ID_ALPHABET) for _ in range(ID_LENGTH))
             key = Key(key_id, _name("name", name), created_ms=_now_ms())
             keep(_insert(connection, key))
             return key
@@ -175,10 +167,10 @@ def _name(field: str, value: str) -> str:
 
 def _insert(connection: Connection, key: Key) -> str:
     """Keeps a new key; returns its plain text."""
-    secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(_SECRET_LENGTH))
+    secret = "".join(secrets.choice(_SECRET_ALPHABET) for _ in range(SECRET_LENGTH))
     values = {column.name: getattr(key, column.name) for column in _SHOWN}
     values["scopes"] = None if key.scopes is None else json.dumps(key.scopes)
-    connection.execute(insert(keys).values(**values, secret_hash=_hash(secret)))
+    connection.execute(insert(keys).values(**values, secret_hash=hash_of(secret)))
     bump(connection, TOPIC)
     administered(connection, "key.create", f"{key.key_id} ({key.name})")
     return f"pk-{key.key_id}-{secret}"
@@ -189,70 +181,6 @@ def _key(row: Iterable[Any]) -> Key:
     if fields["scopes"] is not None:
         fields["scopes"] = tuple(json.loads(fields["scopes"]))
     return Key(**fields)
-
-
-class KeyRing:
-    """The keys in memory, where each request finds its caller without the database.
-
-    Nothing about past successes is remembered: a check is two microseconds, and a revoked key is refused from the next
-    `refresh` on, an expired one from its last moment on.
-
-    Args:
-        clock: Seconds since 1970.
-    """
-
-    def __init__(self, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._keys: Entries = {}
-        # What an unknown id is compared with, so that its refusal takes as long as that of a known one.
-        self._nobody = (Caller("", ""), os.urandom(hashlib.sha256().digest_size), math.inf)
-
-    async def load(self, database: Database) -> None:
-        """Reads the keys again.
-
-        Raises:
-            StoreUnavailable: The database failed; the ring stays as it was.
-        """
-        self.refresh(await database.run(_live, write=False))
-
-    def refresh(self, entries: Entries) -> None:
-        """Replaces what the ring knows."""
-        self._keys = entries
-
-    def identify(self, authorization: str | None) -> Caller:
-        """Whose key the value of an `Authorization` header carries.
-
-        Raises:
-            MissingKey: There is no header.
-            InvalidKey: It carries no key of ours, or one that is unknown or revoked. The messages never hold a secret.
-            ExpiredKey: It was good once.
-        """
-        sent = _SENT.fullmatch(authorization) if authorization else None
-        if sent is None:
-            raise _no_key(authorization)
-        key_id, secret = sent.groups()
-        caller, expected, expires = self._keys.get(key_id, self._nobody)
-        if not hmac.compare_digest(_hash(secret), expected) or caller is self._nobody[0]:
-            raise InvalidKey(f"The API key pk-{key_id}-... is unknown, wrong or revoked. {_HOW}")
-        if expires <= self._clock():
-            when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(expires))
-            raise ExpiredKey(
-                f"The API key pk-{key_id}-... expired on {when}; "
-                "ask for a new one, which `parkway key create NAME` makes."
-            )
-        return caller
-
-
-def _no_key(authorization: str | None) -> MissingKey | InvalidKey:
-    """Why a header carries no key of ours."""
-    if not authorization:
-        return MissingKey(f"No API key was sent. {_HOW}")
-    if authorization.partition(" ")[0].lower() != "bearer":
-        return InvalidKey(f"The Authorization header does not begin with `Bearer `. {_HOW}")
-    return InvalidKey(
-        f"This is not an API key of Parkway: one is `pk-`, {_ID_LENGTH} characters, `-`, and {_SECRET_LENGTH} "
-        f"characters. {_HOW}"
-    )
 
 
 def ensure_first_key(home: Home, store: KeyStore) -> Key | None:
@@ -292,23 +220,9 @@ def _write_secret(path: Path, secret: str) -> None:
         raise StartupError(f"The first key cannot be written to {path}: {error.strerror}") from error
 
 
-def _hash(secret: str) -> bytes:
+def hash_of(secret: str) -> bytes:
     # One round of SHA-256, no salt, no slow hash: those protect guessable passwords, and this is 256 random bits.
     return hashlib.sha256(secret.encode("ascii")).digest()
-
-
-def _live(connection: Connection) -> Entries:
-    # Put together here, on the thread of the database: with many keys it takes too long for the event loop.
-    columns = (keys.c.key_id, keys.c.name, keys.c.owner, keys.c.team, keys.c.scopes, keys.c.tier)
-    query = select(*columns, keys.c.secret_hash, keys.c.expires_ms).where(keys.c.revoked_ms.is_(None))
-    entries: Entries = {}
-    for key_id, name, owner, team, scopes, tier, hashed, expires_ms in connection.execute(
-        query.execution_options(yield_per=500)
-    ):
-        rights = None if scopes is None else frozenset(json.loads(scopes))
-        caller = Caller(key_id, name, "key", owner, team, rights, tier)
-        entries[key_id] = (caller, bytes(hashed), math.inf if expires_ms is None else expires_ms / 1000)
-    return entries
 
 
 def _shown(value: str) -> str:

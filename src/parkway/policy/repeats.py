@@ -42,6 +42,10 @@ class Repeats:
         self._counts: dict[tuple[str, str, str, str], _Count] = {}
         self._kept = 0
 
+    def replace(self, limit: int) -> None:
+        """Another limit from now on, for the minute that runs too."""
+        self._limit = limit
+
     def passes(self, entry: Entry) -> bool:
         """Whether `entry` gets a place of its own; it is counted if not."""
         subject = (entry.kind, entry.outcome, entry.key_id, entry.source)

@@ -76,6 +76,13 @@ class Circuit:
         self._name = name
         self._moved = moved
 
+    def replace(self, config: BreakerConfig, now: float) -> None:
+        """Judged by another configuration from now on; condition and counts stay. A time that runs, runs on."""
+        if config != self._config:
+            if config.window_s != self._config.window_s:
+                self.window.stretch(config.window_s, now)
+            self._config = config
+
     @property
     def in_use(self) -> bool:
         return self.condition in _IN_USE

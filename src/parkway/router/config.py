@@ -122,13 +122,6 @@ class RouterConfig(Section):
     dns_ttl_s: Seconds = 10.0
 
 
-LIVE = (
-    "health_interval_s", "health_timeout_s", "failures_to_eject", "successes_to_restore", "max_attempts",
-    "retry_pause_s", "fall_back_on_long_context",
-)  # fmt: skip
-"""What can change while a router runs. Everything else is built into pools and connections."""
-
-
 class RegistryConfig(EtcdConfig):
     """Where endpoints are registered: in the store, or, where `etcd` has addresses, there."""
 

@@ -56,6 +56,14 @@ class Connections:
         self._tls: ssl.SSLContext | None = None
         self._sweeper: asyncio.TimerHandle | None = None
 
+    def replace(self, config: RouterConfig) -> None:
+        """Other times from now on: what has rested longer is closed, and every address looked up anew."""
+        self._config = config
+        self._addresses.clear()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweep()
+
     async def ask(self, origin: Origin, request: bytes, deadline: float) -> Answer:
         """Sends a whole request, and waits for the headers of its answer, which the caller closes.
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 
 from parkway.core.errors import ModelNotFound, PromptTooLong, nearest
@@ -47,6 +48,19 @@ class Fleet:
         view.subscribe(self._adopt)
         self._adopt()
 
+    def replace(
+        self, config: RouterConfig, balance: Mapping[str, Balance], intake_of: Callable[[Endpoint], Intake]
+    ) -> None:
+        """Another configuration from now on. Endpoints keep their condition and everything that was counted."""
+        now = time.monotonic()
+        self._config, self._balance, self._intake_of = config, balance, intake_of
+        for candidate in self.candidates():
+            candidate.circuit.replace(config.breaker, now)
+            candidate.intake = intake_of(candidate.endpoint)
+        for pool in self._all():
+            pool.replace(self._balance_of(pool.model), config, now)
+        self._adopt()
+
     def candidates(self) -> list[Candidate]:
         return [candidate for pool in self._all() for candidate in pool.everyone]
 
@@ -79,6 +93,13 @@ class Fleet:
             f"no endpoint of model {model!r} takes a prompt of about {prompt_tokens} tokens; "
             "what they take is set by `accepts` of its endpoints"
         )
+
+    def current(self, pool: Pool, prompt_tokens: int) -> Pool:
+        """`pool`, or the one that takes such a prompt now, where its endpoints were put into others."""
+        if not pool.everyone:
+            with suppress(ModelNotFound, PromptTooLong):
+                return self.pool(pool.model, prompt_tokens)
+        return pool
 
     def pick(self, model: str, body: bytes = b"", prompt_tokens: int = 0) -> Candidate:
         """The endpoint for a request. Raises like `pool` and `Pool.pick`."""
@@ -120,11 +141,13 @@ class Fleet:
         for (model, lengths), candidates in sorted(by_pool.items(), key=lambda item: item[0][1].least_first):
             pool = known_pools.get((model, lengths))
             if pool is None:
-                balance = self._balance.get(model, self._config.balance)
-                pool = Pool(model, balance, self._config, self.counts, lengths)
+                pool = Pool(model, self._balance_of(model), self._config, self.counts, lengths)
             pool.adopt(candidates)
             self._pools.setdefault(model, []).append(pool)
         self.changed.set()
+
+    def _balance_of(self, model: str) -> Balance:
+        return self._balance.get(model, self._config.balance)
 
     def _all(self) -> Iterator[Pool]:
         return (pool for pools in self._pools.values() for pool in pools)

@@ -45,8 +45,12 @@ class HealthChecks:
         self._tasks = tasks
 
     def replace(self, config: RouterConfig) -> None:
-        """Another interval, time limit and counts from the next check on."""
+        """Another interval, time limit and counts from the next check on, which comes sooner if it ought to."""
+        latest = time.monotonic() + config.health_interval_s
+        for candidate in self._fleet.candidates():
+            candidate.check_at = min(candidate.check_at, latest)
         self._config = config
+        self._fleet.changed.set()
 
     async def run(self) -> None:
         """Checks what is due, again and again, until cancelled."""

@@ -49,6 +49,10 @@ class Percentile:
         self.value: float | None = None
         """Seconds; None until there were 50."""
 
+    def replace(self, percent: float) -> None:
+        """Another percentile of the same times, from the next renewal on."""
+        self._share = percent / 100
+
     def observe(self, seconds: float) -> None:
         if len(self._times) < _SAMPLES:
             self._times.append(seconds)

@@ -53,6 +53,23 @@ class Pool:
         self.hedges = Allowance(hedge.max_share if hedge else 0.0, 0.0, retries.window_s)
         self.usual_s = Percentile(hedge.after_percentile) if hedge and hedge.after_percentile else None
 
+    def replace(self, balance: Balance, config: RouterConfig, now: float) -> None:
+        """Another configuration from now on. What was counted stays counted, and a balancer that is still the right
+        one keeps what it knows."""
+        if balance != self.balance or (balance == "prefix_affinity" and config.affinity != self._config.affinity):
+            self._balancer = BALANCERS[balance](config)
+        self.balance, self._config, self._limit = balance, config, config.connections_per_endpoint
+        retries, hedge = config.retries, config.hedge
+        self.retries.replace(retries.share, retries.min_per_s, retries.window_s, now)
+        self.hedges.replace(hedge.max_share if hedge else 0.0, 0.0, retries.window_s, now)
+        if hedge is None or hedge.after_percentile is None:
+            self.usual_s = None
+        elif self.usual_s is None:
+            self.usual_s = Percentile(hedge.after_percentile)
+        else:
+            self.usual_s.replace(hedge.after_percentile)
+        self._stale = True
+
     @property
     def everyone(self) -> Sequence[Candidate]:
         """All endpoints in whatever state."""

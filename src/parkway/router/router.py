@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from parkway.core.tasks import Tasks
 from parkway.router.call import Call
 from parkway.router.candidate import Candidate
-from parkway.router.config import LIVE, Balance, RouterConfig
+from parkway.router.config import Balance, RouterConfig
 from parkway.router.connections import Connections
 from parkway.router.counts import Counts
 from parkway.router.endpoint import Endpoint
@@ -65,13 +65,25 @@ class Router:
         self._sender = Sender(self._connections, self._config)
         self._checks = HealthChecks(self._fleet, self._config, self._connections, self._tasks)
         self._tasks.start(self._checks.run(), name="health")
-        self._tasks.every(self._config.outliers.interval_s, self._judge, name="outliers")
+        self._tasks.every(lambda: self._config.outliers.interval_s, self._judge, name="outliers")
 
-    def replace(self, config: RouterConfig) -> None:
-        """Another configuration from now on, in what `LIVE` names; the rest stays what it was."""
-        self._config = self._config.model_copy(update={key: getattr(config, key) for key in LIVE})
-        if self._checks is not None:
-            self._checks.replace(self._config)
+    def replace(
+        self,
+        config: RouterConfig,
+        *,
+        balance: Mapping[str, Balance] | None = None,
+        fallbacks: Mapping[str, Sequence[str]] | None = None,
+        intake_of: Callable[[Endpoint], Intake] = lambda _: ANYTHING,
+    ) -> None:
+        """Another configuration from now on, with arguments as for the class. Connections, requests in flight, the
+        condition of endpoints and what was counted about them stay."""
+        self._config = config
+        self._fallbacks = fallbacks or {}
+        self._fleet.replace(config, balance or {}, intake_of)
+        self._connections.replace(config)
+        if self._sender is not None and self._checks is not None:
+            self._sender.replace(config)
+            self._checks.replace(config)
 
     async def close(self) -> None:
         """Stops the checks and closes every connection, answers in flight included."""
@@ -201,6 +213,7 @@ class Router:
         """
         if len(tried) >= self._config.max_attempts:
             return None
+        pool = self._fleet.current(pool, call.prompt_tokens)
         if pool.pick_another(tried) is None or not (free or pool.retries.take(time.monotonic())):
             return None
         if len(tried) > 1:

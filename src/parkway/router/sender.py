@@ -34,6 +34,10 @@ class Sender:
         self._connections = connections
         self._config = config
 
+    def replace(self, config: RouterConfig) -> None:
+        """Another configuration from the next outcome on."""
+        self._config = config
+
     async def send(self, call: Call, pool: Pool, candidate: Candidate) -> Reply:
         """One attempt. The candidate counts it as outstanding until the reply is closed.
 

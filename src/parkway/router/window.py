@@ -38,6 +38,15 @@ class Window:
         self._all, self._some = [0] * _SLOTS, [0] * _SLOTS
         self.all = self.some = 0
 
+    def stretch(self, window_s: float, now: float) -> None:
+        """Another length from now on. What was counted until now counts as if it had just been."""
+        self.add(now)
+        all, some = self.all, self.some
+        self.clear()
+        self._slot_s = window_s / _SLOTS
+        self._slot = int(now / self._slot_s)
+        self.add(now, all=all, some=some)
+
     def _forget(self, slot: int) -> None:
         """Empties the slots between the last one used and `slot`."""
         for old in range(max(self._slot + 1, slot - _SLOTS + 1), slot + 1):
@@ -59,6 +68,12 @@ class Allowance:
         self._share = share
         self._always = min_per_s * window_s
         self._window = Window(window_s)
+
+    def replace(self, share: float, min_per_s: float, window_s: float, now: float) -> None:
+        """Other bounds from now on; what was counted stays counted."""
+        self._share = share
+        self._always = min_per_s * window_s
+        self._window.stretch(window_s, now)
 
     def request(self, now: float) -> None:
         """Counts a request of the first attempt."""

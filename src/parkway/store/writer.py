@@ -31,12 +31,12 @@ class Writer:
     def __init__(self, name: str, what: str, interval_s: float, write_batch: Callable[[], Awaitable[bool]]) -> None:
         self._name = name
         self._what = what
-        self._interval_s = interval_s
+        self.interval_s = interval_s
         self._write_batch = write_batch
         self._task: asyncio.Task[None] | None = None
 
     def start(self, tasks: Tasks) -> None:
-        self._task = tasks.every(self._interval_s, self._empty, name=self._name.replace(" ", "-"))
+        self._task = tasks.every(lambda: self.interval_s, self._empty, name=self._name.replace(" ", "-"))
 
     async def close(self, timeout_s: float) -> bool:
         """Stops after it has written what is left, for which it has `timeout_s`; returns whether that was enough."""
@@ -51,7 +51,7 @@ class Writer:
         return True
 
     async def _empty(self) -> None:
-        failures, back_off_s = 0, self._interval_s
+        failures, back_off_s = 0, self.interval_s
         while True:
             try:
                 wrote = await self._write_batch()
@@ -66,6 +66,6 @@ class Writer:
                 continue
             if failures:
                 log.warning("%s: the store is back after %d failed attempts", self._name, failures)
-            failures, back_off_s = 0, self._interval_s
+            failures, back_off_s = 0, self.interval_s
             if not wrote:
                 return

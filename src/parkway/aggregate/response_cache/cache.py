@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -89,12 +89,15 @@ class ResponseCache:
         limit = None
         if isinstance(request, ChatRequest | CompletionRequest) and (request.n or 1) == 1:
             limit = request.answer_limit if isinstance(request, ChatRequest) else request.max_tokens
-        versions = (names, filtered, self._generations.of(request.model))
-        return ask(fields, owner, path, request.model, versions, limit=limit, semantic=self.config.semantic)
+        generation = self._generations.of(request.model)
+        return ask(
+            fields, owner, path, request.model, (names, filtered),
+            generation=generation, limit=limit, semantic=self.config.semantic,
+        )  # fmt: skip
 
     async def find(self, question: Question) -> KeptAnswer | None:
         """The answer to exactly this question."""
-        return await self.shelf.get(question.key)
+        return await self.shelf.get(question.key, question.model, question.generation)
 
     async def vector(self, question: Question) -> Sequence[float] | None:
         """What the text of the question means; None where that is not wanted, or cannot be had in time."""
@@ -114,7 +117,7 @@ class ResponseCache:
         """Key and answer of a question that means the same and is the same in all else."""
         if question.rest is not None:
             for key in self._likeness.find(question.rest, question.text, vector):
-                if (answer := await self.shelf.get(key)) is not None:
+                if (answer := await self.shelf.get(key, question.model, question.generation)) is not None:
                     return key, answer
         return None
 
@@ -141,10 +144,11 @@ class ResponseCache:
         if (key := self._given.pop(request_id, None)) is not None:
             await self.shelf.drop(key)
 
-    def cleared(self, models: Iterable[str]) -> None:
-        """Gives the memory of answers back that can no longer be found, as those of `models`; `""` is all of them."""
-        for model in models:
-            self.shelf.clear(model or None)
+    async def learn(self, seen: dict[str, int]) -> None:
+        """Takes over how often the answers of each model, and under `""` all, were cleared: what was kept before that
+        is not found any more here, nor where others share a shelf."""
+        for model in self._generations.learn(seen):
+            await self.shelf.clear(model, seen.get(model, 0))
 
     def _is_final(self, question: Question, answer: dict[str, Any]) -> bool:
         """Whether the answer ended because it was complete, or at the limit that the request itself sets.

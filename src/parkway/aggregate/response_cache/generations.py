@@ -35,7 +35,8 @@ def read(connection: Connection) -> dict[str, int]:
     return {topic.removeprefix(_OF_MODEL): revision for topic, revision in connection.execute(query)}
 
 
-def clear(connection: Connection, model: str | None = None) -> None:
-    """Makes every answer that is kept, or every one of `model`, unfindable for all processes."""
+def clear(connection: Connection, model: str | None = None) -> dict[str, int]:
+    """Makes every answer that is kept, or every one of `model`, unfindable for all processes; returns as `read`."""
     bump(connection, _OF_MODEL + (model or ""))
     bump(connection, TOPIC)
+    return read(connection)

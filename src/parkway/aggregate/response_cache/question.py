@@ -22,6 +22,8 @@ CHANGES_NOTHING = frozenset({
 WORLDLY = frozenset({"tools", "functions", "web_search_options"})
 """Fields with which an answer is more than words, or depends on more than the request."""
 
+Generation = tuple[int, int]
+
 Owner = tuple[str, ...]
 """Who shares an answer: the kind of scope and what it goes by. Of two kinds no two are equal."""
 
@@ -36,6 +38,7 @@ class Question:
         text: That text.
         model: The name that the client asked for.
         limit: The most tokens that the request itself allows its answer.
+        generation: How often all answers, and those of the model, were cleared, as known when it was asked.
     """
 
     key: bytes
@@ -43,6 +46,7 @@ class Question:
     text: str
     model: str
     limit: int | None
+    generation: Generation
 
 
 def owner_of(scope: Scope, *, key_id: str, kind: str, user: str | None, team: str | None) -> Owner:
@@ -67,6 +71,7 @@ def ask(
     model: str,
     versions: tuple[object, ...],
     *,
+    generation: Generation = (0, 0),
     limit: int | None = None,
     semantic: bool = False,
 ) -> Question:
@@ -74,10 +79,11 @@ def ask(
 
     Args:
         path: Of the endpoint that is asked, as `/chat/completions`.
-        versions: What stands behind the name of the model now, and what of it was cleared; JSON-ready.
+        versions: What stands behind the name of the model now; JSON-ready.
+        generation: What of it was cleared.
         semantic: Whether `rest` and `text` are wanted.
     """
-    frame = encode((_FORM, owner, path, model, versions))
+    frame = encode((_FORM, owner, path, model, (*versions, generation)))
     # Only the order of the fields themselves is free: in a schema it is the order in which a model answers.
     asked = {name: fields[name] for name in sorted(fields) if name not in CHANGES_NOTHING and fields[name] is not None}
     rest, text = _without_last_text(asked) if semantic else (None, "")
@@ -87,6 +93,7 @@ def ask(
         text=text,
         model=model,
         limit=limit,
+        generation=generation,
     )
 
 

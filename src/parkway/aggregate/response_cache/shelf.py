@@ -8,7 +8,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Protocol
 
-from parkway.aggregate.response_cache.question import KeptAnswer
+from parkway.aggregate.response_cache.question import Generation, KeptAnswer
 
 _ENTRY_BYTES = 400
 """What an entry takes beside the answer itself, about."""
@@ -17,8 +17,9 @@ _ENTRY_BYTES = 400
 class Shelf(Protocol):
     """Keeps answers under keys. Nothing here raises: what cannot be had is a miss, what cannot be kept is not."""
 
-    async def get(self, key: bytes) -> KeptAnswer | None:
-        """The answer, if there is one that is not too old."""
+    async def get(self, key: bytes, model: str, generation: Generation) -> KeptAnswer | None:
+        """The answer, if there is one that is not too old. One of a `model` that was cleared since `generation`, by
+        whomever, is none."""
         ...
 
     async def put(self, key: bytes, answer: KeptAnswer) -> None:
@@ -29,8 +30,9 @@ class Shelf(Protocol):
         """Forgets the answer."""
         ...
 
-    def clear(self, model: str | None = None) -> None:
-        """Gives memory of this process back: of everything, or of everything of a model."""
+    async def clear(self, model: str, number: int) -> None:
+        """Forgets the answers of a model, or of all where `model` is empty, that are older than its clearing of this
+        `number`."""
         ...
 
 
@@ -49,7 +51,7 @@ class MemoryShelf:
         self.bytes = 0
         """What is kept now, about."""
 
-    async def get(self, key: bytes) -> KeptAnswer | None:
+    async def get(self, key: bytes, model: str, generation: Generation) -> KeptAnswer | None:  # noqa: ARG002
         found = self._answers.get(key)
         if found is None:
             return None
@@ -73,8 +75,8 @@ class MemoryShelf:
     async def drop(self, key: bytes) -> None:
         self._remove(key)
 
-    def clear(self, model: str | None = None) -> None:
-        for key in [key for key, (_, answer) in self._answers.items() if model is None or answer.model == model]:
+    async def clear(self, model: str, number: int) -> None:  # noqa: ARG002 - nobody else puts anything here
+        for key in [key for key, (_, answer) in self._answers.items() if not model or answer.model == model]:
             self._remove(key)
 
     def _remove(self, key: bytes) -> None:

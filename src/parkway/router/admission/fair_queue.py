@@ -57,6 +57,10 @@ class _Lane:
     heap: list[tuple[float, int, str]] = field(default_factory=list[tuple[float, int, str]])
     busy: dict[str, _Flow] = field(default_factory=dict[str, _Flow])  # those of `flows` that have entries
 
+    def entries(self) -> Iterator[Entry]:
+        for flow in self.busy.values():
+            yield from flow.entries
+
 
 class FairQueue:
     """Start-time fair queueing on two levels: classes share by weight, and within each its keys.
@@ -84,10 +88,31 @@ class FairQueue:
         self.waiting = 0
         self.tokens = 0
 
+    def reorder(self, weights: Sequence[float], before: Sequence[int | None], orphans: int) -> None:
+        """Other classes from now on. What waits keeps its place within its key, and what was served stays charged.
+
+        Args:
+            weights: Of the classes, most urgent first.
+            before: The index that each class had until now; None for one that is new.
+            orphans: The index of the class that takes what waits in one that is gone, behind what waits there.
+        """
+        gone = [lane for number, lane in enumerate(self._lanes) if number not in before]
+        kept = [None if number is None else self._lanes[number] for number in before]
+        self._lanes = [lane or _Lane(weight) for lane, weight in zip(kept, weights, strict=True)]
+        for number, (lane, weight) in enumerate(zip(self._lanes, weights, strict=True)):
+            lane.weight = weight
+            for entry in lane.entries():
+                entry.lane = number
+        for lane in gone:
+            self.waiting -= lane.waiting
+            for entry in list(lane.entries()):
+                self.tokens -= entry.tokens
+                entry.lane = orphans
+                self.push(entry)
+
     def __iter__(self) -> Iterator[Entry]:
         for lane in self._lanes:
-            for flow in lane.busy.values():
-                yield from flow.entries
+            yield from lane.entries()
 
     def charge(self, entry: Entry) -> None:
         """Counts an entry that is served without having waited."""

@@ -76,6 +76,39 @@ class Gate:
         self._mean_cost = 0.0
         self._booked = [0.0] * len(classes)
         self._weights = [weight for _, weight in classes]
+        self._default = 0
+
+    def replace(
+        self,
+        config: GateConfig,
+        classes: Sequence[tuple[str, float]],
+        default_class: str,
+        initial_concurrency: int,
+    ) -> None:
+        """Another configuration from now on. Who waits goes on waiting, for as long as was said when it came.
+
+        Args:
+            default_class: The class of those who wait in one that is gone.
+        """
+        self._config, self._initial = config, initial_concurrency
+        names, weights = [name for name, _ in classes], [weight for _, weight in classes]
+        if names == self.classes and weights == self._weights:
+            return
+        before = [self.classes.index(name) if name in self.classes else None for name in names]
+        self._queue.reorder(weights, before, names.index(default_class))
+        self.figures = [ClassFigures() if number is None else self.figures[number] for number in before]
+        self._booked = [0.0 if number is None else self._booked[number] for number in before]
+        self._default = names.index(default_class)
+        for turn in self._queue:
+            if isinstance(turn, Turn):
+                turn.classes = names
+        self.classes, self._weights = names, weights
+
+    def _renumber(self, turn: Turn) -> None:
+        """Puts `turn`, which began when there were other classes, into the one of its name."""
+        name = turn.classes[turn.lane]
+        turn.lane = self.classes.index(name) if name in self.classes else self._default
+        turn.classes = self.classes
 
     @property
     def waiting(self) -> int:
@@ -135,8 +168,9 @@ class Gate:
         """
         now = self.clock()
         turn = Turn(
-            key_id=key_id, lane=lane, cost=cost, tokens=tokens, weight=weight, gate=self, entered=now, deadline=deadline
-        )
+            key_id=key_id, lane=lane, cost=cost, tokens=tokens, weight=weight,
+            gate=self, entered=now, deadline=deadline, classes=self.classes,
+        )  # fmt: skip
         if self.running < self.limit and not self._queue.waiting:
             self._queue.charge(turn)
             self._begin(turn, now)
@@ -156,6 +190,8 @@ class Gate:
             now = self.clock()
             self._learn(turn, now, turn.cost if cost is None else cost, ended_well, refused)
             if cost is not None:
+                if turn.classes is not self.classes:
+                    self._renumber(turn)
                 self._queue.correct(turn, cost)
             self.running -= 1
             self._let_in()

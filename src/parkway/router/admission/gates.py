@@ -46,6 +46,18 @@ class Gates:
         self._classes = [(name, each.weight) for name, each in config.known_classes.items()]
         self._gates: dict[str, list[tuple[Intake, Gate]]] = {}
 
+    def replace(
+        self, config: AdmissionConfig, *, own: Mapping[str, GateConfig] | None = None, most_per_endpoint: int = 1024
+    ) -> None:
+        """Another configuration from now on, for those who wait too: see `Gate.replace`."""
+        self._config, self._own, self._most = config, own or {}, most_per_endpoint
+        self._classes = [(name, each.weight) for name, each in config.known_classes.items()]
+        for model, pools in self._gates.items():
+            of_model = config.of_model(self._own.get(model, GateConfig()))
+            for _, gate in pools:
+                gate.replace(of_model, self._classes, config.default_class, config.initial_concurrency)
+        self.refresh()
+
     def __iter__(self) -> Iterator[tuple[str, Gate]]:
         """Every gate, with the name of its model and, where that has several, of its pool."""
         for model, pools in self._gates.items():
@@ -119,7 +131,8 @@ class Gates:
         configured = self._config.of_model(self._own.get(model, GateConfig())).max_concurrency
         if configured is not None:
             total = configured if total is None else min(configured, total)
-        gate.set_capacity(self._part(total), self._part(self._most * len(inside)) or 0)
+        most = self._most * len(inside) if self._config.enabled else 0  # without admission nobody waits
+        gate.set_capacity(self._part(total), self._part(most) or 0)
 
     def _part(self, total: int | None) -> int | None:
         """This process's part of what all endpoints take."""

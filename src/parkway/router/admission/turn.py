@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from parkway.core.errors import ParkwayError
@@ -31,6 +32,7 @@ class Turn(Entry, kw_only=True, eq=False):
     Attributes:
         entered: When it came.
         deadline: When it has waited long enough.
+        classes: The names of the gate's classes, among which `lane` is the index of its own.
         begun: When its turn came.
         error: Why it was taken out of the queue.
     """
@@ -38,6 +40,7 @@ class Turn(Entry, kw_only=True, eq=False):
     gate: Gate
     entered: float
     deadline: float
+    classes: Sequence[str]
     stage: Stage = WAITING
     begun: float = 0.0
     error: ParkwayError | None = None
