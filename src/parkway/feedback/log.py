@@ -45,7 +45,9 @@ class RequestLog:
         self._clock = clock
         self._pending: dict[str, RequestRecord] = {}
         self._by_response: dict[tuple[str, str], RequestRecord] = {}
-        self._writer = Writer("request log", "records", config.flush_interval_s, self._write_batch)
+        self._writer = Writer(
+            "request log", "records", config.flush_interval_s, self._pending.__len__, self._write_batch
+        )
         self._next_notice = float("-inf")
         self.shed = 0
         """Records given up so far: the queue was full, the store refused them, or it was away until the end."""
@@ -83,15 +85,13 @@ class RequestLog:
             self._pending.clear()
             self._by_response.clear()
 
-    async def _write_batch(self) -> bool:
+    async def _write_batch(self) -> int:
         batch = list(itertools.islice(self._pending.values(), self._config.batch_size))
-        if not batch:
-            return False
         refused = await self._database.run(lambda connection: write(connection, batch))
         self._forget(batch)
         if refused:
             self._shed(refused, "the store refused them")
-        return True
+        return len(batch)
 
     def _forget(self, batch: Sequence[RequestRecord]) -> None:
         for record in batch:

@@ -114,7 +114,7 @@ class TraceLog:
         self._sampled = Rate(config.max_per_s)
         self._noteworthy = Rate(config.max_per_s)
         self._pending: deque[SpanRecord] = deque()
-        self._writer = Writer("traces", "spans", config.flush_interval_s, self._write_batch)
+        self._writer = Writer("traces", "spans", config.flush_interval_s, self._pending.__len__, self._write_batch)
         self._next_notice = float("-inf")
         self.content = config.content
         """Whether spans may hold what was asked and answered."""
@@ -170,10 +170,8 @@ class TraceLog:
             self._shed(len(self._pending), "the store was away while Parkway stopped")
             self._pending.clear()
 
-    async def _write_batch(self) -> bool:
+    async def _write_batch(self) -> int:
         batch = list(itertools.islice(self._pending, _BATCH_SPANS))
-        if not batch:
-            return False
         try:
             await self._database.run(lambda connection: _write(connection, batch))
         except SQLAlchemyError as error:
@@ -181,7 +179,7 @@ class TraceLog:
             self._shed(len(batch), "the store refused them")
         for _ in batch:
             self._pending.popleft()
-        return True
+        return len(batch)
 
     def _shed(self, count: int, why: str) -> None:
         self.shed += count

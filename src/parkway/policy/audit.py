@@ -71,7 +71,7 @@ class AuditLog:
         self._pending: deque[Entry] = deque()
         self._repeats = Repeats(config.repeats_per_minute, clock)
         self._unmarked = 0
-        self._writer = Writer("audit log", "entries", config.flush_interval_s, self._write_batch)
+        self._writer = Writer("audit log", "entries", config.flush_interval_s, self._waiting, self._write_batch)
         self.allowed = config.level == "all"
         """Whether what is allowed has entries too; who finds it false need not make one."""
         self.lost = 0
@@ -166,16 +166,17 @@ class AuditLog:
             log.error("audit log: %d entries are lost: the store was away while Parkway stopped", len(self._pending))
             self._pending.clear()
 
-    async def _write_batch(self) -> bool:
+    def _waiting(self) -> int:
         self._pending.extend(self._repeats.due())
+        return len(self._pending) + self._unmarked
+
+    async def _write_batch(self) -> int:
         batch = list(itertools.islice(self._pending, self._config.batch_size))
         marked, size = self._unmarked, len(batch)
         if marked:
             batch.append(Entry(kind="lost", action="shed", at_ms=now_ms(), count=marked))
-        if not batch:
-            return False
         await self._database.run(lambda connection: append(connection, batch))
         for _ in range(size):
             self._pending.popleft()
         self._unmarked -= marked
-        return True
+        return size + marked

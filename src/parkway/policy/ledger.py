@@ -117,8 +117,9 @@ class Ledger:
             log.warning("ledger: the store was away while Parkway stopped; %d accounts unwritten", len(self._pending))
 
     async def flush(self) -> None:
-        """Writes what is pending; while the store is away it stays pending and is tried again."""
-        while self._pending:
+        """Writes what is pending now; while the store is away it stays pending and is tried again."""
+        left = len(self._pending)  # what comes meanwhile is written the next time, together with more
+        while left > 0:
             batch = dict(sorted(self._pending.items())[:_BATCH])  # sorted: two writers must not lock each other out
             for account in batch:
                 del self._pending[account]
@@ -134,6 +135,7 @@ class Ledger:
                 self._away = True
                 return
             self._away = False
+            left -= len(batch)
             for account, spent in totals:
                 self._learn(account, spent)
 

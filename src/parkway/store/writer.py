@@ -17,26 +17,36 @@ _MAX_BACK_OFF_S = 10.0
 
 
 class Writer:
-    """Empties a queue every `interval_s`; while the store is away, waits longer and longer and tries again.
+    """Writes what waits in a queue every `interval_s`; while the store is away, waits longer and longer between tries.
 
-    Whose queue it is decides how many may wait in it, and what becomes of the next.
+    Whose queue it is decides how many may wait in it, and what becomes of the next. What comes while it writes is
+    written in the next round: under load there are a few large transactions a second, and not as many as can be.
 
     Args:
         name: Of the log that is written, for people: `audit log`.
         what: What it consists of: `entries`.
-        write_batch: Writes what has waited longest and takes it out of the queue; returns false if nothing waited. If
-            it raises what a store raises, all is in the queue still.
+        waiting: How many wait now.
+        write_batch: Writes what has waited longest and takes it out of the queue; returns how many those were. If it
+            raises what a store raises, all are in the queue still.
     """
 
-    def __init__(self, name: str, what: str, interval_s: float, write_batch: Callable[[], Awaitable[bool]]) -> None:
+    def __init__(
+        self,
+        name: str,
+        what: str,
+        interval_s: float,
+        waiting: Callable[[], int],
+        write_batch: Callable[[], Awaitable[int]],
+    ) -> None:
         self._name = name
         self._what = what
         self.interval_s = interval_s
+        self._waiting = waiting
         self._write_batch = write_batch
         self._task: asyncio.Task[None] | None = None
 
     def start(self, tasks: Tasks) -> None:
-        self._task = tasks.every(lambda: self.interval_s, self._empty, name=self._name.replace(" ", "-"))
+        self._task = tasks.every(lambda: self.interval_s, self._round, name=self._name.replace(" ", "-"))
 
     async def close(self, timeout_s: float) -> bool:
         """Stops after it has written what is left, for which it has `timeout_s`; returns whether that was enough."""
@@ -45,16 +55,19 @@ class Writer:
             await asyncio.wait([self._task])
         try:
             async with asyncio.timeout(timeout_s):
-                await self._empty()
+                while self._waiting():
+                    await self._round()
         except TimeoutError:
             return False
         return True
 
-    async def _empty(self) -> None:
+    async def _round(self) -> None:
+        """Writes what waits now."""
+        left = self._waiting()
         failures, back_off_s = 0, self.interval_s
-        while True:
+        while left > 0:
             try:
-                wrote = await self._write_batch()
+                left -= await self._write_batch()
             except (StoreUnavailable, SQLAlchemyError) as error:
                 failures += 1
                 if failures == 1:
@@ -67,5 +80,3 @@ class Writer:
             if failures:
                 log.warning("%s: the store is back after %d failed attempts", self._name, failures)
             failures, back_off_s = 0, self.interval_s
-            if not wrote:
-                return
