@@ -36,6 +36,8 @@ class Shelf:
         written = min(2, self.waiting)
         self.waiting -= written
         self.rounds += 1
+        if not self.waiting:
+            self.empty.set()
         return written
 
 
