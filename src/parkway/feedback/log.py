@@ -115,18 +115,17 @@ def write(connection: Connection, batch: Sequence[RequestRecord]) -> int:
 
     A record that is there already is left alone: an attempt that timed out may have been committed after all.
     """
-    rows = list(map(_row_of, batch))
     try:
         with connection.begin_nested():
-            insert_rows(connection, schema.requests, rows)
+            insert_rows(connection, schema.requests, map(_row_of, batch))
         return 0
     except _REFUSALS as error:
         log.warning("request log: a batch was refused (%s); its records are written one by one", error)
     refused = 0
-    for row in rows:
+    for record in batch:
         try:
             with connection.begin_nested():
-                insert_rows(connection, schema.requests, [row])
+                insert_rows(connection, schema.requests, [_row_of(record)])
         except _REFUSALS:
             refused += 1
     return refused

@@ -190,4 +190,4 @@ class TraceLog:
 
 
 def _write(connection: Connection, batch: Sequence[SpanRecord]) -> None:
-    insert_rows(connection, schema.spans, [span.to_row() for span in batch])
+    insert_rows(connection, schema.spans, (span.to_row() for span in batch))

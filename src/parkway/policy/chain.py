@@ -121,18 +121,17 @@ def append(connection: Connection, entries: Iterable[Entry]) -> Link:
     """
     bump(connection, TOPIC)
     head = head_of(connection) or _begin(connection)
-    sequence, before = head.sequence, head.hash
-    rows: list[tuple[object, ...]] = []
-    at_ms, text = head.at_ms, head.entry
-    for entry in entries:
-        sequence += 1
-        entry.sequence = sequence
-        text = _encoded(entry)
-        before = link_hash(before, text)
-        at_ms = entry.at_ms
-        rows.append((sequence, at_ms, text.decode(), before))
-    insert_rows(connection, audit, rows)
-    return Link(sequence, at_ms, text, before)
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        nonlocal head
+        for entry in entries:
+            entry.sequence = head.sequence + 1
+            text = _encoded(entry)
+            head = Link(entry.sequence, entry.at_ms, text, link_hash(head.hash, text))
+            yield (head.sequence, head.at_ms, text.decode(), head.hash)
+
+    insert_rows(connection, audit, rows())
+    return head
 
 
 def administered(connection: Connection, action: str, detail: str) -> None:

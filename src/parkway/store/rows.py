@@ -2,29 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+import time
+from collections.abc import Iterable
 from functools import cache
 
 from sqlalchemy import Connection, Table
 from sqlalchemy.dialects import postgresql
 
+_PART = {"sqlite": 64, "postgresql": 1000}
+_PAUSE_S = 0.0002
 
-def insert_rows(connection: Connection, table: Table, rows: Sequence[tuple[object, ...]]) -> None:
+
+def insert_rows(connection: Connection, table: Table, rows: Iterable[tuple[object, ...]]) -> None:
     """Adds `rows`, each with a value for every column of `table`, in order. A row whose key is there is left alone.
+    They are made as they are needed.
 
     Past SQLAlchemy's own insert, which costs several microseconds a row: SQLite takes the rows as they are, and
     PostgreSQL takes each column as one array (measured there against `executemany`: a quarter of the time).
+    SQLite works in this very thread. On a machine without a core to spare it would keep the event loop from working
+    until the last row is written, so it takes a part of them at a time and then lets others go first.
 
     Raises:
-        DataError, IntegrityError: A value does not fit; then none of the rows is added.
+        DataError, IntegrityError: A value does not fit; the caller's transaction may have got the rows before it.
     """
-    if not rows:
-        return
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(_sqlite(table), list(rows))
-    else:
-        columns = [list(column) for column in zip(*rows, strict=True)]
-        connection.exec_driver_sql(_postgresql(table), tuple(columns))
+    dialect = connection.dialect.name
+    left = iter(rows)
+    while part := list(itertools.islice(left, _PART[dialect])):
+        if dialect == "sqlite":
+            connection.exec_driver_sql(_sqlite(table), part)
+            time.sleep(_PAUSE_S)
+        else:
+            columns = [list(column) for column in zip(*part, strict=True)]
+            connection.exec_driver_sql(_postgresql(table), tuple(columns))
 
 
 @cache
