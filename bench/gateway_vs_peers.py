@@ -197,6 +197,7 @@ def report(contestants: list[Contestant], left_out: str) -> None:
         ("added p50 ms", "added at half load, p50, ms", "at most 0.5"),
         ("added p99 ms", "added at half load, p99, ms", "at most 3"),
         ("memory MiB", "memory after all that, MiB", "at most 120"),
+        ("ready s", "from its start to ready, s", "at most 1.5"),
     )
     print(f"\n  {'':44}{'parkway':>10}{'litellm':>10}{'ratio':>8}   asked for")
     for figure, text, asked in rows:
@@ -242,6 +243,7 @@ def main() -> None:
         while sent < options.requests:
             sent += wrk(contestants[0].port, contestants[0].key, 10, options.connections, folder) * 10
         for contestant in contestants:
+            contestant.figures["ready s"].append(contestant.ready_s)
             contestant.figures["memory MiB"].append(
                 sum(resident_mib(pid) for pid in (contestant.pid, *children(contestant.pid)))
             )
