@@ -1,4 +1,4 @@
-"""A document on its way into the index: what was read of it, the chunks that it is cut into, the passages that are kept."""
+"""A document on its way into the index: what was read of it, its chunks, the passages that are kept."""
 
 from __future__ import annotations
 
