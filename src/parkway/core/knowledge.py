@@ -1,0 +1,117 @@
+"""Knowledge on the wire: what is asked of a collection, and what is found; between clients, gateway and owners."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+"""Of a collection."""
+
+Value = str | int | float | bool | list[str]
+
+
+class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Numbers, or dates as ISO 8601 writes them; an end that is missing is open."""
+
+    gte: float | str | None = None
+    lte: float | str | None = None
+
+
+class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What is looked for in a collection.
+
+    Attributes:
+        limit: The most hits.
+        filter: Of metadata: equal to a value, to one of several, or within a range.
+        documents: Only those.
+        rerank: Whether the first hits are ordered once more by all that is known of them.
+        diversity: 0 to 1: how much hits that say the same give way to others (maximal marginal relevance).
+        explain: Whether each hit says why it stands where it stands.
+        budget_ms: What re-ranking may take; where it is over, the order is as it was before.
+    """
+
+    query: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
+    limit: Annotated[int, msgspec.Meta(ge=1, le=200)] = 10
+    filter: dict[str, str | int | float | bool | list[str] | Range] = {}
+    documents: list[str] | None = None
+    rerank: bool = True
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    explain: bool = False
+    budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 200.0
+
+
+class Scores(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Of a hit: BM25, cosine, reciprocal rank fusion, and of the ranker. What it was not found by is missing."""
+
+    keyword: float | None = None
+    vector: float | None = None
+    fused: float | None = None
+    rank: float | None = None
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A passage that was found.
+
+    Attributes:
+        start, end: Its span in the document's text, in characters.
+        explanation: With `explain`: what the ranker saw, and how much each part weighed.
+    """
+
+    passage_id: str
+    document_id: str
+    collection: str
+    text: str
+    start: int
+    end: int
+    scores: Scores
+    title: str = ""
+    uri: str = ""
+    headings: list[str] = []
+    page: int | None = None
+    metadata: dict[str, Value] = {}
+    explanation: dict[str, float] | None = None
+
+
+class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The answer to a search.
+
+    Attributes:
+        confidence: 0 to 1: how sure it is that the answer stands in these hits.
+        took_ms: By stage: `embed`, `search`, `rank`, `total`.
+    """
+
+    hits: list[Hit]
+    confidence: float = 0.0
+    took_ms: dict[str, float] = {}
+
+
+State = Literal["waiting", "indexed", "set_aside", "removing"]
+
+
+class DocumentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A document of a collection. `reason` says why it was set aside."""
+
+    document_id: str
+    uri: str
+    state: State
+    title: str = ""
+    reason: str = ""
+    media_type: str = ""
+    bytes: int = 0
+    passages: int = 0
+    updated_ms: int = 0
+
+
+class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """A collection and how far it is. `indexed` and so on count documents."""
+
+    name: str
+    documents: int
+    waiting: int
+    indexed: int
+    set_aside: int
+    passages: int
+    sources: list[str] = []
+    updated_ms: int = 0
