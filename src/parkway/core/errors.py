@@ -326,6 +326,19 @@ class RelayedError(ParkwayError):
         self.code = code  # pyright: ignore[reportAttributeAccessIssue]
 
 
+# A document cannot become part of a collection: told to whoever added it, and kept beside its name.
+
+
+class Unreadable(InvalidRequest):
+    """A document that cannot be read; the message goes on from its name: `is empty`, `needs a password`.
+
+    It is set aside with this reason and never stops the others.
+    """
+
+    status = 422
+    code = "unreadable_document"
+
+
 # Told to the person at the terminal.
 
 
@@ -334,6 +347,12 @@ class ConfigurationError(ParkwayError):
 
     code = "configuration_error"
     exit_code = 2
+
+
+class ChunkTooLong(ConfigurationError):
+    """Chunks would be longer than their encoder reads; it would ignore the rest of each without a word."""
+
+    code = "chunk_too_long"
 
 
 class StartupError(ParkwayError):
