@@ -194,7 +194,7 @@ def _table(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]
         under = number > 0 and _RULE.fullmatch(line.group())  # the rule under the names, in Markdown
         yield _Part(start, end, GLUED if under or number == 1 else LINE, (*context, names) if names else context, block.page)
         if number == 0:
-            names = " ".join(line.group().split())
+            names = " ".join(line.group().split()).strip("| ")
 
 
 def _stripped(text: str, spans: Sequence[Span]) -> Iterator[Span]:

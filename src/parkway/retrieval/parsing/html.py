@@ -1,0 +1,261 @@
+"""HTML: what a reader of the page would read, without scripts, navigation and other furniture."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+from parkway.core.errors import Unreadable
+from parkway.retrieval.document import BlockKind, Parsed
+from parkway.retrieval.parsing.writing import Writer
+
+_SKIPPED = frozenset(
+    "script style noscript template svg math iframe object canvas audio video select button form nav aside footer dialog".split()
+)
+_NEVER_MAIN = frozenset(("header",))  # outside of `main` and `article` it is the site's, not the text's
+_BLOCKS = frozenset(
+    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer header"
+    " hgroup hr html legend li main menu ol p pre section summary table tbody tfoot thead title tr ul".split()
+)
+_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_LISTS = frozenset(("ul", "ol", "menu", "dl"))
+_MAX_DEPTH = 1_000
+_MAX_COLUMNS = 1_000
+_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
+_XML_ENCODING = re.compile(rb"<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.:-]{1,40})", re.IGNORECASE)
+_SPACE = re.compile(r"[ \t\n\r\f]+")
+
+
+def said_encoding(data: bytes) -> str:
+    """The encoding that the page itself names; empty if none."""
+    match = _CHARSET.search(data[:4096]) or _XML_ENCODING.search(data[:400])
+    return match.group(1).decode("ascii", "replace") if match else ""
+
+
+def read_html(text: str, most: int) -> Parsed:
+    """The page's text, block by block. If it has a `main` part, or one `article`, only that.
+
+    Args:
+        most: Characters.
+    """
+    for main in (_main_part(text), None):
+        reader = _Reader(most, main)
+        reader.feed(text)
+        reader.close()
+        parsed = reader.finish()
+        if parsed.text or main is None:
+            return parsed
+    return Parsed("", ())
+
+
+def _main_part(text: str) -> str | None:
+    if re.search(r"<main[\s>]", text, re.IGNORECASE):
+        return "main"
+    return "article" if len(re.findall(r"<article[\s>]", text, re.IGNORECASE)) == 1 else None
+
+
+class _Reader(HTMLParser):
+    def __init__(self, most: int, main: str | None) -> None:
+        super().__init__(convert_charrefs=True)
+        self._writer = Writer(most)
+        self._most = most
+        self._main = main
+        self._open: list[str] = []
+        self._skipping: str | None = None
+        self._skip_depth = 0
+        self._in_main = 0
+        self._kind: BlockKind = "paragraph"
+        self._level = 0
+        self._inline: list[str] = []
+        self._length = 0
+        self._items: list[str] = []
+        self._lists = 0
+        self._pre = 0
+        self._in_title = False
+        self._title = ""
+        self._description = ""
+        self._language = ""
+        self._rows: list[list[str]] | None = None
+        self._tables = 0
+        self._cell = False
+
+    def finish(self) -> Parsed:
+        self._close_block()
+        self._close_list()
+        self._close_table()
+        metadata = {"language": self._language, "description": self._description}
+        return self._writer.parsed(title=self._title, metadata={name: v[:500] for name, v in metadata.items() if v})
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if self._skipping is not None:
+            self._skip_depth += tag == self._skipping
+            return
+        attributes = dict(attrs)
+        if tag == "html":
+            self._language = attributes.get("lang") or ""
+        if tag == "meta" and (attributes.get("name") or "").lower() == "description":
+            self._description = attributes.get("content") or ""
+        if self._is_skipped(tag, attributes):
+            if tag not in _VOID:
+                self._skipping, self._skip_depth = tag, 1
+            return
+        if tag not in _VOID:
+            self._push(tag)
+        self._begin(tag, attributes)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in _VOID or self._skipping is None:
+            self.handle_starttag(tag, attrs)
+            if tag not in _VOID and self._skipping is None:
+                self.handle_endtag(tag)
+            elif self._skipping == tag:
+                self._skipping = None
+
+    def handle_endtag(self, tag: str) -> None:
+        if self._skipping is not None:
+            self._skip_depth -= tag == self._skipping
+            if self._skip_depth == 0:
+                self._skipping = None
+            return
+        if tag in self._open[-50:]:  # what was left open inside ends with it
+            while self._open:
+                inner = self._open.pop()
+                self._end(inner)
+                if inner == tag:
+                    break
+
+    def handle_data(self, data: str) -> None:
+        if self._in_title:
+            self._title += data[: 500 - len(self._title)]
+            return
+        if self._skipping is not None or (self._main is not None and not self._in_main):
+            return
+        self._length += len(data)
+        if self._length > 2 * self._most:
+            raise Unreadable(f"has more than {self._most:,} characters of text")
+        self._inline.append(data if self._pre else _SPACE.sub(" ", data))
+
+    def _is_skipped(self, tag: str, attributes: dict[str, str | None]) -> bool:
+        if tag in _SKIPPED or "hidden" in attributes or attributes.get("aria-hidden") == "true":
+            return True
+        if tag in _NEVER_MAIN:
+            return not self._in_main and not {"article", "main", "section"} & set(self._open[-20:])
+        return attributes.get("role") in ("navigation", "banner", "contentinfo", "search")
+
+    def _push(self, tag: str) -> None:
+        if len(self._open) >= _MAX_DEPTH:
+            raise Unreadable(f"has elements more than {_MAX_DEPTH:,} deep")
+        if tag == "li" and "li" in self._open and not self._open[-1] in _LISTS:
+            self._implied_end("li", _LISTS)
+        elif tag in ("td", "th"):
+            self._implied_end("td", ("tr", "table"))
+            self._implied_end("th", ("tr", "table"))
+        elif tag == "tr":
+            self._implied_end("tr", ("table",))
+        elif tag in ("p", *_BLOCKS) and self._open and self._open[-1] == "p":
+            self._end(self._open.pop())
+        self._open.append(tag)
+
+    def _implied_end(self, tag: str, within: frozenset[str] | tuple[str, ...]) -> None:
+        """Ends the open `tag`, as its next sibling does without saying so."""
+        for index in range(len(self._open) - 1, max(-1, len(self._open) - 30), -1):
+            if self._open[index] in within:
+                return
+            if self._open[index] == tag:
+                while len(self._open) > index:
+                    self._end(self._open.pop())
+                return
+
+    def _begin(self, tag: str, attributes: dict[str, str | None]) -> None:
+        if tag == "title" and not self._title:
+            self._in_title = True
+        elif tag == self._main:
+            self._in_main += 1
+        elif tag == "br":
+            self._inline.append("\n")
+        elif tag == "img" and (alternative := attributes.get("alt")):
+            self.handle_data(f" {alternative} ")
+        elif tag == "table":
+            self._tables += 1
+            if self._tables == 1:
+                self._close_block()
+                self._close_list()
+                self._rows = []
+        elif tag == "tr" and self._rows is not None and self._tables == 1:
+            self._rows.append([])
+        elif tag in ("td", "th") and self._rows is not None and self._tables == 1:
+            self._inline = []
+            self._cell = True
+        elif self._rows is not None:
+            self._inline.append(" ")
+        elif tag in _LISTS:
+            self._close_block()
+            self._lists += 1
+        elif tag == "pre":
+            self._close_block()
+            self._kind, self._pre = "code", self._pre + 1
+        elif len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
+            self._close_block()
+            self._close_list()
+            self._kind, self._level = "heading", int(tag[1])
+        elif tag in _BLOCKS:
+            self._close_block()
+
+    def _end(self, tag: str) -> None:
+        if tag == "title":
+            self._in_title = False
+        elif tag == self._main:
+            self._close_block()
+            self._in_main -= 1
+        elif tag == "table":
+            self._tables -= 1
+            if self._tables == 0:
+                self._close_table()
+        elif tag in ("td", "th") and self._rows is not None and self._tables == 1:
+            self._close_cell()
+        elif tag == "caption" and self._rows is not None and self._tables == 1:
+            self._writer.add("paragraph", _SPACE.sub(" ", "".join(self._inline)))
+            self._inline = []
+        elif self._rows is not None:
+            if tag in _BLOCKS:
+                self._inline.append(" ")
+        elif tag in _LISTS:
+            self._close_block()
+            self._lists = max(0, self._lists - 1)
+            if self._lists == 0:
+                self._close_list()
+        elif tag == "pre" or tag in _BLOCKS or (len(tag) == 2 and tag[0] == "h" and tag[1] in "123456"):
+            self._close_block()
+            self._pre -= tag == "pre"
+            self._kind, self._level = "paragraph", 0
+
+    def _close_cell(self) -> None:
+        if self._cell and self._rows and len(self._rows[-1]) < _MAX_COLUMNS:
+            self._rows[-1].append("".join(self._inline))
+        self._inline, self._cell = [], False
+
+    def _close_table(self) -> None:
+        if self._rows is not None:
+            self._close_cell()
+            self._writer.add_table(self._rows)
+            self._rows = None
+
+    def _close_block(self) -> None:
+        text = "".join(self._inline)
+        self._inline = []
+        if self._rows is not None or not text.strip():
+            return
+        if self._kind != "code":
+            text = "\n".join(line.strip() for line in text.strip().split("\n"))
+        if self._kind == "heading":
+            text = " ".join(text.split())
+        if self._lists and self._kind == "paragraph":
+            self._items.append(f"{'  ' * min(self._lists - 1, 8)}- {' '.join(text.split())}")
+            return
+        self._close_list()
+        self._writer.add(self._kind, text, level=self._level)
+
+    def _close_list(self) -> None:
+        if self._items:
+            self._writer.add("list", "\n".join(self._items))
+            self._items = []
