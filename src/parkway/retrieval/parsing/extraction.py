@@ -17,6 +17,7 @@ from parkway.retrieval.parsing.writing import Writer
 
 PDF = "application/pdf"
 _SOFT_HYPHEN = re.compile("[\x02\u00ad]\\s*")
+_BOLD = re.compile(r"\*\*(\S[^*]*)\*\*")  # in cells alone it is marked within the text
 _WORD = re.compile(r"\w+")
 _LOST = 0.1  # share of a page's words that may be missing from its blocks before its plain text is taken instead
 _SENTENCE_END = tuple(".!?:;。！？")
@@ -46,7 +47,7 @@ def read_extracted(data: bytes, media_type: str, config: ParsingConfig) -> Parse
         _write_pages(writer, nodes, list(result.pages or []))
         scanned = _scanned(data, result)
     else:
-        _write(writer, nodes, _slides(result))
+        _write(writer, nodes, _slides(nodes, result))
         if not nodes and result.content.strip():
             for paragraph in result.content.split("\n\n"):
                 writer.add("paragraph", paragraph)
@@ -85,19 +86,27 @@ def _reason(said: str) -> str:
 
 
 def _write(writer: Writer, nodes: Sequence[Any], slides: Iterator[int] | None = None) -> None:
-    """Nodes in reading order; `slides` says the number of the next one, which begins with each heading."""
+    """Nodes in reading order.
+
+    Args:
+        slides: The number of the page that begins with the next heading, and so on; None: nodes say theirs themselves.
+    """
     page: int | None = None
     items: list[str] = []
-    for node in nodes:
+    for index, node in enumerate(nodes):
         content = node["content"]
         kind = content["node_type"]
         if kind != "list_item":
             _write_list(writer, items, page)
-        page = node.get("page") or page
-        text = _plain(content.get("text") or "", node.get("annotations"))
-        if kind in ("heading", "title"):
-            if slides is not None:
-                page = next(slides, page)
+        text = _SOFT_HYPHEN.sub("", content.get("text") or "")
+        heading = kind in ("heading", "title")
+        if slides is not None:
+            page = next(slides, page) if heading else page
+        elif heading:  # of a sheet, it stands before the table that has the number
+            page = next((later["page"] for later in nodes[index : index + 2] if later.get("page")), page)
+        else:
+            page = node.get("page") or page
+        if heading:
             writer.add("heading", " ".join(text.split()), level=content.get("level") or 1, page=page)
         elif kind == "list_item":
             items.append("- " + " ".join(text.split()))
@@ -106,7 +115,7 @@ def _write(writer: Writer, nodes: Sequence[Any], slides: Iterator[int] | None = 
         elif kind == "code":
             writer.add("code", text, page=page)
         elif text:
-            writer.add("paragraph", _joined(text), page=page)
+            writer.add("paragraph", " ".join(text.split("\n")) if page is not None else text, page=page)
     _write_list(writer, items, page)
 
 
@@ -123,26 +132,18 @@ def _rows(grid: Any) -> Iterator[list[str]]:
         if cell["row"] != number:
             yield row
             row, number = [], cell["row"]
-        row.append(cell["content"])
+        row.append(_BOLD.sub(r"\1", cell["content"]))
     yield row
 
 
-def _plain(text: str, annotations: Any) -> str:
-    """Without the marks of Markdown that stand for bold and the like where the annotations say so."""
-    del annotations
-    return _SOFT_HYPHEN.sub("", text)
-
-
-def _joined(text: str) -> str:
-    """Lines that were broken by the width of a page, in one."""
-    return " ".join(text.split("\n")) if "\n" in text and "|" not in text else text
-
-
-def _slides(result: kreuzberg.ExtractionResult) -> Iterator[int] | None:
+def _slides(nodes: Sequence[Any], result: kreuzberg.ExtractionResult) -> Iterator[int] | None:
+    """The numbers of slides with text: the first line of each is a heading."""
     structure = result.metadata.get("pages") or {}
     if structure.get("unit_type") != "slide":
         return None
-    return iter(range(1, (structure.get("total_count") or 0) + 1))
+    numbers = [page["number"] for page in structure.get("pages") or [] if not page.get("is_blank")]
+    headings = sum(node["content"]["node_type"] == "heading" for node in nodes)
+    return iter(numbers if len(numbers) == headings else ())
 
 
 def _write_pages(writer: Writer, nodes: Sequence[Any], pages: Sequence[Any]) -> None:
