@@ -19,10 +19,11 @@ _END = re.compile(r"[.!?…؟۔।॥]+[\"'”’»)\]]*\s+|[。！？｡．]+[�
 _WORD = re.compile(r"\S+")
 _TERMINATED = re.compile(r"[.!?:;…。！？｡．؟۔।॥][\"'”’»)\]」』）】]*$")
 
-_ABBREVIATIONS = frozenset(
-    "al approx art bzw ca cf co corp dept dr e.g ed eds eg eq etc fig figs gen hon i.e ie inc jr lt ltd mr mrs ms no nos"
-    " nr p para pp prof ref rep rev sec sen sr st u.s u.k usw vol vs z.b".split()
+_SHORTENED = (
+    "al approx art bzw ca cf co corp dept dr e.g ed eds eg eq etc fig figs gen hon i.e ie inc jr lt ltd mr mrs ms no"
+    " nos nr p para pp prof ref rep rev sec sen sr st u.s u.k usw vol vs z.b"
 )
+_ABBREVIATIONS = frozenset(_SHORTENED.split())
 
 
 def sentences(text: str, start: int, end: int, *, lines: bool) -> Iterator[Span]:

@@ -107,7 +107,7 @@ def clauses(text: str, unit: Unit, encoder: Encoder, room: int) -> list[Unit]:
 
 
 def _short(unit: Unit, room: int) -> bool:
-    """Whether a unit has few enough characters for its tokens: to a tokenizer a long word may be a single unknown one."""
+    """Whether a unit has few enough characters: to a tokenizer the longest word may be a single unknown one."""
     return unit.end - unit.start <= 16 * room
 
 
@@ -192,7 +192,9 @@ def _table(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]
     for number, line in enumerate(_LINE.finditer(text, block.start, block.end)):
         start, end = next(_stripped(text, [line.span()]))
         under = number > 0 and _RULE.fullmatch(line.group())  # the rule under the names, in Markdown
-        yield _Part(start, end, GLUED if under or number == 1 else LINE, (*context, names) if names else context, block.page)
+        yield _Part(
+            start, end, GLUED if under or number == 1 else LINE, (*context, names) if names else context, block.page
+        )
         if number == 0:
             names = " ".join(line.group().split()).strip("| ")
 

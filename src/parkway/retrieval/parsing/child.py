@@ -81,7 +81,7 @@ def _answer(header: bytes, data: bytes, config: ParsingConfig) -> bytes:
         answer = Answer(reason=f"needs more than {config.memory_bytes:,} bytes of memory to be read")
     except RecursionError:
         answer = Answer(reason="is nested too deep")
-    except Exception as error:  # a defect in a parser costs the one document, and is named with it
+    except Exception as error:  # noqa: BLE001 - a defect in a parser costs the one document, and is named with it
         answer = Answer(reason=f"cannot be read: {type(error).__name__}: {str(error)[:200]}")
     return msgspec.msgpack.encode(answer)
 

@@ -43,7 +43,7 @@ def read_json(text: str, most: int) -> Parsed:
             return read_json_lines(text, most, error)
         raise Unreadable(f"is no JSON: {error}") from error
     writer = Writer(most)
-    if isinstance(value, list):
+    if isinstance(value, list) and any(isinstance(record, dict | list) for record in value):
         for record in value:
             _write(writer, record)
     elif isinstance(value, dict):

@@ -16,7 +16,13 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _SAMPLE = 64 * 1024
-_EAST_ASIAN = (("shift_jis", "cp932"), ("gb18030", "gb18030"), ("euc_jp", "euc_jp"), ("euc_kr", "cp949"), ("big5", "big5"))
+_EAST_ASIAN = (
+    ("shift_jis", "cp932"),
+    ("gb18030", "gb18030"),
+    ("euc_jp", "euc_jp"),
+    ("euc_kr", "cp949"),
+    ("big5", "big5"),
+)
 _BINARY = frozenset(range(32)) - set(b"\t\n\r\f\x1b\x08")
 _BINARY_SHARE = 0.01
 _COMMON_HAN = frozenset("的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生")
@@ -99,7 +105,7 @@ def _refuse_binary(data: bytes) -> None:
     if not sample:
         raise Unreadable("is empty")
     odd = sum(sample.count(byte) for byte in _BINARY)
-    if odd > len(sample) * _BINARY_SHARE or sample.count(0) > 0 and odd > 8:
+    if odd > len(sample) * _BINARY_SHARE or (sample.count(0) > 0 and odd > 8):
         raise Unreadable("is not text and of no format that can be read")
 
 

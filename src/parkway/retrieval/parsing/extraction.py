@@ -141,7 +141,7 @@ def _slides(nodes: Sequence[Any], result: kreuzberg.ExtractionResult) -> Iterato
     structure = result.metadata.get("pages") or {}
     if structure.get("unit_type") != "slide":
         return None
-    numbers = [page["number"] for page in structure.get("pages") or [] if not page.get("is_blank")]
+    numbers = [page.get("number", 0) for page in structure.get("pages") or [] if not page.get("is_blank")]
     headings = sum(node["content"]["node_type"] == "heading" for node in nodes)
     return iter(numbers if len(numbers) == headings else ())
 
@@ -168,7 +168,9 @@ def _lost(content: str, nodes: Sequence[Any]) -> float:
     if not words:
         return 0.0
     told = [str(node["content"].get("text") or "") for node in nodes]
-    told += [cell["content"] for node in nodes if "grid" in node["content"] for cell in node["content"]["grid"]["cells"]]
+    told += [
+        cell["content"] for node in nodes if "grid" in node["content"] for cell in node["content"]["grid"]["cells"]
+    ]
     return (words - Counter(_WORD.findall(_SOFT_HYPHEN.sub("", " ".join(told))))).total() / words.total()
 
 
@@ -199,7 +201,7 @@ def _scanned(data: bytes, result: kreuzberg.ExtractionResult) -> tuple[int, ...]
         pdf_options=kreuzberg.PdfConfig(extract_images=True),
     )
     shown = {page["page_number"] for page in looked.pages or [] if page.get("images")}
-    shown |= {image["page_number"] for image in looked.images or [] if image.get("page_number")}
+    shown |= {image.get("page_number") for image in looked.images or []}
     return tuple(sorted(silent & shown))
 
 
@@ -207,7 +209,12 @@ def _metadata(result: kreuzberg.ExtractionResult, pages: int) -> dict[str, str]:
     found: dict[str, Any] = dict(result.metadata)
     core = found.get("core_properties")
     if isinstance(core, dict):
-        found = {"authors": core.get("creator"), "created_at": core.get("created"), "subject": core.get("subject"), **found}
+        found = {
+            "authors": core.get("creator"),
+            "created_at": core.get("created"),
+            "subject": core.get("subject"),
+            **found,
+        }
     named = {
         "author": ", ".join(found["authors"]) if isinstance(found.get("authors"), list) else found.get("authors"),
         "subject": found.get("subject"),

@@ -9,15 +9,15 @@ from parkway.core.errors import Unreadable
 from parkway.retrieval.document import BlockKind, Parsed
 from parkway.retrieval.parsing.writing import Writer
 
-_SKIPPED = frozenset(
-    "script style noscript template svg math iframe object canvas audio video select button form nav aside footer dialog".split()
-)
-_NEVER_MAIN = frozenset(("header",))  # outside of `main` and `article` it is the site's, not the text's
-_BLOCKS = frozenset(
+_SKIPPED_TAGS = "script style noscript template svg math iframe object canvas audio video select button form nav aside footer dialog"
+_SKIPPED = frozenset(_SKIPPED_TAGS.split())
+_BLOCK_TAGS = (
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer header"
-    " hgroup hr html legend li main menu ol p pre section summary table tbody tfoot thead title tr ul".split()
+    " hgroup hr html legend li main menu ol p pre section summary table tbody tfoot thead title tr ul"
 )
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_BLOCKS = frozenset(_BLOCK_TAGS.split())
+_VOID_TAGS = "area base br col embed hr img input link meta source track wbr"
+_VOID = frozenset(_VOID_TAGS.split())
 _LISTS = frozenset(("ul", "ol", "menu", "dl"))
 _MAX_DEPTH = 1_000
 _MAX_COLUMNS = 1_000
@@ -138,14 +138,14 @@ class _Reader(HTMLParser):
     def _is_skipped(self, tag: str, attributes: dict[str, str | None]) -> bool:
         if tag in _SKIPPED or "hidden" in attributes or attributes.get("aria-hidden") == "true":
             return True
-        if tag in _NEVER_MAIN:
+        if tag == "header":  # outside of the text proper it is the site's
             return not self._in_main and not {"article", "main", "section"} & set(self._open[-20:])
         return attributes.get("role") in ("navigation", "banner", "contentinfo", "search")
 
     def _push(self, tag: str) -> None:
         if len(self._open) >= _MAX_DEPTH:
             raise Unreadable(f"has elements more than {_MAX_DEPTH:,} deep")
-        if tag == "li" and "li" in self._open and not self._open[-1] in _LISTS:
+        if tag == "li" and "li" in self._open and self._open[-1] not in _LISTS:
             self._implied_end("li", _LISTS)
         elif tag in ("td", "th"):
             self._implied_end("td", ("tr", "table"))

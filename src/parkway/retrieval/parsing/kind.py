@@ -23,7 +23,8 @@ TEXT, MARKDOWN, HTML, CSV, JSON, JSON_LINES, SOURCE = "text", "markdown", "html"
 _BY_SUFFIX = {
     ".txt": TEXT, ".text": TEXT, ".log": TEXT, ".rst": TEXT, ".adoc": TEXT, ".tex": TEXT, ".srt": TEXT, ".vtt": TEXT,
     ".md": MARKDOWN, ".markdown": MARKDOWN, ".mdx": MARKDOWN, ".html": HTML, ".htm": HTML, ".xhtml": HTML,
-    ".csv": CSV, ".tsv": CSV, ".json": JSON, ".geojson": JSON, ".ipynb": JSON, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES,
+    ".csv": CSV, ".tsv": CSV, ".json": JSON, ".geojson": JSON, ".ipynb": JSON, ".jsonl": JSON_LINES,
+    ".ndjson": JSON_LINES,
     ".pdf": PDF, ".docx": _DOCX, ".xlsx": _XLSX, ".pptx": _PPTX, ".epub": _EPUB, ".rtf": _RTF,
     ".odt": f"{_ODF}.text", ".ods": f"{_ODF}.spreadsheet",
 }  # fmt: skip
@@ -94,7 +95,9 @@ def _zipped(data: bytes, most: int) -> str:
             entries = archive.infolist()
             _refuse_bomb(entries, len(data), most)
             names = {entry.filename for entry in entries}
-            mimetype = archive.open("mimetype").read(200).decode("ascii", "replace").strip() if "mimetype" in names else ""
+            mimetype = (
+                archive.open("mimetype").read(200).decode("ascii", "replace").strip() if "mimetype" in names else ""
+            )
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, OSError, EOFError, ValueError) as error:
         raise Unreadable(f"is damaged or cut off: {error}") from error
     if mimetype in _EXTRACTED:

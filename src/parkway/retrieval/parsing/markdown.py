@@ -110,7 +110,7 @@ class _Reader:
         return last + 1
 
     def _after_list(self, at: int) -> int:
-        """Items, what is indented under them, and lines that simply go on; an empty line ends it unless one of them follows."""
+        """Items, what is indented under them, and lines that go on; an empty line ends it if none of them follows."""
         at += 1
         while at < len(self._lines):
             line = self._line(at)

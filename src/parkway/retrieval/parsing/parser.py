@@ -29,10 +29,8 @@ def parse(data: bytes, name: str, media_type: str, config: ParsingConfig) -> Par
     if not data:
         raise Unreadable("is empty")
     what = kind.kind_of(data, name, media_type, 4 * config.max_bytes)
-    if "/" in what:
-        parsed = read_extracted(data, what, config)
-    else:
-        parsed = _read_text(data, what, name, media_type, config)
+    extracted = "/" in what
+    parsed = read_extracted(data, what, config) if extracted else _read_text(data, what, name, media_type, config)
     if not parsed.text.strip():
         raise Unreadable(_silence(parsed))
     return parsed
@@ -63,7 +61,9 @@ def _read_text(data: bytes, what: str, name: str, media_type: str, config: Parsi
 
 def _with_encoding(parsed: Parsed, decoded: Decoded) -> Parsed:
     encoding = f"{decoded.encoding} (guessed)" if decoded.guessed else decoded.encoding
-    return Parsed(parsed.text, parsed.blocks, parsed.title, {**parsed.metadata, "encoding": encoding}, parsed.scanned_pages)
+    return Parsed(
+        parsed.text, parsed.blocks, parsed.title, {**parsed.metadata, "encoding": encoding}, parsed.scanned_pages
+    )
 
 
 def _charset(media_type: str) -> str:

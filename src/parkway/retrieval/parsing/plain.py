@@ -20,17 +20,17 @@ def read_plain(text: str) -> Parsed:
     """Normalised text with its blocks."""
     blocks: list[Block] = []
     for match in _PARAGRAPH.finditer(text):
-        blocks.extend(_blocks(text, match.start(), match.group().split("\n")))
+        blocks.extend(_blocks(match.start(), match.group().split("\n")))
     title = text[blocks[0].start : blocks[0].end].strip() if blocks and blocks[0].kind == "heading" else ""
     return Parsed(text, tuple(blocks), title)
 
 
-def _blocks(text: str, start: int, lines: list[str]) -> Iterator[Block]:
+def _blocks(start: int, lines: list[str]) -> Iterator[Block]:
     if len(lines) > 1 and _UNDERLINE.fullmatch(lines[1]) and len(lines[1].rstrip()) >= len(lines[0].strip()) > 0:
         end = start + len(lines[0]) + 1 + len(lines[1])
         yield Block("heading", start, end, 1 if lines[1][0] in "=*" else 2)
         start, lines = end + 1, lines[2:]
-    kinds = [_kind(line) for line in lines]
+    kinds: list[BlockKind] = [_kind(line) for line in lines]
     for index, kind in enumerate(kinds):  # what goes on under an item belongs to it; a line alone is no table
         if kind == "paragraph" and index and kinds[index - 1] == "list" and lines[index][0].isspace():
             kinds[index] = "list"

@@ -91,7 +91,7 @@ class _Child:
         self._connection, theirs = socket.socketpair()
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
         try:
-            self._process = subprocess.Popen(
+            self._process = subprocess.Popen(  # noqa: S603 - this interpreter and our own configuration
                 [sys.executable, "-P", "-m", "parkway.retrieval.parsing.child", config.model_dump_json()],
                 stdin=theirs.fileno(),
                 stdout=subprocess.DEVNULL,

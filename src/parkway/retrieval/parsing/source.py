@@ -8,20 +8,22 @@ from pathlib import PurePath
 from parkway.retrieval.document import Block, Parsed
 
 LANGUAGES = {
-    ".py": "python", ".pyi": "python", ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript", ".jsx": "javascript",
+    ".py": "python", ".pyi": "python", ".js": "javascript", ".mjs": "javascript", ".cjs": "javascript",
+    ".jsx": "javascript",
     ".ts": "typescript", ".tsx": "typescript", ".java": "java", ".kt": "kotlin", ".kts": "kotlin", ".scala": "scala",
     ".c": "c", ".h": "c", ".cc": "c++", ".cpp": "c++", ".cxx": "c++", ".hpp": "c++", ".hh": "c++", ".cu": "cuda",
     ".cs": "c#", ".go": "go", ".rs": "rust", ".rb": "ruby", ".php": "php", ".swift": "swift", ".m": "objective-c",
     ".sh": "shell", ".bash": "shell", ".zsh": "shell", ".ps1": "powershell", ".pl": "perl", ".lua": "lua", ".r": "r",
-    ".jl": "julia", ".hs": "haskell", ".ml": "ocaml", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang", ".clj": "clojure",
+    ".jl": "julia", ".hs": "haskell", ".ml": "ocaml", ".ex": "elixir", ".exs": "elixir", ".erl": "erlang",
+    ".clj": "clojure",
     ".dart": "dart", ".zig": "zig", ".nim": "nim", ".sql": "sql", ".graphql": "graphql", ".proto": "protobuf",
-    ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ini": "ini", ".cfg": "ini", ".conf": "ini", ".properties": "ini",
+    ".yaml": "yaml", ".yml": "yaml", ".toml": "toml", ".ini": "ini", ".cfg": "ini", ".conf": "ini",
+    ".properties": "ini",
     ".tf": "terraform", ".css": "css", ".scss": "css", ".less": "css", ".vue": "vue", ".svelte": "svelte",
     ".cedar": "cedar", ".cmake": "cmake", ".gradle": "gradle", ".vim": "vim", ".el": "lisp", ".lisp": "lisp",
 }  # fmt: skip
 _NAMES = {"dockerfile": "docker", "makefile": "make", "jenkinsfile": "groovy", "cmakelists.txt": "cmake"}
 
-_LEFT = re.compile(r"^(?=[^\s#/*\-;%})\]|&,:.])", re.MULTILINE)
 _GAP = re.compile(r"\n[ \t]*\n\s*?(?=\S)")
 
 

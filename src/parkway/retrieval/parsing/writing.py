@@ -9,12 +9,10 @@ from collections.abc import Iterable, Sequence
 from parkway.core.errors import Unreadable
 from parkway.retrieval.document import Block, BlockKind, Parsed
 
-_CONTROLS = {code: None for code in (*range(9), 11, *range(14, 32), *range(127, 160), 0xFEFF, 0xFFFE, 0xFFFF)}
-_CONTROLS[0x0C] = "\n"  # type: ignore[assignment]
-_CONTROLS[0x85] = "\n"  # type: ignore[assignment]
+_DROPPED = (*range(9), 11, *range(14, 32), *range(127, 160), 0xFEFF, 0xFFFE, 0xFFFF)
+_CONTROLS: dict[int, str | None] = {**dict.fromkeys(_DROPPED), 0x0C: "\n", 0x85: "\n"}
 _LINE_ENDS = re.compile(r"\r\n?|[\u2028\u2029]")
 _SURROGATES = re.compile("[\ud800-\udfff]")
-_BLANKS = re.compile(r"\n{4,}")
 
 
 def normalised(text: str) -> str:

@@ -1,0 +1,191 @@
+"""How good chunks are: how much of what answers a question is in what is found for it, within so many tokens.
+
+The measure of Smith and Troynikov, "Evaluating Chunking Strategies for Retrieval" (Chroma, 2024), on characters, with
+a budget of tokens in place of a number of chunks: many small chunks and few large ones cost a model the same.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from parkway.core.errors import ConfigurationError
+from parkway.retrieval.chunking.chunker import Chunker
+from parkway.retrieval.chunking.encoder import Encoder
+from parkway.retrieval.document import Chunk, Parsed, searched_text
+
+BUDGET_TOKENS = 1500
+
+Span = tuple[int, int]
+Spans = dict[str, list[Span]]
+"""By document."""
+
+
+class Question(NamedTuple):
+    """What is asked, and where the answer stands."""
+
+    text: str
+    gold: Spans
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """A judged collection."""
+
+    documents: dict[str, str]
+    questions: list[Question]
+
+
+class Placed(NamedTuple):
+    """A chunk of a document."""
+
+    document_id: str
+    chunk: Chunk
+    searched: str
+
+
+Search = Callable[[Sequence[str]], Sequence[Sequence[int]]]
+"""For each question the numbers of chunks that are found, the best first."""
+MakeSearch = Callable[[Sequence[str]], Search]
+"""A search in what is searched of chunks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Quality:
+    """What was measured, as means over questions.
+
+    Attributes:
+        chunks, mean_tokens, longest_tokens: How many there are, and how long, as the encoder counts them.
+        recall: The share of the gold characters that was found.
+        precision: The share of the found characters that is gold.
+        iou: Intersection over union of both.
+    """
+
+    chunks: int
+    mean_tokens: float
+    longest_tokens: int
+    recall: float
+    precision: float
+    iou: float
+
+
+def load(folder: Path) -> Gold:
+    """Reads `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` as BEIR has them, with columns `start` and `end`.
+
+    Raises:
+        ConfigurationError: A file is missing, or not laid out so.
+    """
+    try:
+        documents = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "corpus.jsonl")}
+        texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
+        gold: dict[str, Spans] = {}
+        with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines, delimiter="\t"):
+                spans = gold.setdefault(row["query-id"], {}).setdefault(row["corpus-id"], [])
+                spans.append((int(row["start"]), int(row["end"])))
+        return Gold(documents, [Question(texts[query], spans) for query, spans in gold.items()])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(f"{folder}: no collection with judged spans: {error!r}") from error
+
+
+def evaluate(
+    gold: Gold,
+    chunker: Chunker,
+    encoder: Encoder,
+    make_search: MakeSearch,
+    parse: Callable[[str], Parsed],
+    budget_tokens: int = BUDGET_TOKENS,
+) -> Quality:
+    """Cuts the documents, searches for each question, and compares.
+
+    Chunks are taken as they are found, until the next one would be over the budget; its tokens are those of the text,
+    without headings and what the encoder puts around.
+
+    Args:
+        parse: Finds a text's blocks. Spans are of the text as it is: it must not change it.
+    """
+    placed = list(_cut(gold, chunker, parse))
+    search = make_search([each.searched for each in placed])
+    counts = encoder.count([gold.documents[each.document_id][each.chunk.start : each.chunk.end] for each in placed])
+    tokens = [count - encoder.around for count in counts]
+    found = search([question.text for question in gold.questions])
+    scores = [
+        _score(question.gold, _within(ranked, placed, tokens, budget_tokens))
+        for question, ranked in zip(gold.questions, found, strict=True)
+    ]
+    recall, precision, iou = (sum(column) / len(scores) for column in zip(*scores, strict=True))
+    longest = max(each.chunk.tokens for each in placed)
+    return Quality(len(placed), sum(tokens) / len(tokens), longest, recall, precision, iou)
+
+
+def table(results: dict[str, Quality]) -> str:
+    """As Markdown, the best first."""
+    lines = [
+        "| chunker | chunks | tokens, mean | longest | recall | precision | IoU |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, each in sorted(results.items(), key=lambda item: -item[1].recall):
+        lines.append(
+            f"| {name} | {each.chunks:,} | {each.mean_tokens:.0f} | {each.longest_tokens}"
+            f" | {each.recall:.3f} | {each.precision:.3f} | {each.iou:.3f} |"
+        )
+    return "\n".join(lines)
+
+
+def _cut(gold: Gold, chunker: Chunker, parse: Callable[[str], Parsed]) -> Iterator[Placed]:
+    for document_id, text in gold.documents.items():
+        parsed = parse(text)
+        if parsed.text != text:
+            raise ConfigurationError(
+                f"document {document_id} was changed by reading it; gold spans are of its own text"
+            )
+        for chunk in chunker(parsed):
+            yield Placed(document_id, chunk, searched_text(chunk.headings, text[chunk.start : chunk.end]))
+
+
+def _within(ranked: Iterable[int], placed: Sequence[Placed], tokens: Sequence[int], budget: int) -> Spans:
+    taken: Spans = {}
+    for number in ranked:
+        budget -= tokens[number]
+        if budget < 0:
+            break
+        chunk = placed[number].chunk
+        taken.setdefault(placed[number].document_id, []).append((chunk.start, chunk.end))
+    return taken
+
+
+def _score(gold: Spans, found: Spans) -> tuple[float, float, float]:
+    both = sum(_length(_common(_merged(spans), _merged(found.get(name, [])))) for name, spans in gold.items())
+    wanted = sum(_length(_merged(spans)) for spans in gold.values())
+    taken = sum(_length(_merged(spans)) for spans in found.values())
+    return both / max(1, wanted), both / max(1, taken), both / max(1, wanted + taken - both)
+
+
+def _merged(spans: Iterable[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _common(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
+    pairs = ((max(a, c), min(b, d)) for a, b in one for c, d in other)
+    return [(start, end) for start, end in pairs if start < end]
+
+
+def _length(spans: Iterable[Span]) -> int:
+    return sum(end - start for start, end in spans)
+
+
+def _rows(path: Path) -> Iterator[dict[str, object]]:
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            if line.strip():
+                yield json.loads(line)
