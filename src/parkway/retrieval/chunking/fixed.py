@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.chunking.packing import fitted
 from parkway.retrieval.chunking.sentence import words
-from parkway.retrieval.chunking.unit import GLUED, Unit
+from parkway.retrieval.chunking.unit import GAP, GLUED, Unit
 from parkway.retrieval.document import Chunk, Parsed
 
 
@@ -57,7 +57,7 @@ class Fixed:
             while start >= begins:
                 page = number
                 begins, number = next(pages, (len(text), None))
-            tokens = max(1, count - self.encoder.around) + (start - last) // 64
+            tokens = max(1, count - self.encoder.around) + (start - last) // GAP
             units.append(Unit(start, end, GLUED, tokens, 0, page))
             last = end
         return units

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.chunking.grapheme import boundary_before
+from parkway.retrieval.chunking.sentence import stripped
 from parkway.retrieval.chunking.unit import Outline, Unit
 from parkway.retrieval.document import Chunk, searched_text
 
@@ -98,4 +99,5 @@ def _halves(text: str, group: Sequence[Unit]) -> list[Sequence[Unit]]:
     middle = boundary_before(text, (unit.start + unit.end) // 2, unit.start)
     if not unit.start < middle < unit.end:
         middle = (unit.start + unit.end) // 2
-    return [[unit._replace(end=middle)], [unit._replace(start=middle)]]
+    spans = [*stripped(text, unit.start, middle), *stripped(text, middle, unit.end)]
+    return [[unit._replace(start=start, end=end)] for start, end in spans]

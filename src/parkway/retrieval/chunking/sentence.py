@@ -37,9 +37,9 @@ def sentences(text: str, start: int, end: int, *, lines: bool) -> Iterator[Span]
         stop = match.end()
         if stop <= begin or not _ends(text, begin, match, lines) or not boundary(text, stop):
             continue
-        yield from _stripped(text, begin, stop)
+        yield from stripped(text, begin, stop)
         begin = stop
-    yield from _stripped(text, begin, end)
+    yield from stripped(text, begin, end)
 
 
 def words(text: str, start: int, end: int) -> Iterator[Span]:
@@ -73,7 +73,8 @@ def _ends(text: str, begin: int, match: re.Match[str], lines: bool) -> bool:
     return not (word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
 
 
-def _stripped(text: str, start: int, end: int) -> Iterator[Span]:
+def stripped(text: str, start: int, end: int) -> Iterator[Span]:
+    """The span without white space around; nothing if it has nothing else."""
     while start < end and text[start].isspace():
         start += 1
     while end > start and text[end - 1].isspace():

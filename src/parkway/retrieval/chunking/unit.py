@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from parkway.retrieval.chunking.encoder import Encoder
-from parkway.retrieval.chunking.sentence import Span, sentences, terminated, words
+from parkway.retrieval.chunking.sentence import sentences, stripped, terminated, words
 from parkway.retrieval.document import Block, Parsed
 
 SECTION, BLOCK, LINE, SENTENCE, GLUED = range(5)
 """What begins with a unit, and so how well a cut before it reads: best before a section, worst inside a sentence."""
 
-_GAP = 64  # characters of white space that weigh as much as a token: without, a chunk of blanks would have no end
+GAP = 64  # characters of white space that weigh as much as a token: without, a chunk of blanks would have no end
 _CLAUSE_TOKENS = 24
 _LINE = re.compile(r"[^\n]*\S[^\n]*")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪–]|\(?\w{1,3}[.)])\s")
@@ -79,10 +79,11 @@ def outline(parsed: Parsed, encoder: Encoder, limit: int) -> Outline:
     for part, count in zip(parts, counts, strict=True):
         context = number[part.context]
         room = limit - overheads[context]
-        gap = (part.start - end) // _GAP
-        whole = Unit(part.start, part.end, part.before, count - encoder.around + gap, context, part.page)
+        gap = (part.start - end) // GAP
+        whole = Unit(part.start, part.end, part.before, count - encoder.around, context, part.page)
         pieces = [whole] if whole.tokens <= room and _short(whole, room) else clauses(parsed.text, whole, encoder, room)
-        units.extend(pieces)
+        units.append(pieces[0]._replace(tokens=min(pieces[0].tokens + gap, room)))
+        units.extend(pieces[1:])
         end = part.end
     return Outline(units, short, overheads)
 
@@ -95,7 +96,7 @@ def clauses(text: str, unit: Unit, encoder: Encoder, room: int) -> list[Unit]:
     pieces: list[Unit] = []
     start, tokens, last = unit.start, 0, unit.start
     for (begin, end), count in zip(spans, counts, strict=True):
-        weight = min(count + (begin - last) // _GAP, most)  # a word of more tokens than fit is caught afterwards
+        weight = min(count + (begin - last) // GAP, room)  # a word of more tokens than fit is caught afterwards
         if tokens and tokens + weight > most:
             pieces.append(unit._replace(start=start, end=last, tokens=tokens, before=GLUED))
             start, tokens = begin, 0
@@ -147,7 +148,7 @@ def _complete(parsed: Parsed) -> Iterator[Block]:
 
 def _of(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]:
     if block.kind == "heading":
-        spans = [(start, end, GLUED) for start, end in _stripped(text, [(block.start, block.end)])]
+        spans = [(start, end, GLUED) for start, end in stripped(text, block.start, block.end)]
     elif block.kind == "table":
         yield from _table(block, text, context)
         return
@@ -180,7 +181,7 @@ def _list(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
 def _code(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
     last = None
     for line in _LINE.finditer(text, block.start, block.end):
-        start, end = next(_stripped(text, [line.span()]))
+        start, end = next(stripped(text, *line.span()))
         blank = last is not None and text.count("\n", last, start) > 1
         yield start, end, (LINE if line.group()[0].isspace() else BLOCK) if blank else SENTENCE
         last = end
@@ -190,19 +191,13 @@ def _table(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]
     """Rows; those after the first stand under it as under a heading."""
     names = ""
     for number, line in enumerate(_LINE.finditer(text, block.start, block.end)):
-        start, end = next(_stripped(text, [line.span()]))
+        start, end = next(stripped(text, *line.span()))
         under = number > 0 and _RULE.fullmatch(line.group())  # the rule under the names, in Markdown
         yield _Part(
             start, end, GLUED if under or number == 1 else LINE, (*context, names) if names else context, block.page
         )
         if number == 0:
             names = " ".join(line.group().split()).strip("| ")
-
-
-def _stripped(text: str, spans: Sequence[Span]) -> Iterator[Span]:
-    for start, end in spans:
-        inside = text[start:end]
-        yield start + len(inside) - len(inside.lstrip()), end - len(inside) + len(inside.rstrip())
 
 
 def _shortened(

@@ -15,6 +15,19 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_SINGLE_BYTE = (
+    "cp1250",
+    "cp1251",
+    "koi8_r",
+    "koi8_u",
+    "cp866",
+    "cp1253",
+    "cp1255",
+    "cp1256",
+    "cp874",
+    "cp1254",
+    "cp1257",
+)
 _SAMPLE = 64 * 1024
 _EAST_ASIAN = (
     ("shift_jis", "cp932"),
@@ -61,7 +74,7 @@ def decode(data: bytes, *, said: str = "") -> Decoded:
     try:
         return Decoded(data.decode("utf-8"), "utf-8", False)
     except UnicodeDecodeError as error:
-        if error.start > len(data) - 4 and error.start > 0:  # cut off within a character
+        if error.reason == "unexpected end of data" and error.start > len(data) // 2:  # cut off within a character
             return Decoded(data.decode("utf-8", "replace"), "utf-8", True)
     known = _known(said)
     if known is not None:
@@ -133,11 +146,11 @@ def _guessed(data: bytes) -> Decoded:
 def _guessed_single_byte(data: bytes, sample: bytes) -> Decoded:
     high = [byte for byte in sample if byte >= 0x80]
     letters = sum(byte >= 0xC0 for byte in high)
-    if len(high) > len(sample) * 0.3:  # most letters are foreign ones: Cyrillic, Greek, Hebrew, Arabic
+    if len(high) > len(sample) * 0.5:  # most letters are foreign ones: Cyrillic, Greek, Hebrew, Arabic
         from charset_normalizer import from_bytes  # a tenth of a second, and seldom needed
 
-        found = from_bytes(sample).best()
-        if found is not None and found.encoding not in ("ascii", "utf_8"):
+        found = from_bytes(sample, cp_isolation=list(_SINGLE_BYTE)).best()
+        if found is not None:
             return Decoded(data.decode(found.encoding, "replace"), found.encoding, True)
         raise Unreadable("is not text, or in an encoding that is not recognised; save it as UTF-8")
     if letters < len(high) * 0.3 and len(high) > 32 and b" " not in sample:

@@ -9,7 +9,10 @@ from parkway.core.errors import Unreadable
 from parkway.retrieval.document import BlockKind, Parsed
 from parkway.retrieval.parsing.writing import Writer
 
-_SKIPPED_TAGS = "script style noscript template svg math iframe object canvas audio video select button form nav aside footer dialog"
+_SKIPPED_TAGS = (
+    "script style noscript template svg math iframe object canvas audio video select button form"
+    " nav aside footer dialog"
+)
 _SKIPPED = frozenset(_SKIPPED_TAGS.split())
 _BLOCK_TAGS = (
     "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer header"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from itertools import pairwise
 from pathlib import PurePath
 
 from parkway.core.errors import Unreadable
@@ -93,7 +94,7 @@ def _zipped(data: bytes, most: int) -> str:
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             entries = archive.infolist()
-            _refuse_bomb(entries, len(data), most)
+            _refuse_bomb(entries, most)
             names = {entry.filename for entry in entries}
             mimetype = (
                 archive.open("mimetype").read(200).decode("ascii", "replace").strip() if "mimetype" in names else ""
@@ -110,13 +111,14 @@ def _zipped(data: bytes, most: int) -> str:
     raise Unreadable("is an archive; unpack it and add what is in it")
 
 
-def _refuse_bomb(entries: list[zipfile.ZipInfo], packed: int, most: int) -> None:
+def _refuse_bomb(entries: list[zipfile.ZipInfo], most: int) -> None:
     if len(entries) > 50_000:
         raise Unreadable(f"has {len(entries):,} parts; at most 50,000 are read")
     unpacked = sum(entry.file_size for entry in entries)
     if unpacked > most:
         raise Unreadable(f"would take {unpacked:,} bytes unpacked; at most {most:,} are read")
-    if sum(entry.compress_size for entry in entries) > packed:
+    ordered = sorted(entries, key=lambda entry: entry.header_offset)
+    if any(one.header_offset + one.compress_size >= two.header_offset for one, two in pairwise(ordered)):
         raise Unreadable("has parts that lie over one another, as only a bomb has")
     if any(entry.flag_bits & 1 for entry in entries):
         raise Unreadable("needs a password")

@@ -31,12 +31,12 @@ def read_markdown(text: str) -> Parsed:
             if (field := _FIELD.fullmatch(line.rstrip())) is not None:
                 metadata[field.group(1).lower()] = field.group(2).strip("\"'")[:500]
         if matter.group(1).strip():
-            blocks.append(Block("code", 0, matter.end()))
-    blocks.extend(_Reader(text, start).blocks())
+            blocks.append(_trimmed(text, Block("code", 0, matter.end())))
+    blocks.extend(_trimmed(text, block) for block in _Reader(text, start).blocks())
     title = metadata.get("title", "") or next(
         (_words(text[block.start : block.end]) for block in blocks if block.kind == "heading"), ""
     )
-    return Parsed(text, tuple(_trimmed(text, block) for block in blocks), title, metadata)
+    return Parsed(text, tuple(blocks), title, metadata)
 
 
 def _words(heading: str) -> str:
