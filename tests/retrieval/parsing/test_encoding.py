@@ -16,6 +16,9 @@ TRADITIONAL = "我們的產品是一個自託管的平台，它可以在您的�
 KOREAN = "우리 제품은 직접 운영하는 플랫폼입니다. 문서를 읽어 주세요."
 GERMAN = "Größe und Übermut tun selten gut; das weiß auch die Straße in Köln.\nSüß!"
 FRENCH = "« L'été dernier, à Noël, où est-ce ? » – “déjà vu” … 5 €"
+POLISH = "Zażółć gęślą jaźń; książka leży na stole, a świat jest piękny."
+GREEK = "Καλημέρα κόσμε, αυτό είναι ένα συνηθισμένο κείμενο."
+HEBREW = "שלום עולם, זה טקסט רגיל שאנחנו רוצים לקרוא."
 RUSSIAN = "Привет, это обычный русский текст, который мы хотим прочитать и понять."
 
 
@@ -36,6 +39,11 @@ RUSSIAN = "Привет, это обычный русский текст, кот
         (TRADITIONAL, "big5", "big5 (guessed)"),
         (KOREAN, "euc_kr", "cp949 (guessed)"),
         (RUSSIAN, "cp1251", "cp1251 (guessed)"),
+        (RUSSIAN, "koi8-r", "koi8_r (guessed)"),
+        (RUSSIAN, "cp866", "cp866 (guessed)"),
+        (POLISH, "cp1250", "cp1250 (guessed)"),
+        (GREEK, "cp1253", "cp1253 (guessed)"),
+        (HEBREW, "cp1255", "cp1255 (guessed)"),
     ],
 )
 def test_text_is_read_in_its_encoding_which_is_said(text: str, encoding: str, found: str) -> None:

@@ -15,19 +15,11 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_SINGLE_BYTE = (
-    "cp1250",
-    "cp1251",
-    "koi8_r",
-    "koi8_u",
-    "cp866",
-    "cp1253",
-    "cp1255",
-    "cp1256",
-    "cp874",
-    "cp1254",
-    "cp1257",
-)
+_LATIN_SCRIPT = ("cp1252", "cp1250", "cp1254", "cp1257")
+_OTHER_SCRIPTS = ("cp1251", "koi8_r", "cp866", "cp1253", "cp1255", "cp1256", "cp874")
+_WELL_SPELT = 0.6
+_HEBREW = range(0xE0, 0xFB)  # the letters alone; in other alphabets there are capitals and more beside these
+_LATIN = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
 _SAMPLE = 64 * 1024
 _EAST_ASIAN = (
     ("shift_jis", "cp932"),
@@ -144,18 +136,32 @@ def _guessed(data: bytes) -> Decoded:
 
 
 def _guessed_single_byte(data: bytes, sample: bytes) -> Decoded:
-    high = [byte for byte in sample if byte >= 0x80]
-    letters = sum(byte >= 0xC0 for byte in high)
-    if len(high) > len(sample) * 0.5:  # most letters are foreign ones: Cyrillic, Greek, Hebrew, Arabic
-        from charset_normalizer import from_bytes  # a tenth of a second, and seldom needed
-
-        found = from_bytes(sample, cp_isolation=list(_SINGLE_BYTE)).best()
-        if found is not None:
-            return Decoded(data.decode(found.encoding, "replace"), found.encoding, True)
+    high = sum(byte >= 0x80 for byte in sample)
+    latin = sum(byte in _LATIN for byte in sample)
+    candidates = _LATIN_SCRIPT if high <= latin else _OTHER_SCRIPTS
+    if high > 20 and sum(byte in _HEBREW for byte in sample) > 0.95 * high:
+        candidates = ("cp1255",)
+    scores = {encoding: _well_spelt(sample.decode(encoding, "replace")) for encoding in candidates}
+    encoding = max(scores, key=lambda name: scores[name])  # of equals the first
+    if scores[encoding] < _WELL_SPELT:
         raise Unreadable("is not text, or in an encoding that is not recognised; save it as UTF-8")
-    if letters < len(high) * 0.3 and len(high) > 32 and b" " not in sample:
-        raise Unreadable("is not text and of no format that can be read")
-    return Decoded(data.decode("cp1252", "replace"), "cp1252", True)
+    return Decoded(data.decode(encoding, "replace"), encoding, True)
+
+
+def _well_spelt(text: str) -> float:
+    """How much of what is not ASCII stands where it may in a word: letters, capitals only where words begin."""
+    total = wrong = 0
+    for before, character, after in zip(" " + text, text, text[1:] + " ", strict=False):
+        if character < "\x80":
+            continue
+        total += 1
+        if character == "\ufffd" or character < "\xa0":
+            wrong += 2
+        elif character.isalpha():
+            wrong += character.isupper() and before.islower()
+        else:
+            wrong += before.isalpha() and after.isalpha()
+    return 1 - wrong / max(1, total)
 
 
 def _plausible(text: str, label: str) -> float:
