@@ -134,7 +134,14 @@ def test_nothing_comes_of_nothing(method: Method) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_a_line_without_an_end(method: Method) -> None:
     encoder = minilm()
-    for text in ("x" * 100_000, "a" + " " * 100_000 + "b", "字" * 10_000):
+    for text in (
+        "x" * 100_000,
+        "!" * 100_000,
+        "\n\n\u200b" * 20_000,
+        "a b" + "\t" * 100_000 + ".",
+        "a" + " " * 100_000 + "b",
+        "字" * 10_000,
+    ):
         parsed = read_plain(text)
         chunks = made(method, encoder, 256)(parsed)
         check(parsed, chunks, encoder, 256, method)

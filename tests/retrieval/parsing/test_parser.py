@@ -297,6 +297,18 @@ def test_blocks_hold_everything_whatever_the_text(text: str, name: str) -> None:
         check(parse(text.encode("utf-8", "replace"), name, "text/plain; charset=utf-8", CONFIG))
 
 
+@pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.py", "a.csv", "a.jsonl"])
+@pytest.mark.parametrize(
+    "piece",
+    ["!", "*", "\n", " ", "\t", "# ", "| ", "- ", "`", "\n#", "<b>", "<p ", "&", "= ", '."', "\n\n\tx", "-\n", '"'],
+)
+def test_no_text_takes_the_square_of_its_length(piece: str, name: str) -> None:
+    """At a million characters that would be hours."""
+    for text in (f"x{piece * (200_000 // len(piece))}", f"{piece * (200_000 // len(piece))}x"):
+        with contextlib.suppress(Unreadable):
+            check(parse(text.encode(), name, "", CONFIG))
+
+
 MARKUP = st.lists(
     st.sampled_from(
         [

@@ -37,9 +37,9 @@ class Fixed:
             groups.append(units[start:end])
             if end == len(units):
                 break
-            shared = 0
+            shared, most = 0, min(self.overlap, room - units[end].tokens)
             start, first = end, start
-            while start - 1 > first and shared + units[start - 1].tokens <= self.overlap:
+            while start - 1 > first and shared + units[start - 1].tokens <= most:
                 start -= 1
                 shared += units[start].tokens
         return fitted(parsed.text, groups, [()], self.encoder, self.tokens)

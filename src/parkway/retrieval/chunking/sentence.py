@@ -15,7 +15,8 @@ LONGEST_WORD = 64
 Below the 100 characters from which on BERT's tokenizers see nothing but one unknown word.
 """
 
-_END = re.compile(r"[.!?…؟۔।॥]+[\"'”’»)\]]*\s+|[。！？｡．]+[”’」』）】]*\s*|\n+\s*")
+# Every run of marks is looked at from its first one alone: from each of them it would take the square of its length.
+_END = re.compile(r"(?<![.!?…؟۔।॥])[.!?…؟۔।॥]++[\"'”’»)\]]*+\s++|[。！？｡．]++[”’」』）】]*+\s*+|\n++\s*+")
 _WORD = re.compile(r"\S+")
 _TERMINATED = re.compile(r"[.!?:;…。！？｡．؟۔।॥][\"'”’»)\]」』）】]*$")
 

@@ -15,7 +15,7 @@ SECTION, BLOCK, LINE, SENTENCE, GLUED = range(5)
 
 GAP = 64  # characters of white space that weigh as much as a token: without, a chunk of blanks would have no end
 _CLAUSE_TOKENS = 24
-_LINE = re.compile(r"[^\n]*\S[^\n]*")
+_LINE = re.compile(r"[^\n]+")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪–]|\(?\w{1,3}[.)])\s")
 _RULE = re.compile(r"[\s|:+=-]+")
 _MOST_HEADINGS = 8
@@ -80,7 +80,7 @@ def outline(parsed: Parsed, encoder: Encoder, limit: int) -> Outline:
         context = number[part.context]
         room = limit - overheads[context]
         gap = (part.start - end) // GAP
-        whole = Unit(part.start, part.end, part.before, count - encoder.around, context, part.page)
+        whole = Unit(part.start, part.end, part.before, max(1, count - encoder.around), context, part.page)
         pieces = [whole] if whole.tokens <= room and _short(whole, room) else clauses(parsed.text, whole, encoder, room)
         units.append(pieces[0]._replace(tokens=min(pieces[0].tokens + gap, room)))
         units.extend(pieces[1:])
@@ -165,13 +165,13 @@ def _of(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]:
 def _paragraph(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
     last = None
     for start, end in sentences(text, block.start, block.end, lines=False):
-        line = last is not None and "\n" in text[last:start] and terminated(text[last - 8 : last])
+        line = last is not None and "\n" in text[last:start] and terminated(text[max(0, last - 8) : last])
         yield start, end, LINE if line else SENTENCE
         last = end
 
 
 def _list(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
-    for line in _LINE.finditer(text, block.start, block.end):
+    for line in _lines(text, block):
         first = LINE if _ITEM.match(line.group()) else SENTENCE
         for start, end in sentences(text, *line.span(), lines=False):
             yield start, end, first
@@ -180,7 +180,7 @@ def _list(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
 
 def _code(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
     last = None
-    for line in _LINE.finditer(text, block.start, block.end):
+    for line in _lines(text, block):
         start, end = next(stripped(text, *line.span()))
         blank = last is not None and text.count("\n", last, start) > 1
         yield start, end, (LINE if line.group()[0].isspace() else BLOCK) if blank else SENTENCE
@@ -190,7 +190,7 @@ def _code(block: Block, text: str) -> Iterator[tuple[int, int, int]]:
 def _table(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]:
     """Rows; those after the first stand under it as under a heading."""
     names = ""
-    for number, line in enumerate(_LINE.finditer(text, block.start, block.end)):
+    for number, line in enumerate(_lines(text, block)):
         start, end = next(stripped(text, *line.span()))
         under = number > 0 and _RULE.fullmatch(line.group())  # the rule under the names, in Markdown
         yield _Part(
@@ -198,6 +198,11 @@ def _table(block: Block, text: str, context: tuple[str, ...]) -> Iterator[_Part]
         )
         if number == 0:
             names = " ".join(line.group().split()).strip("| ")
+
+
+def _lines(text: str, block: Block) -> Iterator[re.Match[str]]:
+    """Those that have words."""
+    return (line for line in _LINE.finditer(text, block.start, block.end) if not line.group().isspace())
 
 
 def _shortened(

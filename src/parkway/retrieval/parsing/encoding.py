@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import re
 from typing import NamedTuple
 
 from parkway.core.errors import Unreadable
@@ -185,4 +184,4 @@ def _plausible(text: str, label: str) -> float:
 
 
 def _whole_lines(sample: bytes) -> bytes:
-    return re.sub(rb"[^\n]*\Z", b"", sample) or sample
+    return sample[: sample.rfind(b"\n") + 1] or sample

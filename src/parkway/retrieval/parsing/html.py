@@ -23,6 +23,8 @@ _VOID_TAGS = "area base br col embed hr img input link meta source track wbr"
 _VOID = frozenset(_VOID_TAGS.split())
 _LISTS = frozenset(("ul", "ol", "menu", "dl"))
 _MAX_DEPTH = 1_000
+_LONGEST_TAG = 100_000
+"""In characters. A tag or comment that is longer and never ends is left out, as browsers do."""
 _MAX_COLUMNS = 1_000
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.:-]{1,40})", re.IGNORECASE)
@@ -44,7 +46,8 @@ def read_html(text: str, most: int) -> Parsed:
     for main in (_main_part(text), None):
         reader = _Reader(most, main)
         reader.feed(text)
-        reader.close()
+        if len(reader.rawdata) < _LONGEST_TAG:
+            reader.close()  # what was not ended is looked at again, from each of its marks on
         parsed = reader.finish()
         if parsed.text or main is None:
             return parsed

@@ -57,7 +57,10 @@ class _Reader:
     def __init__(self, text: str, start: int) -> None:
         self._lines: list[tuple[int, int, str]] = []  # start, end with the newline, text
         for line in _LINE.finditer(text, start):
-            self._lines.append((line.start(), line.end(), line.group()[:_LONGEST].rstrip("\n")))
+            told = line.group()[:_LONGEST].rstrip("\n")
+            if len(told) == _LONGEST and told.isspace():
+                told = line.group().strip()[:_LONGEST]
+            self._lines.append((line.start(), line.end(), told))
 
     def blocks(self) -> Iterator[Block]:
         at = 0

@@ -8,7 +8,6 @@ from itertools import groupby, zip_longest
 
 from parkway.retrieval.document import Block, BlockKind, Parsed
 
-_PARAGRAPH = re.compile(r"[^\n]*\S[^\n]*(?:\n[^\n]*\S[^\n]*)*")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪–]|\(?\d{1,3}[.)]|\(?[a-zA-Z][.)])\s+\S")
 _COLUMNS = re.compile(r"\S\s*(?:\||\t)\s*\S")
 _UNDERLINE = re.compile(r"(=|-|~|\^|\*)\1{2,}\s*")
@@ -17,6 +16,7 @@ _TITLE = re.compile(r"(?![a-z_])\w.{0,60}?\w\w.{0,60}")
 _NO_TITLE_END = tuple(".,;:!?…。，；：！？-–—")
 _TITLE_WORDS = 12
 _TITLE_LEVEL = 3  # below what is marked as a heading
+_BEGINNING = 1_000  # characters of a line that are looked at for columns
 _WRAPPED = 120
 """In characters: where a line is longer, lines are paragraphs and nobody has wrapped them."""
 
@@ -24,8 +24,12 @@ _WRAPPED = 120
 def read_plain(text: str) -> Parsed:
     """Normalised text with its blocks."""
     blocks: list[Block] = []
-    for match in _PARAGRAPH.finditer(text):
-        blocks.extend(_blocks(match.start(), match.group().split("\n")))
+    start = 0
+    for spoken, group in groupby(text.split("\n"), lambda line: bool(line) and not line.isspace()):
+        lines = list(group)
+        if spoken:
+            blocks.extend(_blocks(start, lines))
+        start += sum(map(len, lines)) + len(lines)
     blocks = [_titled(text, block, after) for block, after in zip_longest(blocks, blocks[1:])]
     title = text[blocks[0].start : blocks[0].end] if blocks and blocks[0].kind == "heading" else ""
     return Parsed(text, tuple(blocks), heading_words(title))
@@ -81,4 +85,4 @@ def _kind(line: str) -> BlockKind:
         return "heading"
     if _ITEM.match(line):
         return "list"
-    return "table" if _COLUMNS.search(line) else "paragraph"
+    return "table" if _COLUMNS.search(line[:_BEGINNING]) else "paragraph"

@@ -24,7 +24,7 @@ LANGUAGES = {
 }  # fmt: skip
 _NAMES = {"dockerfile": "docker", "makefile": "make", "jenkinsfile": "groovy", "cmakelists.txt": "cmake"}
 
-_GAP = re.compile(r"\n[ \t]*\n\s*?(?=\S)")
+_GAP = re.compile(r"\n(?:[ \t]*+\n)+")
 
 
 def language_of(name: str) -> str | None:
@@ -39,7 +39,7 @@ def read_source(text: str, language: str) -> Parsed:
     start = 0
     for match in _GAP.finditer(text):
         after = match.end()
-        if after > 0 and text[after - 1] == "\n" and text[after : after + 1].strip() and text[after] not in ")}]":
+        if after < len(text) and not text[after].isspace() and text[after] not in ")}]":
             _add(blocks, text, start, match.start())
             start = after
     _add(blocks, text, start, len(text))
