@@ -230,6 +230,7 @@ def test_pdf_has_pages_and_says_which_are_scanned() -> None:
     ]
     assert [block.page for block in parsed.blocks] == [1, 1, 1, 1, 4]
     assert parsed.scanned_pages == (2,)
+    assert parsed.title == "The Title"
     assert parsed.metadata["pages"] == "4"
 
 

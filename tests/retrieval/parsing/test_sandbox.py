@@ -4,6 +4,7 @@ import os
 import signal
 import socket
 import struct
+import subprocess
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -169,6 +170,9 @@ def test_the_process_has_no_secrets_no_network_and_may_not_write(
     assert limits["Max address space"] == [str(700 << 20)] * 2
     assert limits["Max file size"] == [str(1 << 20)] * 2
     assert limits["Max core file size"] == ["0", "0"]
+    network = Path(f"/proc/{process}/ns/net").stat().st_ino
+    if subprocess.run(["unshare", "--user", "--net", "true"], capture_output=True, check=False).returncode == 0:
+        assert network != Path("/proc/self/ns/net").stat().st_ino
     opened = {str(entry.readlink()) for entry in Path(f"/proc/{process}/fd").iterdir()}
     assert not any(str(tmp_path) in name or name.endswith(".db") for name in opened)
     own.close()

@@ -19,6 +19,7 @@ PDF = "application/pdf"
 _SOFT_HYPHEN = re.compile("[\x02\u00ad]\\s*")
 _BOLD = re.compile(r"\*\*(\S[^*]*)\*\*")  # in cells alone it is marked within the text
 _WORD = re.compile(r"\w+")
+_LEADERS = re.compile(r"(?:\. ?){6,}")  # between a title and its page, in tables of contents
 _LOST = 0.1  # share of a page's words that may be missing from its blocks before its plain text is taken instead
 _SENTENCE_END = tuple(".!?:;。！？")
 _KNOWN = (
@@ -98,7 +99,7 @@ def _write(writer: Writer, nodes: Sequence[Any], slides: Iterator[int] | None = 
         kind = content["node_type"]
         if kind != "list_item":
             _write_list(writer, items, page)
-        text = _SOFT_HYPHEN.sub("", content.get("text") or "")
+        text = _tidied(content.get("text") or "")
         heading = kind in ("heading", "title")
         if slides is not None:
             page = next(slides, page) if heading else page
@@ -117,6 +118,11 @@ def _write(writer: Writer, nodes: Sequence[Any], slides: Iterator[int] | None = 
         elif text:
             writer.add("paragraph", " ".join(text.split("\n")) if page is not None else text, page=page)
     _write_list(writer, items, page)
+
+
+def _tidied(text: str) -> str:
+    """Without hyphens at line ends and rows of dots."""
+    return _LEADERS.sub("… ", _SOFT_HYPHEN.sub("", text))
 
 
 def _write_list(writer: Writer, items: list[str], page: int | None) -> None:
@@ -158,7 +164,7 @@ def _write_pages(writer: Writer, nodes: Sequence[Any], pages: Sequence[Any]) -> 
         if _lost(content, found) <= _LOST:
             _write(writer, found)
         else:
-            for paragraph in _paragraphs(_SOFT_HYPHEN.sub("", content)):
+            for paragraph in _paragraphs(_tidied(content)):
                 writer.add("paragraph", paragraph, page=number)
 
 

@@ -73,8 +73,10 @@ class Writer:
     def parsed(
         self, *, title: str = "", metadata: dict[str, str] | None = None, scanned_pages: tuple[int, ...] = ()
     ) -> Parsed:
-        """All of it."""
+        """All of it. Where no title is known, the first heading is."""
         text = "".join(self._pieces)
+        if not title.strip():
+            title = next((text[block.start : block.end] for block in self._blocks if block.kind == "heading"), "")[:500]
         return Parsed(text, tuple(self._blocks), " ".join(normalised(title).split()), metadata or {}, scanned_pages)
 
 
