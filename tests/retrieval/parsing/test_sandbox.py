@@ -136,10 +136,10 @@ def test_a_line_of_100_megabytes(sandbox: Sandbox) -> None:
     still_works(sandbox)
 
 
-def test_what_takes_too_long_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_takes_too_long_is_stopped() -> None:
     quick = Sandbox(ParsingConfig(timeout_s=0.5, cpu_s=60))
     with pytest.raises(Unreadable, match=r"took over 0.5 s"):
-        quick.parse(b"<!--" * 2_000_000, "a.html")
+        quick.parse(b"<p>x</p>" * 2_000_000, "a.html")
     assert quick._child is None
     quick.close()
 

@@ -16,7 +16,7 @@ class ParsingConfig(Section):
         max_pages: of a PDF, slides of a presentation.
         timeout_s: how long reading one file may take.
         cpu_s: how much computing it may cost.
-        memory_bytes: what the process that reads may take, beside about 300 MiB for itself.
+        memory_bytes: of address space for the process that reads; about 300 MiB of it are its own.
     """
 
     max_bytes: int = Field(default=100 * 1024 * 1024, ge=1)
