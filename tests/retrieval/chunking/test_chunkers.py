@@ -211,6 +211,22 @@ def test_structure_follows_headings_and_names_them() -> None:
         assert not text.endswith(("Install", "Use", "steps", "More"))  # a heading stays with what it is of
 
 
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("# C# and F#", "C# and F#"),
+        ("## Use ##", "Use"),
+        ("Sub\n---", "Sub"),
+        ("Two\nlines\n===", "Two lines"),
+        ("== Wiki ==", "Wiki"),
+    ],
+)
+def test_headings_are_named_without_their_marks(heading: str, words: str) -> None:
+    reader = read_plain if heading.startswith("==") else read_markdown
+    chunks = made("structure", minilm(), 64, 32)(reader(f"{heading}\n\n{'Some words of text. ' * 40}"))
+    assert chunks[-1].headings == (words,)
+
+
 def test_sentences_stay_whole_where_they_fit() -> None:
     sentence = "This sentence number {} has some words and then it ends."
     parsed = read_plain(" ".join(sentence.format(number) for number in range(200)))

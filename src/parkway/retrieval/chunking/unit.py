@@ -15,10 +15,13 @@ SECTION, BLOCK, LINE, SENTENCE, GLUED = range(5)
 
 GAP = 64  # characters of white space that weigh as much as a token: without, a chunk of blanks would have no end
 _CLAUSE_TOKENS = 24
+_LONGEST_HEADING = 1_000  # in characters
 _LINE = re.compile(r"[^\n]+")
 _ITEM = re.compile(r"\s*(?:[-*+•‣◦▪–]|\(?\w{1,3}[.)])\s")
 _RULE = re.compile(r"[\s|:+=-]+")
 _MOST_HEADINGS = 8
+_MARKS = re.compile(r"^\s*(?:#{1,6}\s+|(?:=\s*)+)|\s+(?:#+|(?:=\s*)+)\s*$")
+_UNDERLINE = re.compile(r"\n\s*([=\-~^*])\1*\s*$")
 
 
 class Unit(NamedTuple):
@@ -128,8 +131,13 @@ def _parts(parsed: Parsed) -> Iterator[_Part]:
             yield part._replace(before=first) if first is not None else part
             first = None
         if heading:
-            path.append((block.level, " ".join(text[block.start : block.end].strip("#= \n").split())))
+            path.append((block.level, _words(text[block.start : block.end])))
         after_heading = heading
+
+
+def _words(heading: str) -> str:
+    """A heading without the marks of Markdown and its relatives."""
+    return " ".join(_MARKS.sub("", _UNDERLINE.sub("", heading.strip()[:_LONGEST_HEADING])).split())
 
 
 def _complete(parsed: Parsed) -> Iterator[Block]:
