@@ -307,6 +307,20 @@ class StoreUnavailable(ParkwayError):
     code = "store_unavailable"
 
 
+class IndexUnavailable(ParkwayError):
+    """The store of a knowledge index does not answer, is full, or another process has it; nothing is known of a write."""
+
+    status = 503
+    code = "index_unavailable"
+
+
+class IndexDamaged(ParkwayError):
+    """What lies in a knowledge index cannot be read; it has to be built anew from its documents."""
+
+    status = 500
+    code = "index_damaged"
+
+
 class RelayedError(ParkwayError):
     """An endpoint's own refusal (4xx), handed on with its status, type and code."""
 

@@ -14,7 +14,7 @@ Vectors = Any
 
 @dataclass(frozen=True, slots=True)
 class Between:
-    """A range of numbers, or of dates as ISO 8601 writes them; an end that is None is open."""
+    """A range of numbers, or of dates as ISO 8601 writes them (without a zone: UTC), ends included; None is open."""
 
     at_least: float | str | None = None
     at_most: float | str | None = None
@@ -25,8 +25,11 @@ class Filter:
     """Which passages may be found at all. Applied inside the search: what it leaves out is not even counted.
 
     Attributes:
-        principals: Who asks: a passage is seen if its `access` has one of them. Always given; nobody sees nothing.
-        metadata: Each must be equal, or one of several, or between two.
+        principals: Who asks: a passage is seen if its `access` has one of them, or `*`. Always given; without any,
+            nothing is seen, not even what is for everyone.
+        metadata: Each must be equal, or one of several, or between two. A list has each of its elements: as a value of
+            a passage it equals all of them, in a filter one of them is enough. 1 equals 1.0 and neither `true` nor
+            "1". What a passage does not say equals nothing.
         documents: Only those; None: all.
     """
 
@@ -82,11 +85,14 @@ class Size:
 
     Attributes:
         indexed: How many of the vectors stand in the graph; those that do not are compared one by one.
+        removed: How many were removed or replaced whose room, and whose text, `optimise` has yet to give back. After a
+            restart at least 1 if there are any.
         disk_bytes: None where the store does not say.
     """
 
     passages: int
     indexed: int
+    removed: int = 0
     disk_bytes: int | None = None
 
 
@@ -102,7 +108,11 @@ class Index(Protocol):
     """
 
     def upsert(self, passages: Sequence[Passage], vectors: Vectors) -> None:
-        """Puts passages in, or over those with the same id."""
+        """Puts passages in, or over those with the same id.
+
+        Raises:
+            ValueError: A vector has the wrong shape or length, or a passage cannot be kept; nothing was changed.
+        """
         ...
 
     def remove(self, document_id: str, *, but: str | None = None) -> None:
@@ -128,7 +138,7 @@ class Index(Protocol):
     def optimise(self) -> bool:
         """Brings the graph up to date and gives back the room of what was removed; whether there was anything to do.
 
-        May take minutes; searches and writes go on beside it.
+        May take minutes; searches and writes go on beside it. What was removed before is in no file afterwards.
         """
         ...
 

@@ -1,0 +1,55 @@
+"""Carrying out what stands in a journal."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+
+from parkway.retrieval.index.entry import document_key, edition_of, entries
+from parkway.retrieval.index.generation import SLICE, Generation, wait_a_turn
+from parkway.retrieval.index.journal import Record, Remove
+from parkway.retrieval.index.words import Words
+
+INDEX_RANGES_UP_TO = 20_000
+"""With more passages than this an index of numbers that is new waits for the next generation: it would take seconds."""
+
+
+class Turns:
+    """How many searches go on: a writer waits a little after each piece while there are any."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.searches = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self.searches += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self.searches -= 1
+
+
+def apply(
+    record: Record, generation: Generation, words: Words, dimensions: int, mark: int, turns: Turns | None = None
+) -> None:
+    """Makes one change. Making it twice is making it once.
+
+    Args:
+        mark: What passages carry that are written: higher than any that stands in a graph.
+        turns: Searches that shall have their turn in between.
+    """
+    if isinstance(record, Remove):
+        but = None if record.but is None else edition_of(record.document_id, record.but)
+        generation.remove(document_key(record.document_id), but)
+        return
+    vectors = np.frombuffer(record.vectors, np.float32).reshape(-1, dimensions)
+    kept = entries(record.passages, vectors, dimensions)
+    if generation.passages <= INDEX_RANGES_UP_TO:
+        generation.index_ranges(sorted({field for entry in kept for field in entry.numbers}))
+    for start in range(0, len(kept), SLICE):
+        part = slice(start, start + SLICE)
+        terms = [words.of_passage(passage.searched) for passage in record.passages[part]]
+        generation.write(kept[part], vectors[part], terms, mark)
+        wait_a_turn(turns is not None and turns.searches > 0)

@@ -1,0 +1,442 @@
+"""The embedded store: Qdrant Edge, inside the process that owns the index.
+
+    DIRECTORY/lock           held by the owner; everybody else gets an error
+    DIRECTORY/index.json     what the index was made for, and which generation holds
+    DIRECTORY/journal/       what was changed since the generation was last on disk as a whole
+    DIRECTORY/generation-N/  the passages
+
+A change is written to the journal and synced, then made; after a crash the journal is carried out again, which changes
+nothing twice. `optimise` copies the generation and has a process of its own make the next one of it (`rebuild.py`); if
+that ends early, nothing has happened.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import qdrant_edge as edge
+
+from parkway.core.errors import ConfigurationError, IndexDamaged, IndexUnavailable
+from parkway.retrieval.document import Passage
+from parkway.retrieval.index.apply import INDEX_RANGES_UP_TO, Turns, apply
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.copying import copy_directory
+from parkway.retrieval.index.entry import (
+    Conditions,
+    conditions,
+    content_key,
+    document_key,
+    edition_of,
+    entries,
+    passage_of,
+    query_vector,
+    read_edition,
+)
+from parkway.retrieval.index.generation import MEANING, WORDS, Generation, Request, vector_in
+from parkway.retrieval.index.index import Candidate, Query, Size, Vectors
+from parkway.retrieval.index.journal import (
+    Journal,
+    Position,
+    Record,
+    Remove,
+    Upsert,
+    read,
+    sync_directory,
+)
+from parkway.retrieval.index.rebuild import Made, Order
+from parkway.retrieval.index.words import Words
+
+FORMAT = 1
+CHECKPOINT_BYTES = 64 << 20
+"""A journal that has grown by this makes the generation be brought to disk: a start carries out no more again."""
+
+FREE_BYTES = 256 << 20
+"""Fewer than this on the disk and nothing is written: Edge maps files, and a full disk would end the process."""
+
+REBUILD_S = 6 * 3600.0
+
+
+class About(msgspec.Struct, frozen=True):
+    """index.json.
+
+    Attributes:
+        removed: Something was removed of which the files still have the text.
+        fields: Keys of fields whose numbers are to get an index.
+    """
+
+    format: int
+    dimensions: int
+    language: str
+    generation: int
+    mark: int
+    removed: bool = False
+    fields: tuple[str, ...] = ()
+
+
+class EdgeIndex:
+    """An `Index` in a directory of this machine, for one process at a time."""
+
+    def __init__(self, directory: Path, config: IndexConfig, dimensions: int) -> None:
+        """Opens the index in `directory`, which is made where there is none.
+
+        Raises:
+            IndexUnavailable: Another process has it.
+            IndexDamaged: It cannot be read.
+            ConfigurationError: It was made for an encoder of other dimensions, or for another language.
+        """
+        self.directory = directory
+        self._config = config
+        self._dimensions = dimensions
+        self._words = Words(config.language)
+        self._changing = threading.Lock()
+        self._optimising = threading.Lock()
+        self._turns = Turns()
+        self._removed = 0
+        directory.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(directory / "lock")
+        try:
+            self._about = self._read_about() or self._create()
+            self._generation = self._load()
+        except BaseException:
+            os.close(self._lock)
+            raise
+
+    # Changes
+
+    def upsert(self, passages: Sequence[Passage], vectors: Vectors) -> None:
+        kept = entries(passages, vectors, self._dimensions)
+        if not kept:
+            return
+        array = np.ascontiguousarray(vectors, np.float32)
+        record = Upsert(list(passages), array.tobytes())
+        with self._changing:
+            if replaced := self._generation.known([entry.passage_id for entry in kept]):
+                self._note_removed(replaced)
+            fields = {field for entry in kept for field in entry.numbers} - set(self._about.fields)
+            if fields and self._generation.passages > INDEX_RANGES_UP_TO:
+                self._note(fields=(*self._about.fields, *sorted(fields))[:256])
+            self._change(record)
+
+    def remove(self, document_id: str, *, but: str | None = None) -> None:
+        edition = None if but is None else edition_of(document_id, but)
+        with self._changing:
+            if self._generation.has(document_key(document_id), edition):
+                self._note_removed(1)
+                self._change(Remove(document_id, but))
+
+    def optimise(self) -> bool:
+        with self._optimising:
+            target = self.directory / f"generation-{self._about.generation + 1}"
+            removed = self._removed
+            try:
+                with self._changing:
+                    if not self._worth_it():
+                        return False
+                    order = self._copy(target)
+                self._take_over(target, self._rebuild(order))
+            except BaseException:
+                with self._changing:
+                    self._pinned = None
+                    self._removed = max(self._removed, removed)
+                shutil.rmtree(target, ignore_errors=True)
+                raise
+            return True
+
+    # Questions
+
+    def search(self, query: Query) -> list[Candidate]:
+        wanted = conditions(query.filter)
+        terms = self._words.of_query(query.text) if query.keyword_depth > 0 else None
+        vector = None if query.vector is None else query_vector(query.vector, self._dimensions)
+        if wanted.impossible:
+            return []
+        requests: list[Request] = []
+        if terms is not None and terms.indices:
+            requests.append((WORDS, edge.SparseVector(terms.indices, terms.weights), query.keyword_depth, None))
+        with self._turns, self._current() as generation:
+            if vector is not None and query.vector_depth > 0:
+                requests.append((MEANING, vector, query.vector_depth, self._how(query, wanted, generation)))
+            if not requests:
+                return []
+            found = dict(zip((request[0] for request in requests), generation.search(requests, wanted), strict=True))
+            using, _, depth, how = requests[-1]
+            missing = how is not None and not how.exact and len(found[using]) < depth
+            if missing and len(found[using]) < min(depth, generation.count(wanted, exact=True)):
+                # The graph lost its way between passages that the filter leaves out.
+                exact: Request = (using, vector, depth, edge.SearchParams(exact=True))
+                found[using] = generation.search([exact], wanted)[0]
+        return _candidates(found.get(WORDS, ()), found.get(MEANING, ()))
+
+    def vectors(self, contents: Sequence[str]) -> dict[str, Vectors]:
+        found: dict[str, Vectors] = {}
+        with self._current() as generation:
+            for content in dict.fromkeys(contents):
+                if content and (vector := generation.vector_of(content_key(content))) is not None:
+                    found[content] = vector
+        return found
+
+    def passages(self, document_id: str) -> list[Passage]:
+        with self._current() as generation:
+            found = [passage_of(text) for text in generation.of_document(document_key(document_id))]
+        return sorted(found, key=lambda passage: (passage.version, passage.ordinal))
+
+    def documents(self) -> dict[str, set[str]]:
+        found: dict[str, set[str]] = {}
+        with self._current() as generation:
+            for edition in generation.editions():
+                document_id, version = read_edition(edition)
+                found.setdefault(document_id, set()).add(version)
+        return found
+
+    def size(self) -> Size:
+        with self._current() as generation:
+            passages, built = generation.passages, generation.built
+            indexed = passages - generation.written_since_built() if built["points"] else 0
+        return Size(passages, indexed, removed=self._removed, disk_bytes=_disk_bytes(self.directory))
+
+    def close(self) -> None:
+        """Brings everything to disk and lets another process open it."""
+        with self._optimising, self._changing:
+            if self._lock >= 0:
+                self._checkpoint()
+                self._generation.retire(delete=False)
+                self._journal.close()
+                os.close(self._lock)
+                self._lock = -1
+
+    # How a change is made
+
+    def _change(self, record: Record) -> None:
+        if self._lock < 0:
+            raise IndexUnavailable(f"the index in {self.directory} is closed")
+        if shutil.disk_usage(self.directory).free < FREE_BYTES:
+            raise IndexUnavailable(f"{self.directory}: fewer than {FREE_BYTES >> 20} MiB are free on this disk")
+        try:
+            self._journal.append(record)
+        except OSError as error:
+            raise IndexUnavailable(f"{self.directory}: {error.strerror}; nothing was written") from error
+        apply(record, self._generation, self._words, self._dimensions, self._about.mark + 1, self._turns)
+        if self._journal.bytes - self._behind > CHECKPOINT_BYTES:
+            self._checkpoint()
+
+    def _checkpoint(self) -> None:
+        """Brings the generation to disk. The journal up to here is needed no more, unless `rebuild` reads it."""
+        self._generation.flush()
+        number = self._journal.rotate()
+        if self._pinned is None:
+            self._journal.forget(number)
+        self._behind = self._journal.bytes
+
+    def _note_removed(self, count: int) -> None:
+        self._removed += count
+        if not self._about.removed:
+            self._note(removed=True)
+
+    def _note(self, **changes: object) -> None:
+        self._about = msgspec.structs.replace(self._about, **changes)
+        _write_whole(self.directory / "index.json", msgspec.json.encode(self._about))
+
+    # How the next generation is made
+
+    def _worth_it(self) -> bool:
+        without_graph = self._generation.written_since_built() > 0
+        return self._about.removed or (without_graph and self._generation.passages >= self._config.graph_from)
+
+    def _copy(self, target: Path) -> Order:
+        """A copy of the present generation for `rebuild`, while nobody writes."""
+        needed = _disk_bytes(self._generation.directory) + FREE_BYTES
+        if shutil.disk_usage(self.directory).free < needed:
+            raise IndexUnavailable(f"{self.directory}: optimising needs {needed >> 20} MiB that are free on this disk")
+        shutil.rmtree(target, ignore_errors=True)
+        self._checkpoint()
+        self._pinned = self._journal.number
+        mark = self._about.mark + 1
+        self._note(mark=mark)  # from here on passages carry a higher one: they are not in what is being made
+        self._removed = 0
+        copy_directory(self._generation.directory, target)
+        return Order(
+            directory=str(target),
+            journal=str(self._journal.directory),
+            config=self._config.model_dump_json(),
+            dimensions=self._dimensions,
+            mark=mark,
+            fields=list(self._about.fields),
+            start=(self._pinned, 0),
+        )
+
+    def _rebuild(self, order: Order) -> Made:
+        command = [sys.executable, "-P", "-m", "parkway.retrieval.index.rebuild"]
+        try:
+            done = subprocess.run(  # noqa: S603 - our own module, by our own interpreter
+                command, input=msgspec.json.encode(order), capture_output=True, timeout=REBUILD_S, check=False
+            )
+        except subprocess.TimeoutExpired as error:
+            raise IndexUnavailable(f"{self.directory}: optimising took longer than {REBUILD_S:g} s") from error
+        if done.returncode != 0:
+            told = done.stderr.decode("utf-8", "replace").strip()[-1000:]
+            raise IndexUnavailable(f"{self.directory}: optimising ended with status {done.returncode}: {told}")
+        return msgspec.json.decode(done.stdout, type=Made)
+
+    def _take_over(self, target: Path, made: Made) -> None:
+        """Opens what was made, carries out what has been changed since, and goes on with it."""
+        made_one = Generation.load(target)
+        end = self._catch_up(made_one, made.end)
+        with self._changing:
+            self._catch_up(made_one, end)
+            made_one.flush()
+            old, self._generation = self._generation, made_one
+            self._note(generation=self._about.generation + 1, removed=self._removed > 0)
+            self._pinned = None
+            self._journal.forget(self._journal.rotate())
+            self._behind = 0
+        old.retire(delete=True)
+
+    def _catch_up(self, generation: Generation, end: Position) -> Position:
+        for record, position in read(self._journal.directory, end):
+            apply(record, generation, self._words, self._dimensions, self._about.mark + 1, self._turns)
+            end = position
+        return end
+
+    # How a search is made
+
+    @contextmanager
+    def _current(self) -> Iterator[Generation]:
+        while True:
+            if self._lock < 0:
+                raise IndexUnavailable(f"the index in {self.directory} is closed")
+            generation = self._generation
+            with generation:
+                if generation is self._generation:
+                    yield generation
+                    return
+
+    def _how(self, query: Query, wanted: Conditions, generation: Generation) -> edge.SearchParams:
+        config = self._config
+        if query.exact or generation.count(wanted, exact=False) <= config.exact_below:
+            return edge.SearchParams(exact=True)
+        return edge.SearchParams(
+            hnsw_ef=max(query.effort or config.ef, query.vector_depth),
+            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=config.oversampling),
+            acorn=edge.AcornSearchParams(enable=True),
+        )
+
+    # How it begins
+
+    def _read_about(self) -> About | None:
+        path = self.directory / "index.json"
+        try:
+            about = msgspec.json.decode(path.read_bytes(), type=About)
+        except FileNotFoundError:
+            if any((self.directory / "journal").glob("*.log")):
+                raise IndexDamaged(_damaged(self.directory, "index.json is missing")) from None
+            return None
+        except (OSError, msgspec.MsgspecError) as error:
+            raise IndexDamaged(_damaged(self.directory, f"index.json cannot be read: {error}")) from error
+        if about.format != FORMAT:
+            raise IndexDamaged(_damaged(self.directory, f"it has the format {about.format}, not {FORMAT}"))
+        for name, is_now in (("dimensions", self._dimensions), ("language", self._config.language)):
+            if (was := getattr(about, name)) != is_now:
+                raise ConfigurationError(
+                    f"the index in {self.directory} was made for the {name} {was}, the configuration says {is_now}. "
+                    "Change it back, or remove the directory and have the documents indexed anew"
+                )
+        return about
+
+    def _create(self) -> About:
+        directory = self.directory / "generation-1"
+        shutil.rmtree(directory, ignore_errors=True)
+        Generation.create(directory, self._config, self._dimensions).retire(delete=False)
+        about = About(FORMAT, self._dimensions, self._config.language, generation=1, mark=0)
+        _write_whole(self.directory / "index.json", msgspec.json.encode(about))
+        return about
+
+    def _load(self) -> Generation:
+        present = self.directory / f"generation-{self._about.generation}"
+        for other in self.directory.glob("generation-*"):
+            if other != present:
+                shutil.rmtree(other, ignore_errors=True)
+        try:
+            generation = Generation.load(present)
+            self._journal = Journal(self.directory / "journal")
+            end: Position = (0, 0)
+            for record, position in read(self._journal.directory, end):
+                apply(record, generation, self._words, self._dimensions, self._about.mark + 1)
+                end = position
+        except IndexDamaged as error:
+            raise IndexDamaged(_damaged(self.directory, str(error))) from error
+        self._journal.cut_off(end)
+        self._pinned: int | None = None
+        self._behind = 0
+        self._removed = int(self._about.removed)
+        return generation
+
+
+def _candidates(by_words: Sequence[edge.ScoredPoint], by_meaning: Sequence[edge.ScoredPoint]) -> list[Candidate]:
+    keyword = {point.id: point for point in by_words}
+    meaning = {point.id: point for point in by_meaning}
+    return [
+        Candidate(
+            passage=passage_of(point.payload["passage"]),  # pyright: ignore[reportOptionalSubscript]
+            keyword_score=keyword[name].score if name in keyword else None,
+            vector_score=meaning[name].score if name in meaning else None,
+            vector=vector_in(point),
+        )
+        for name, point in (keyword | meaning).items()
+    ]
+
+
+def _lock(path: Path) -> int:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(descriptor)
+        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+            raise
+        raise IndexUnavailable(
+            f"the index in {path.parent} belongs to another process (id {owner}): ask that one over HTTP, or end it"
+        ) from None
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+    return descriptor
+
+
+def _write_whole(path: Path, content: bytes) -> None:
+    """Replaces a file; whatever happens, the old one is there or the new one."""
+    beside = path.with_suffix(".new")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    sync_directory(path.parent)
+
+
+def _damaged(directory: Path, what: str) -> str:
+    return (
+        f"the index in {directory} cannot be used: {what}. Nothing but the index is lost: "
+        "remove the directory, and its documents are indexed anew"
+    )
+
+
+def _disk_bytes(directory: Path) -> int:
+    """What its files take of the disk; holes in them take nothing."""
+    total = 0
+    for path in directory.rglob("*"):
+        try:
+            total += path.stat().st_blocks * 512
+        except FileNotFoundError:
+            continue
+    return total

@@ -1,0 +1,147 @@
+"""What was changed since an index was last on disk as a whole. Written and synced before a change is acknowledged.
+
+The embedded store could keep such a log itself, but that one holds removed texts until it happens to be overwritten,
+and is synced only together with everything else, while nobody can search.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+
+from parkway.core.errors import IndexDamaged
+from parkway.retrieval.document import Passage
+
+_HEAD = struct.Struct("<II")  # length of the body, CRC-32 of it
+MAX_RECORD_BYTES = 1 << 30
+
+
+class Upsert(msgspec.Struct, frozen=True, tag="upsert"):
+    """Attributes:
+    vectors: float32 [passages, dimensions], as bytes.
+    """
+
+    passages: list[Passage]
+    vectors: bytes
+
+
+class Remove(msgspec.Struct, frozen=True, tag="remove"):
+    document_id: str
+    but: str | None
+
+
+Record = Upsert | Remove
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Record).decode
+
+
+class Journal:
+    """Numbered files of records in a directory; only the last one grows. One process writes, another may read."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        directory.mkdir(exist_ok=True)
+        numbers = self.numbers()
+        self.number = numbers[-1] if numbers else 1
+        self._file = self._path(self.number).open("ab", buffering=0)
+        sync_directory(directory)
+
+    @property
+    def bytes(self) -> int:
+        """Of all files."""
+        return sum(self._path(number).stat().st_size for number in self.numbers())
+
+    def numbers(self) -> list[int]:
+        """Of the files that are there, ascending."""
+        return sorted(int(path.stem) for path in self.directory.glob("*.log") if path.stem.isdigit())
+
+    def append(self, record: Record) -> None:
+        """Writes a record; it is on disk when this returns.
+
+        Raises:
+            OSError: It is not, and as good as never written.
+        """
+        body = _encode(record)
+        if len(body) > MAX_RECORD_BYTES:
+            raise ValueError(f"{len(body)} bytes are too many to be written at once; at most {MAX_RECORD_BYTES}")
+        length = os.fstat(self._file.fileno()).st_size
+        data = memoryview(_HEAD.pack(len(body), zlib.crc32(body)) + body)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+            os.fdatasync(self._file.fileno())
+        except OSError:
+            os.ftruncate(self._file.fileno(), length)
+            raise
+
+    def rotate(self) -> int:
+        """Begins a new file; its number. What was written before lies in files with lower numbers."""
+        self._file.close()
+        self.number += 1
+        self._file = self._path(self.number).open("ab", buffering=0)
+        sync_directory(self.directory)
+        return self.number
+
+    def forget(self, before: int) -> None:
+        """Removes the files with lower numbers: what they say is on disk elsewhere."""
+        for number in self.numbers():
+            if number < before:
+                self._path(number).unlink()
+        sync_directory(self.directory)
+
+    def cut_off(self, end: Position) -> None:
+        """Removes what follows the last record that could be read."""
+        os.ftruncate(self._file.fileno(), end[1] if end[0] == self.number else 0)
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _path(self, number: int) -> Path:
+        return self.directory / f"{number:08}.log"
+
+
+Position = tuple[int, int]
+"""In a journal: number of the file, byte in it."""
+
+
+def read(directory: Path, start: Position) -> Iterator[tuple[Record, Position]]:
+    """The records from `start` on, each with the position behind it.
+
+    The last record of the last file may be torn: it was never acknowledged, and reading ends before it.
+
+    Raises:
+        IndexDamaged: Something else cannot be read.
+    """
+    paths = sorted(path for path in directory.glob("*.log") if path.stem.isdigit() and int(path.stem) >= start[0])
+    for path in paths:
+        number = int(path.stem)
+        with path.open("rb") as file:
+            place = start[1] if number == start[0] else 0
+            file.seek(place)
+            while head := file.read(_HEAD.size):
+                body = b""
+                if len(head) == _HEAD.size:
+                    length, checksum = _HEAD.unpack(head)
+                    body = file.read(min(length, MAX_RECORD_BYTES))
+                    if len(body) == length and zlib.crc32(body) == checksum:
+                        place = file.tell()
+                        yield _decode(body), (number, place)
+                        continue
+                if path == paths[-1] and not file.read(1):
+                    return
+                raise IndexDamaged(f"{path}: what stands at byte {place} cannot be read")
+
+
+def sync_directory(directory: Path) -> None:
+    """Which files a directory has is on disk after this."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
