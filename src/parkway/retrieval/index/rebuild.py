@@ -49,8 +49,8 @@ class Made(msgspec.Struct, frozen=True):
     end: Position
 
 
-def rebuild(order: Order) -> Made:
-    config = IndexConfig.model_validate_json(order.config)
+def rebuild(order: Order, config: IndexConfig) -> Made:
+    """Carries out the order, whose configuration is `config`."""
     generation = Generation.load(Path(order.directory), (config, order.dimensions))
     generation.index_ranges(order.fields)
     generation.optimise(order.mark)
@@ -69,9 +69,10 @@ def rebuild(order: Order) -> Made:
 
 
 def main() -> None:
-    os.nice(10)  # searches come first
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=Order)
-    sys.stdout.buffer.write(msgspec.json.encode(rebuild(order)))
+    config = IndexConfig.model_validate_json(order.config)
+    os.nice(config.build_niceness)
+    sys.stdout.buffer.write(msgspec.json.encode(rebuild(order, config)))
 
 
 if __name__ == "__main__":

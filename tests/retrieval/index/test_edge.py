@@ -1,0 +1,349 @@
+"""What the embedded store promises beyond the contract: against crashes, damage, and a second process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parkway.core.errors import IndexDamaged, IndexUnavailable
+from parkway.core.tasks import start_thread
+from parkway.retrieval.index import edge as edge_module
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.index.index import Filter, Query
+from tests.retrieval.index.corpus import DIMENSIONS, passage, vectors
+
+CONFIG = IndexConfig(graph_from=50, build_threads=1, build_niceness=0)
+ANYBODY = Filter(frozenset({"a"}))
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "index"
+
+
+def opened(directory: Path) -> EdgeIndex:
+    return EdgeIndex(directory, CONFIG, DIMENSIONS)
+
+
+def start_writer(directory: Path, first: int, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "tests.retrieval.index.writer", str(directory), str(first), *more]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def acknowledged(process: subprocess.Popen[str], lines: int) -> Iterator[str]:
+    """What it says, until it is killed after so many lines; then what it had said before."""
+    assert process.stdout is not None
+    for count, line in enumerate(process.stdout, 1):
+        if count == lines:
+            time.sleep(random.random() * 0.03)
+            os.killpg(process.pid, signal.SIGKILL)
+        if line.endswith("\n"):
+            yield line.strip()
+    process.wait(30)
+
+
+def check(index: EdgeIndex, expected: dict[str, set[str]]) -> None:
+    """The documents are there in one of these versions (`-`: not at all), each passage once."""
+    there = index.documents()
+    for document, versions in expected.items():
+        assert (there.get(document) or {"-"}) <= versions, document
+    for document, versions in there.items():
+        for version in versions:
+            found = [one for one in index.passages(document) if one.version == version]
+            assert sorted(one.ordinal for one in found) == list(range(len(found)))
+    assert index.size().passages == sum(len(index.passages(document)) for document in there)
+
+
+def follow(expected: dict[str, set[str]], lines: Iterator[str]) -> int:
+    """Notes what was acknowledged, and that the change after it may have been made; how often it was optimised."""
+    optimised = 0
+    document = version = ""
+    for line in lines:
+        if line.startswith("d"):
+            document, version = line.split()
+            expected[document] = {version}
+        optimised += line == "optimised"
+    if document:
+        expected[document] = {"1": {"1", "2"}, "2": {"2", "-"}, "-": {"-"}}[version]
+    return optimised
+
+
+def test_what_was_acknowledged_outlives_kill_9(directory: Path) -> None:
+    """Twenty times, at random moments, on the same directory."""
+    expected: dict[str, set[str]] = {}
+    for round_ in range(20):
+        first = (round_ + 1) * 1000
+        process = start_writer(directory, first)
+        follow(expected, acknowledged(process, random.randint(1, 30)))
+        if round_ % 5 == 4:
+            index = opened(directory)
+            check(index, expected)
+            index.close()
+    index = opened(directory)
+    check(index, expected)
+    index.close()
+
+
+def test_what_was_acknowledged_outlives_kill_9_while_optimising(directory: Path) -> None:
+    """The process and the one that makes the next generation, killed together while both work."""
+    expected: dict[str, set[str]] = {}
+    optimised = 0
+    for round_ in range(8):
+        process = start_writer(directory, (round_ + 1) * 1000, "optimise")
+        optimised += follow(expected, acknowledged(process, 40 + 30 * round_))
+        index = opened(directory)
+        check(index, expected)
+        assert len(list(directory.glob("generation-*"))) == 1
+        index.close()
+    assert optimised > 0
+    index = opened(directory)
+    index.optimise()
+    check(index, expected)
+    index.close()
+
+
+def test_a_torn_record_was_never_acknowledged(directory: Path) -> None:
+    index = opened(directory)
+    index.upsert([passage(1)], vectors(1))
+    (log,) = (directory / "journal").glob("*.log")
+    whole = log.read_bytes()
+    copies = directory.parent / "copy"
+    for cut in (1, 7, 8, 9, len(whole) // 2, len(whole) - 1):
+        shutil.rmtree(copies, ignore_errors=True)
+        shutil.copytree(directory, copies)
+        (copies / "journal" / log.name).write_bytes(whole + whole[:cut])
+        other = opened(copies)
+        other.upsert([passage(2)], vectors(1))
+        other.close()
+        other = opened(copies)
+        assert other.size().passages == 2
+        other.close()
+    index.close()
+
+
+def test_a_second_process_gets_an_error_that_says_why(directory: Path) -> None:
+    process = start_writer(directory, 0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "open\n"
+    try:
+        with pytest.raises(IndexUnavailable, match=rf"another process \(id {process.pid}\)"):
+            opened(directory)
+    finally:
+        process.kill()
+        process.wait(30)
+    opened(directory).close()
+
+
+def test_the_same_process_cannot_open_it_twice(directory: Path) -> None:
+    index = opened(directory)
+    with pytest.raises(IndexUnavailable, match="another process"):
+        opened(directory)
+    index.close()
+    with pytest.raises(IndexUnavailable, match="closed"):
+        index.search(Query("x", None, ANYBODY))
+    with pytest.raises(IndexUnavailable, match="closed"):
+        index.upsert([passage(1)], vectors(1))
+    opened(directory).close()
+
+
+def cut(name: str) -> None:
+    path = Path(name)
+    os.truncate(path, path.stat().st_size // 2)
+
+
+DAMAGES = {
+    "no index.json": lambda d: (d / "index.json").unlink(),
+    "half of index.json": lambda d: cut(d / "index.json"),
+    "another format": lambda d: (d / "index.json").write_text(
+        (d / "index.json").read_text().replace('"format":1', '"format":99')
+    ),
+    "no generation": lambda d: shutil.rmtree(next(d.glob("generation-*"))),
+    "no segments": lambda d: shutil.rmtree(next(d.glob("generation-*/segments"))),
+    "no vectors": lambda d: shutil.rmtree(next(d.glob("generation-*/segments/*/vector_storage-meaning"))),
+    "half of the vectors": lambda d: cut(next(d.glob("generation-*/segments/*/vector_storage-meaning/matrix.dat"))),
+    "half of the passages": lambda d: cut(next(d.glob("generation-*/segments/*/payload_storage/page_0.dat"))),
+    "a segment without words": lambda d: next(d.glob("generation-*/segments/*/segment.json")).write_text("{"),
+    "a hole in the journal": lambda d: spoil(sorted(d.glob("journal/*.log"))[-1]),
+}
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[20] ^= 255
+    path.write_bytes(content)
+
+
+def test_damage_is_told_and_what_to_do(directory: Path) -> None:
+    index = opened(directory)
+    index.upsert([passage(number) for number in range(100)], vectors(100))
+    index.optimise()
+    for number in (200, 201):
+        index.upsert([passage(number)], vectors(1))
+    copies = directory.parent / "copy"
+    for name, damage in DAMAGES.items():
+        shutil.rmtree(copies, ignore_errors=True)
+        shutil.copytree(directory, copies)
+        damage(copies)
+        with pytest.raises(IndexDamaged, match="remove the directory, and its documents are indexed anew"):
+            opened(copies)
+        print(name)
+    index.close()
+
+
+def occurrences(directory: Path, words: bytes) -> list[str]:
+    return [str(path) for path in directory.rglob("*") if path.is_file() and words in path.read_bytes()]
+
+
+def test_what_was_removed_is_in_no_file(directory: Path) -> None:
+    """Not in the store, nor in a journal: of a removed document, of a replaced version, of replaced metadata."""
+    index = opened(directory)
+    names = [hashlib.sha256(str(number).encode()).hexdigest()[:24] for number in range(120)]  # Edge compresses
+    passages = [passage(number, text=name) for number, name in enumerate(names)]
+    rows = vectors(120)
+    index.upsert(passages, rows)
+    index.upsert([passage(500, metadata={"who": "0w7Zq2mKx9Lp4Rt"})], vectors(1))
+    for generation in range(2):
+        index.optimise()
+        start = 20 * generation
+        assert occurrences(directory, names[start].encode())
+        index.remove(f"d{2 * generation}")
+        index.upsert([passage(start + 10 + at, version="2", text="rewritten") for at in range(10)], rows[:10])
+        index.remove(f"d{2 * generation + 1}", but="2")
+        index.upsert([passage(500, metadata={"who": "somebody"})], vectors(1))
+        assert index.size().removed > 0
+        assert index.optimise()
+        assert index.size().removed == 0
+        for name in names[start : start + 20]:
+            assert occurrences(directory, name.encode()) == []
+        assert occurrences(directory, b"0w7Zq2mKx9Lp4Rt") == []
+        assert occurrences(directory, names[50].encode())
+    assert not index.optimise()
+    index.close()
+    index = opened(directory)
+    assert index.size().removed == 0
+    index.remove("d11")
+    index.close()
+    index = opened(directory)
+    assert index.size().removed == 1
+    index.optimise()
+    assert occurrences(directory, names[111].encode()) == []
+    index.close()
+
+
+def test_what_was_removed_from_a_small_index_is_in_no_file(directory: Path) -> None:
+    """One that has no graph."""
+    index = opened(directory)
+    index.upsert([passage(1, text="unmistakeable"), passage(20)], vectors(2))
+    index.remove("d0")
+    assert index.optimise()
+    assert occurrences(directory, b"unmistakeable") == []
+    assert index.size().passages == 1
+    index.close()
+
+
+def test_an_optimisation_that_fails_changes_nothing(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(directory)
+    index.upsert([passage(number) for number in range(100)], vectors(100))
+    index.remove("d3")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(IndexUnavailable, match="optimising ended with status 1"):
+        index.optimise()
+    monkeypatch.undo()
+    index.upsert([passage(300)], vectors(1))
+    assert index.size().passages == 91
+    assert index.size().removed == 1
+    assert len(list(directory.glob("generation-*"))) == 1
+    assert index.optimise()
+    assert index.size().passages == index.size().indexed == 91
+    index.close()
+
+
+def test_what_is_changed_while_it_is_optimised_is_carried_over(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the other process looks, after it has ended, and again in the last moment."""
+    index = opened(directory)
+    index.upsert([passage(number) for number in range(100)], vectors(100))
+    rebuild, take_over = index._rebuild, index._take_over
+
+    def change(number: int) -> None:
+        index.upsert([passage(number)], vectors(1, seed=number))
+        index.remove(f"d{number // 100}")
+
+    monkeypatch.setattr(index, "_rebuild", lambda order: [change(200), rebuild(order), change(300)][1])
+    monkeypatch.setattr(index, "_take_over", lambda target, made: [change(400), take_over(target, made)][1])
+    assert index.optimise()
+    assert index.size().indexed == 70
+    for number in (200, 300, 400):
+        (found,) = index.search(Query(f"w{number}", None, ANYBODY))
+        assert found.passage == passage(number)
+    assert set(index.documents()) == {"d0", "d1", "d5", "d6", "d7", "d8", "d9", "d20", "d30", "d40"}
+    index.close()
+    index = opened(directory)
+    assert index.size().passages == 73
+    index.close()
+
+
+def test_a_full_disk_refuses_writes_and_keeps_what_is_there(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    index = opened(directory)
+    index.upsert([passage(1)], vectors(1))
+    monkeypatch.setattr(edge_module, "FREE_BYTES", 1 << 60)
+    with pytest.raises(IndexUnavailable, match="are free on this disk"):
+        index.upsert([passage(2)], vectors(1))
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "fdatasync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    with pytest.raises(IndexUnavailable, match="No space left on device; nothing was written"):
+        index.upsert([passage(3)], vectors(1))
+    monkeypatch.undo()
+    assert index.size().passages == 1
+    index.upsert([passage(4)], vectors(1))
+    index.close()
+    index = opened(directory)
+    assert {one.passage.text for one in index.search(Query("passage", None, ANYBODY))} == {
+        passage(1).text, passage(4).text,
+    }  # fmt: skip
+    index.close()
+
+
+def test_a_long_journal_is_brought_to_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(edge_module, "CHECKPOINT_BYTES", 5000)
+    index = opened(directory)
+    for number in range(60):
+        index.upsert([passage(number)], vectors(1, seed=number))
+    assert sum(path.stat().st_size for path in (directory / "journal").glob("*.log")) < 6000
+    process_sees = directory.parent / "copy"
+    shutil.copytree(directory, process_sees)
+    other = opened(process_sees)
+    assert other.size().passages == 60
+    other.close()
+    index.close()
+
+
+def test_searches_have_their_turn_beside_a_writer(directory: Path) -> None:
+    """A search waits for one piece of what is written, not for all of it."""
+    index = opened(directory)
+    many = [passage(number) for number in range(3000)]
+    rows = vectors(3000)
+    index.upsert(many[:10], rows[:10])
+    done = threading.Event()
+    writer = start_thread(lambda: [index.upsert(many, rows), done.set()], name="test/writer")
+    searches = 0
+    while not done.is_set():
+        index.search(Query("", np.asarray(rows[3]), ANYBODY, vector_depth=1))
+        searches += 1
+    writer.join(30)
+    assert searches > 10
+    index.close()
