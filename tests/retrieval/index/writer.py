@@ -33,6 +33,7 @@ def main() -> None:
 
 def optimise(index: EdgeIndex) -> None:
     while True:
+        print("optimising", flush=True)
         done = index.optimise()
         print("optimised" if done else "nothing to optimise", flush=True)
         threading.Event().wait(0.01)

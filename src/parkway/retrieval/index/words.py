@@ -81,7 +81,7 @@ class Words:
 
 
 def _more(text: str) -> list[int]:
-    """A term for each number, for each two neighbouring characters of scripts without spaces, for each that is alone."""
+    """A term for each number, and for each two neighbouring characters of scripts without spaces."""
     found = _NUMBER.findall(text)
     if not text.isascii():
         for run in _UNSPACED.findall(text):
