@@ -70,7 +70,7 @@ class Candidate:
     Attributes:
         keyword_score: BM25; None where it is not in the list by words.
         vector_score: Cosine; None where it is not in the list by meaning.
-        vector: float32 [dimensions].
+        vector: float32 [dimensions]. Stores may make it when it is asked for: ask once, and only where it is needed.
     """
 
     passage: Passage
