@@ -273,7 +273,7 @@ class QdrantIndex:
             raise IndexUnavailable(f"Qdrant answered with status {error.status_code}: {told}") from error
         except ResponseHandlingException as error:
             raise IndexUnavailable(f"Qdrant does not answer: {error.source}") from error
-        except (ApiException, OSError) as error:
+        except (ApiException, OSError, ValueError) as error:  # ValueError: what came is not JSON
             raise IndexUnavailable(f"Qdrant does not answer: {error}") from error
 
 
