@@ -3,7 +3,7 @@
     DIRECTORY/lock           held by the owner; everybody else gets an error
     DIRECTORY/index.json     what the index was made for, and which generation holds
     DIRECTORY/journal/       what was changed since the generation was last on disk as a whole
-    DIRECTORY/generation-N/  the passages
+    DIRECTORY/generation-*/  the passages
 
 A change is written to the journal and synced, then made; after a crash the journal is carried out again, which changes
 nothing twice. `optimise` copies the generation and has a process of its own make the next one of it (`rebuild.py`); if
@@ -12,13 +12,12 @@ that ends early, nothing has happened.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import threading
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,11 +26,12 @@ import msgspec
 import numpy as np
 import qdrant_edge as edge
 
-from parkway.core.errors import ConfigurationError, IndexDamaged, IndexUnavailable
+from parkway.core.errors import IndexDamaged, IndexUnavailable
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.apply import INDEX_RANGES_UP_TO, Turns, apply
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.copying import copy_directory
+from parkway.retrieval.index.directory import FORMAT, About, damaged, disk_bytes, lock, read_about, write_about
 from parkway.retrieval.index.entry import (
     Conditions,
     conditions,
@@ -52,12 +52,10 @@ from parkway.retrieval.index.journal import (
     Remove,
     Upsert,
     read,
-    sync_directory,
 )
 from parkway.retrieval.index.rebuild import Made, Order
 from parkway.retrieval.index.words import Words
 
-FORMAT = 1
 CHECKPOINT_BYTES = 64 << 20
 """A journal that has grown by this makes the generation be brought to disk: a start carries out no more again."""
 
@@ -65,23 +63,6 @@ FREE_BYTES = 256 << 20
 """Fewer than this on the disk and nothing is written: Edge maps files, and a full disk would end the process."""
 
 REBUILD_S = 6 * 3600.0
-
-
-class About(msgspec.Struct, frozen=True):
-    """index.json.
-
-    Attributes:
-        removed: Something was removed of which the files still have the text.
-        fields: Keys of fields whose numbers are to get an index.
-    """
-
-    format: int
-    dimensions: int
-    language: str
-    generation: int
-    mark: int
-    removed: bool = False
-    fields: tuple[str, ...] = ()
 
 
 class EdgeIndex:
@@ -104,9 +85,9 @@ class EdgeIndex:
         self._turns = Turns()
         self._removed = 0
         directory.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock(directory / "lock")
+        self._lock = lock(directory / "lock")
         try:
-            self._about = self._read_about() or self._create()
+            self._about = read_about(directory, dimensions, config.language) or self._create()
             self._generation = self._load()
         except BaseException:
             os.close(self._lock)
@@ -139,7 +120,7 @@ class EdgeIndex:
 
     def optimise(self) -> bool:
         with self._optimising:
-            target = self.directory / f"generation-{self._about.generation + 1}"
+            target = self.directory / _new_name()
             removed = self._removed
             try:
                 with self._changing:
@@ -206,7 +187,7 @@ class EdgeIndex:
         with self._current() as generation:
             passages, built = generation.passages, generation.built
             indexed = passages - generation.written_since_built() if built["points"] else 0
-        return Size(passages, indexed, removed=self._removed, disk_bytes=_disk_bytes(self.directory))
+        return Size(passages, indexed, removed=self._removed, disk_bytes=disk_bytes(self.directory))
 
     def close(self) -> None:
         """Brings everything to disk and lets another process open it."""
@@ -250,7 +231,7 @@ class EdgeIndex:
 
     def _note(self, **changes: object) -> None:
         self._about = msgspec.structs.replace(self._about, **changes)
-        _write_whole(self.directory / "index.json", msgspec.json.encode(self._about))
+        write_about(self.directory, self._about)
 
     # How the next generation is made
 
@@ -260,10 +241,9 @@ class EdgeIndex:
 
     def _copy(self, target: Path) -> Order:
         """A copy of the present generation for `rebuild`, while nobody writes."""
-        needed = _disk_bytes(self._generation.directory) + FREE_BYTES
+        needed = disk_bytes(self._generation.directory) + FREE_BYTES
         if shutil.disk_usage(self.directory).free < needed:
             raise IndexUnavailable(f"{self.directory}: optimising needs {needed >> 20} MiB that are free on this disk")
-        shutil.rmtree(target, ignore_errors=True)
         self._checkpoint()
         self._pinned = self._journal.number
         mark = self._about.mark + 1
@@ -301,7 +281,7 @@ class EdgeIndex:
             self._catch_up(made_one, end)
             made_one.flush()
             old, self._generation = self._generation, made_one
-            self._note(generation=self._about.generation + 1, removed=self._removed > 0)
+            self._note(generation=target.name, removed=self._removed > 0)
             self._pinned = None
             self._journal.forget(self._journal.rotate())
             self._behind = 0
@@ -337,36 +317,15 @@ class EdgeIndex:
 
     # How it begins
 
-    def _read_about(self) -> About | None:
-        path = self.directory / "index.json"
-        try:
-            about = msgspec.json.decode(path.read_bytes(), type=About)
-        except FileNotFoundError:
-            if any((self.directory / "journal").glob("*.log")):
-                raise IndexDamaged(_damaged(self.directory, "index.json is missing")) from None
-            return None
-        except (OSError, msgspec.MsgspecError) as error:
-            raise IndexDamaged(_damaged(self.directory, f"index.json cannot be read: {error}")) from error
-        if about.format != FORMAT:
-            raise IndexDamaged(_damaged(self.directory, f"it has the format {about.format}, not {FORMAT}"))
-        for name, is_now in (("dimensions", self._dimensions), ("language", self._config.language)):
-            if (was := getattr(about, name)) != is_now:
-                raise ConfigurationError(
-                    f"the index in {self.directory} was made for the {name} {was}, the configuration says {is_now}. "
-                    "Change it back, or remove the directory and have the documents indexed anew"
-                )
-        return about
-
     def _create(self) -> About:
-        directory = self.directory / "generation-1"
-        shutil.rmtree(directory, ignore_errors=True)
+        directory = self.directory / _new_name()
         Generation.create(directory, self._config, self._dimensions).retire(delete=False)
-        about = About(FORMAT, self._dimensions, self._config.language, generation=1, mark=0)
-        _write_whole(self.directory / "index.json", msgspec.json.encode(about))
+        about = About(FORMAT, self._dimensions, self._config.language, generation=directory.name, mark=0)
+        write_about(self.directory, about)
         return about
 
     def _load(self) -> Generation:
-        present = self.directory / f"generation-{self._about.generation}"
+        present = self.directory / self._about.generation
         for other in self.directory.glob("generation-*"):
             if other != present:
                 shutil.rmtree(other, ignore_errors=True)
@@ -378,12 +337,17 @@ class EdgeIndex:
                 apply(record, generation, self._words, self._dimensions, self._about.mark + 1)
                 end = position
         except IndexDamaged as error:
-            raise IndexDamaged(_damaged(self.directory, str(error))) from error
+            raise IndexDamaged(damaged(self.directory, str(error))) from error
         self._journal.cut_off(end)
         self._pinned: int | None = None
         self._behind = 0
         self._removed = int(self._about.removed)
         return generation
+
+
+def _new_name() -> str:
+    """Of a generation: another each time, so that nothing that was left of an earlier attempt can get into it."""
+    return f"generation-{uuid.uuid4().hex[:12]}"
 
 
 class _Found(Candidate):
@@ -409,49 +373,3 @@ def _candidates(by_words: Sequence[edge.ScoredPoint], by_meaning: Sequence[edge.
     keyword = {point.id: point for point in by_words}
     meaning = {point.id: point for point in by_meaning}
     return [_Found(point, keyword.get(name), meaning.get(name)) for name, point in (keyword | meaning).items()]
-
-
-def _lock(path: Path) -> int:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        owner = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
-        os.close(descriptor)
-        if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-            raise
-        raise IndexUnavailable(
-            f"the index in {path.parent} belongs to another process (id {owner}): ask that one over HTTP, or end it"
-        ) from None
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, str(os.getpid()).encode(), 0)
-    return descriptor
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Replaces a file; whatever happens, the old one is there or the new one."""
-    beside = path.with_suffix(".new")
-    with beside.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    sync_directory(path.parent)
-
-
-def _damaged(directory: Path, what: str) -> str:
-    return (
-        f"the index in {directory} cannot be used: {what}. Nothing but the index is lost: "
-        "remove the directory, and its documents are indexed anew"
-    )
-
-
-def _disk_bytes(directory: Path) -> int:
-    """What its files take of the disk; holes in them take nothing."""
-    total = 0
-    for path in directory.rglob("*"):
-        try:
-            total += path.stat().st_blocks * 512
-        except FileNotFoundError:
-            continue
-    return total
