@@ -14,7 +14,8 @@ from parkway.core.errors import ConfigurationError
 Store = Literal["edge", "qdrant", "pgvector"]
 
 Place = Literal["disk", "cached", "pinned"]
-"""`disk`: read when it is needed; `cached`: the same, and read ahead when the index is opened; `pinned`: in memory."""
+"""`disk`: read when it is needed, and ahead where memory is free; `cached`: read when the index is opened, and given up
+under pressure; `pinned`: in memory."""
 
 Language = Literal[
     "none", "arabic", "danish", "dutch", "english", "finnish", "french", "german", "greek", "hungarian", "italian",

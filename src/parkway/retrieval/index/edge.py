@@ -27,6 +27,7 @@ import numpy as np
 import qdrant_edge as edge
 
 from parkway.core.errors import IndexDamaged, IndexUnavailable
+from parkway.core.tasks import start_thread
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.apply import INDEX_RANGES_UP_TO, Turns, apply
 from parkway.retrieval.index.config import IndexConfig
@@ -89,6 +90,7 @@ class EdgeIndex:
         try:
             self._about = read_about(directory, dimensions, config.language) or self._create()
             self._generation = self._load()
+            start_thread(self._generation.warm, name="index/warm")
         except BaseException:
             os.close(self._lock)
             raise
@@ -276,6 +278,7 @@ class EdgeIndex:
     def _take_over(self, target: Path, made: Made) -> None:
         """Opens what was made, carries out what has been changed since, and goes on with it."""
         made_one = Generation.load(target)
+        made_one.warm()
         end = self._catch_up(made_one, made.end)
         with self._changing:
             self._catch_up(made_one, end)

@@ -24,6 +24,7 @@ from parkway.retrieval.index.config import IndexConfig, Place
 from parkway.retrieval.index.entry import Conditions, Entry
 from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.index.journal import sync_directory
+from parkway.retrieval.index.read_ahead import free_memory_bytes, read_ahead
 from parkway.retrieval.index.words import Terms
 
 MEANING, WORDS = "meaning", "words"
@@ -85,6 +86,7 @@ class Generation:
         """
         try:
             _verify(directory)
+            read_ahead(path for path in _files(directory) if not _is_cold(path))
             shard = edge.EdgeShard.load(str(directory), _edge_config(*config) if config else None)
         except IndexDamaged:
             raise
@@ -93,6 +95,10 @@ class Generation:
                 raise
             raise IndexDamaged(f"{directory}: Qdrant Edge cannot read it: {str(error)[:500]}") from error
         return cls(directory, shard)
+
+    def warm(self) -> None:
+        """Reads what lies on the disk ahead, if half of the memory that is free has room for it. Takes a while."""
+        read_ahead([path for path in _files(self.directory) if _is_cold(path)], most_bytes=free_memory_bytes() // 2)
 
     # Changes
 
@@ -327,6 +333,11 @@ def _verify(directory: Path) -> None:
 
 def _files(directory: Path) -> Iterator[Path]:
     return (path for path in directory.rglob("*") if path.is_file())
+
+
+def _is_cold(path: Path) -> bool:
+    """Vectors in full precision, and passages: by default Edge leaves them on the disk."""
+    return path.name == "matrix.dat" or "payload_storage" in path.parts or f"vector_storage-{WORDS}" in path.parts
 
 
 def _only_growing(directory: Path) -> Iterator[Path]:

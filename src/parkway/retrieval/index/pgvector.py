@@ -1,8 +1,9 @@
 """PostgreSQL with the extension pgvector, for those who have it: one schema for each collection.
 
 Words lie in an inverted table, one row for each term of each passage, in the order of its primary key: a search reads
-the rows of its terms and nothing else. pgvector's sparse vectors have no index that knows how rare a term is, so each
-search would read every passage.
+the rows of its terms and nothing else. pgvector's sparse vectors would be a tenth of the size, but a search by inner
+product reads them all, and how rare a term is would have to be counted beside them. Measured on 13,690 passages of 100
+words of SciFact, whose claims were the queries: 4.7 ms against 10.0 in the median.
 """
 
 from __future__ import annotations
