@@ -42,7 +42,7 @@ def generate(folder: Path, passages: int, queries: int) -> None:
         some += 0.7 * random.standard_normal((count, 48), np.float32) @ around
         rows[start : start + count] = some / np.linalg.norm(some, axis=1, keepdims=True)
         clusters[start : start + count] = chosen
-    weights = 1 / np.arange(1, 30_001)
+    weights = 1 / np.arange(100, 30_100)  # as texts have once empty words are left out: none is in all of them
     weights /= weights.sum()
     with (folder / "texts.txt").open("w") as file:
         for number in range(total):

@@ -208,14 +208,16 @@ def test_damage_is_told_and_what_to_do(directory: Path) -> None:
     index.close()
 
 
-def occurrences(directory: Path, words: bytes) -> list[str]:
-    return [str(path) for path in directory.rglob("*") if path.is_file() and words in path.read_bytes()]
+def there(directory: Path, words: list[str]) -> list[str]:
+    """Those that stand in any file of the directory."""
+    contents = [path.read_bytes() for path in directory.rglob("*") if path.is_file() and path.stat().st_blocks]
+    return [word for word in words if any(word.encode() in content for content in contents)]
 
 
 def test_what_was_removed_is_in_no_file(directory: Path) -> None:
     """Not in the store, nor in a journal: of a removed document, of a replaced version, of replaced metadata."""
     index = opened(directory)
-    # Edge compresses: what resembles nothing stands there as it is.
+    # Edge compresses: most of what resembles nothing stands there as it is.
     names = [base64.b64encode(hashlib.sha256(str(number).encode()).digest()).decode()[:24] for number in range(120)]
     passages = [passage(number, text=name) for number, name in enumerate(names)]
     rows = vectors(120)
@@ -224,7 +226,7 @@ def test_what_was_removed_is_in_no_file(directory: Path) -> None:
     for generation in range(2):
         index.optimise()
         start = 20 * generation
-        assert occurrences(directory, names[start].encode())
+        assert len(there(directory, names[start : start + 20])) > 10
         index.remove(f"d{2 * generation}")
         index.upsert([passage(start + 10 + at, version="2", text="rewritten") for at in range(10)], rows[:10])
         index.remove(f"d{2 * generation + 1}", but="2")
@@ -232,10 +234,8 @@ def test_what_was_removed_is_in_no_file(directory: Path) -> None:
         assert index.size().removed > 0
         assert index.optimise()
         assert index.size().removed == 0
-        for name in names[start : start + 20]:
-            assert occurrences(directory, name.encode()) == []
-        assert occurrences(directory, b"0w7Zq2mKx9Lp4Rt") == []
-        assert occurrences(directory, names[50].encode())
+        assert there(directory, ["0w7Zq2mKx9Lp4Rt", *names[start : start + 20]]) == []
+        assert len(there(directory, names[50:60])) > 5
     assert not index.optimise()
     index.close()
     index = opened(directory)
@@ -245,7 +245,7 @@ def test_what_was_removed_is_in_no_file(directory: Path) -> None:
     index = opened(directory)
     assert index.size().removed == 1
     index.optimise()
-    assert occurrences(directory, names[111].encode()) == []
+    assert there(directory, [names[111]]) == []
     index.close()
 
 
@@ -255,7 +255,7 @@ def test_what_was_removed_from_a_small_index_is_in_no_file(directory: Path) -> N
     index.upsert([passage(1, text="unmistakeable"), passage(20)], vectors(2))
     index.remove("d0")
     assert index.optimise()
-    assert occurrences(directory, b"unmistakeable") == []
+    assert there(directory, ["unmistakeable"]) == []
     assert index.size().passages == 1
     index.close()
 
@@ -341,8 +341,8 @@ def test_a_long_journal_is_brought_to_disk(directory: Path, monkeypatch: pytest.
 def test_searches_have_their_turn_beside_a_writer(directory: Path) -> None:
     """A search waits for one piece of what is written, not for all of it."""
     index = opened(directory)
-    many = [passage(number) for number in range(3000)]
-    rows = vectors(3000)
+    many = [passage(number) for number in range(800)]
+    rows = vectors(800)
     index.upsert(many[:10], rows[:10])
     done = threading.Event()
     writer = start_thread(lambda: [index.upsert(many, rows), done.set()], name="test/writer")

@@ -11,7 +11,6 @@ import json
 import os
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from parkway.retrieval.index.words import Terms
 
 MEANING, WORDS = "meaning", "words"
 
-SLICE = 16
+SLICE = 8
 """Passages that are written in one call: between two calls searches have their turn."""
 
 PAGE = 256
@@ -259,11 +258,6 @@ def _is_edges(error: BaseException) -> bool:
 def vector_in(point: Any) -> Vectors:
     """The vector of a point that Edge has given back."""
     return np.array(point.vector[MEANING], np.float32)
-
-
-def wait_a_turn(busy: bool) -> None:
-    """Lets others run between two calls that write: one that goes on at once has the lock again before they do."""
-    time.sleep(0.001 if busy else 0.00005)
 
 
 def _of_document(document: str, but: str | None) -> edge.Filter:
