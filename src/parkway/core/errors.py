@@ -308,7 +308,7 @@ class StoreUnavailable(ParkwayError):
 
 
 class IndexUnavailable(ParkwayError):
-    """The store of a knowledge index does not answer, is full, or another process has it; nothing is known of a write."""
+    """The store of a knowledge index does not answer or is full, or another process has it; a write may have failed."""
 
     status = 503
     code = "index_unavailable"

@@ -75,7 +75,9 @@ class FakeQdrant:
                 """Nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        start_thread(self.server.serve_forever, name="test/qdrant")
+        self.server.daemon_threads = True  # one that is stuck keeps nobody waiting
+        self.server.block_on_close = False
+        start_thread(lambda: self.server.serve_forever(0.01), name="test/qdrant")
 
     @property
     def url(self) -> str:
