@@ -10,7 +10,8 @@ import uvicorn
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from parkway.gateway.config import GatewayConfig
+from parkway.gateway.config import GatewayConfig, InForce
+from parkway.gateway.door import Door
 from parkway.gateway.protocol import bounded
 
 
@@ -62,7 +63,8 @@ async def asked(app: ASGIApp, request: bytes) -> Wire:
     config = uvicorn.Config(app, ws="none", lifespan="off", log_config=None)
     config.load()
     loop = asyncio.get_running_loop()
-    protocol = bounded(GatewayConfig())(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    door = Door(app, InForce(GatewayConfig()), draining=lambda: False, note=lambda _error, _asked: None)
+    protocol = bounded(door)(config=config, server_state=ServerState(), app_state={}, _loop=loop)
     protocol.connection_made(wire)
     protocol.data_received(request)
     await asyncio.wait_for(wire.closed.wait(), 10)

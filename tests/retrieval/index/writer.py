@@ -17,7 +17,7 @@ def main() -> None:
     directory, first = Path(sys.argv[1]), int(sys.argv[2])
     config = IndexConfig(graph_from=50, build_threads=1, build_niceness=0)
     index = EdgeIndex(directory, config, DIMENSIONS)
-    print("open", flush=True)
+    say("open")
     if sys.argv[3:] == ["optimise"]:
         start_thread(lambda: optimise(index), name="test/optimise")
     rows = vectors(10)
@@ -25,18 +25,24 @@ def main() -> None:
         for version in ("1", "2"):
             index.upsert([passage(10 * document + at, version=version) for at in range(10)], rows)
             index.remove(f"d{document}", but=version)
-            print(f"d{document} {version}", flush=True)
+            say(f"d{document} {version}")
         if document % 5 == 4:
             index.remove(f"d{document}")
-            print(f"d{document} -", flush=True)
+            say(f"d{document} -")
 
 
 def optimise(index: EdgeIndex) -> None:
     while True:
-        print("optimising", flush=True)
+        say("optimising")
         done = index.optimise()
-        print("optimised" if done else "nothing to optimise", flush=True)
+        say("optimised" if done else "nothing to optimise")
         threading.Event().wait(0.01)
+
+
+def say(line: str) -> None:
+    """In one piece: `print` writes the end of a line by itself, and another thread may come between."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
