@@ -22,6 +22,7 @@ from parkway.gateway.protocol import bounded
 from parkway.gateway.readiness import Readiness
 from parkway.launch.gateway import assemble
 from parkway.launch.settings import Settings
+from parkway.pipeline.grounds import Searching
 from parkway.policy.keys import KeyStore
 from parkway.router.endpoint import Endpoint
 from parkway.router.registry import Registry
@@ -116,7 +117,9 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
     """
 
     @asynccontextmanager
-    async def start(settings: Settings, source: Path | None = None) -> AsyncIterator[Gate]:
+    async def start(
+        settings: Settings, source: Path | None = None, knowledge: Searching | None = None
+    ) -> AsyncIterator[Gate]:
         database = Database.open(f"sqlite:///{tmp_path}/parkway.db")
         database.migrate()
         upstream = Upstream()
@@ -127,7 +130,7 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
         async with (
-            assemble(settings, database, source=source, look_s=0.02) as (app, readiness),
+            assemble(settings, database, source=source, look_s=0.02, knowledge=knowledge) as (app, readiness),
             aiohttp.ClientSession() as http,
             Tasks("test") as tasks,
         ):

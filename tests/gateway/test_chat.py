@@ -107,7 +107,7 @@ async def test_the_openai_client_sync_and_async(gate: Gate) -> None:
         ({**HELLO, "temperature": 9}, 400, "invalid_request", "temperature"),
         ({**HELLO, "n": 100}, 400, "invalid_request", "n"),
         ({**HELLO, "stop": ["x"] * 100}, 400, "invalid_request", "stop"),
-        ({**HELLO, "knowledge": ["docs"]}, 400, "unsupported_field", "knowledge"),
+        ({**HELLO, "knowledge": ["docs"]}, 404, "collection_not_found", "knowledge"),
         ({**HELLO, "stream_options": {"include_usage": True}}, 400, "invalid_request", "stream_options"),
         ({**HELLO, "conversation": "../../etc"}, 400, "invalid_request", "conversation"),
         ({**HELLO, "model": "nobody"}, 404, "model_not_found", "model"),

@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from parkway.core.errors import InvalidRequest, UnsupportedField, nearest
+from parkway.core.knowledge import Range, Value
 from parkway.core.usage import Usage
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -73,10 +74,32 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, omit_defaults=True):
     grammar: str | None = None
 
 
+Tier = Literal["generated", "extractive", "links"]
+"""Of a grounded answer: in the model's words; the best sentences of documents, word for word; where to read."""
+
+Checking = Literal["off", "mark", "drop"]
+"""What becomes of a sentence of an answer that no passage supports."""
+
+
+class GroundingRequest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
+    """How a request wants its answer grounded; never with less care than the settings ask for.
+
+    Attributes:
+        filter, documents: As in a search: which documents count.
+    """
+
+    tier: Tier | None = None
+    check: Checking | None = None
+    context_tokens: Annotated[int, Meta(ge=64, le=1_000_000)] | None = None
+    min_confidence: Probability | None = None
+    filter: Annotated[dict[str, Value | Range], Meta(max_length=32)] = {}
+    documents: Annotated[list[str], Meta(max_length=1000)] | None = None
+
+
 class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     """A chat request.
 
-    Beside OpenAI's fields: `conversation` and `knowledge`, which are Parkway's own, and `top_k`, `min_p`,
+    Beside OpenAI's fields: `conversation`, `knowledge` and `grounding`, which are Parkway's own, and `top_k`, `min_p`,
     `repetition_penalty`, `structured_outputs` and `priority` (the lower, the more urgent), as other engines have them.
     """
 
@@ -110,6 +133,7 @@ class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
     user: str | None = None
     conversation: str | None = None
     knowledge: list[str] | None = None
+    grounding: GroundingRequest | None = None
 
     @property
     def answer_limit(self) -> int | None:
@@ -198,6 +222,7 @@ HARMLESS = frozenset({
 _NEUTRAL: dict[str, tuple[object, ...]] = {
     # field -> values under which it does nothing, and which are therefore accepted
     "knowledge": (None, []),
+    "grounding": (None,),
     "conversation": (None,),
     "reasoning_effort": (None,),
     "best_of": (None, 1),

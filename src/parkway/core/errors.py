@@ -156,6 +156,18 @@ class ModelNotFound(NotFound):
     code = "model_not_found"
 
 
+class CollectionNotFound(NotFound):
+    """No such collection of documents, or none that the caller may search: both look the same."""
+
+    code = "collection_not_found"
+
+
+class DocumentNotFound(NotFound):
+    """The collection has no document of that URI."""
+
+    code = "document_not_found"
+
+
 class Conflict(InvalidRequest):
     """The thing exists already, or changed under the caller."""
 
@@ -305,6 +317,13 @@ class StoreUnavailable(ParkwayError):
 
     status = 503
     code = "store_unavailable"
+
+
+class KnowledgeUnavailable(ParkwayError):
+    """The process that owns the documents does not answer: it starts, or starts again."""
+
+    status = 503
+    code = "knowledge_unavailable"
 
 
 class IndexUnavailable(ParkwayError):

@@ -80,11 +80,13 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         confidence: 0 to 1: how sure it is that the answer stands in these hits.
         took_ms: By stage: `embed`, `search`, `rank`, `total`.
+        version: Of the collection; another one once anything in it has changed. Empty where that is not known.
     """
 
     hits: list[Hit]
     confidence: float = 0.0
     took_ms: dict[str, float] = {}
+    version: str = ""
 
 
 State = Literal["waiting", "indexed", "set_aside", "removing"]

@@ -46,6 +46,7 @@ from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.flight import Flights
+from parkway.pipeline.grounds import Grounds, NoKnowledge, Searching
 from parkway.pipeline.parts import Current, Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
@@ -115,6 +116,7 @@ async def assemble(
     home: Home | None = None,
     source: Path | None = None,
     look_s: float = INTERVAL_S,
+    knowledge: Searching | None = None,
 ) -> AsyncIterator[tuple[Door, Readiness]]:
     """Everything that the pipeline works with, live: keys and endpoints follow the store, settings their file.
 
@@ -122,6 +124,7 @@ async def assemble(
         wake: Loads a model that sleeps.
         home: Where this Parkway keeps who it is; without one, it shares its registry with nobody.
         source: The configuration file, looked at every `look_s`.
+        knowledge: Where collections of documents are searched.
     """
     keys = KeyRing()
     identity = Identity(keys)
@@ -180,6 +183,7 @@ async def assemble(
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
         response_cache=cache_of(settings.response_cache),
         flights=flights,
+        grounds=Grounds(settings.grounding, settings.grounded_models(), knowledge or NoKnowledge()),
     )
     metrics.registry.register(QueueFigures(gates))
     metrics.show(
@@ -268,6 +272,7 @@ async def assemble(
         finally:
             await identity.close()
             await flights.close()
+            await parts.grounds.tasks.close()
             await router.close()
             audit.administer("gateway.stop", process, actor=operator())
             await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())

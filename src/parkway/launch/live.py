@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from parkway.aggregate.conversations import Conversations
@@ -70,6 +70,7 @@ class Live:
             "models.*.accepts", "models.*.max_concurrency",
         )  # fmt: skip
         reload.register(self._gateway, *_keys("gateway", GatewayConfig.model_fields, _OF_THE_PROCESS))
+        reload.register(self._grounds, "grounding", "models.*.grounding")
         reload.register(lambda new: partial(parts.audit.replace, new.audit), "audit")
         reload.register(lambda new: partial(parts.log.replace, new.feedback), "feedback")
         reload.register(lambda new: partial(parts.traces.replace, new.traces), "traces")
@@ -88,6 +89,10 @@ class Live:
         parts = self.current.parts
         fresh = Guardrails(new.guardrails, embed=Embedding(parts.router), audit=parts.guardrails.audit)
         return partial(self.current.change, guardrails=fresh)
+
+    def _grounds(self, new: Settings) -> Commit:
+        fresh = replace(self.current.parts.grounds, config=new.grounding, models=new.grounded_models())
+        return partial(self.current.change, grounds=fresh)
 
     def _router(self, new: Settings) -> Commit:
         return partial(

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from parkway.aggregate.config import ConversationConfig, ResponsesConfig
+from parkway.aggregate.grounding.config import GroundingConfig, ModelGrounding
 from parkway.aggregate.response_cache.config import ResponseCacheConfig
 from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError, nearest
@@ -156,6 +157,7 @@ class ModelConfig(EndpointConfig):
         keep_alive_s: How long an `on_demand` model stays loaded after its last use; `KEEP_ALIVE_S` unless given.
         admission: Where its gate differs from the section `admission`.
         price: What its tokens cost, for budgets in money and for the log.
+        grounding: Where answers from documents differ from the section `grounding`.
     """
 
     endpoints: list[EndpointConfig] = []
@@ -165,6 +167,7 @@ class ModelConfig(EndpointConfig):
     fallbacks: Annotated[list[ModelName], Field(max_length=MAX_FALLBACKS)] = []
     admission: GateConfig = GateConfig()
     price: Price | None = None
+    grounding: ModelGrounding = ModelGrounding()
 
     @model_validator(mode="after")
     def _loadable(self) -> ModelConfig:
@@ -212,6 +215,7 @@ class Settings(Section):
     conversations: ConversationConfig = ConversationConfig()
     responses: ResponsesConfig = ResponsesConfig()
     response_cache: ResponseCacheConfig = ResponseCacheConfig()
+    grounding: GroundingConfig = GroundingConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     guardrails: GuardrailList = []
     audit: AuditConfig = AuditConfig()
@@ -335,6 +339,10 @@ class Settings(Section):
             for place in model.all()
             for adapter in place.adapters
         }
+
+    def grounded_models(self) -> dict[str, ModelGrounding]:
+        """How the models that say so themselves are grounded, by name."""
+        return {name: model.grounding for name, model in self.models.items() if model.grounding != ModelGrounding()}
 
     def prices(self) -> dict[str, Price]:
         """What models cost, by name; an adapted model costs what its base costs."""

@@ -38,7 +38,7 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
 
     Raises:
         InvalidRequest: A list is too long, or `n` too large; `param` names the field.
-        UnsupportedField: `knowledge`, which has no collections to name yet.
+        UnsupportedField: Together with `knowledge`, what an answer from documents cannot be.
     """
     if isinstance(request, EmbeddingRequest):
         _at_most("input", request.input, bounds.max_inputs, "bounds.max_inputs")
@@ -62,11 +62,31 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
         if request.top_logprobs is not None and not request.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
         if request.knowledge:
-            raise UnsupportedField(
-                "`knowledge`: this version has no knowledge collections; leave it out", param="knowledge"
-            )
+            _check_grounded(request)
         if request.conversation is not None and (request.n or 1) > 1:
             raise InvalidRequest("`n`: a conversation has one answer a turn; leave `n` out", param="n")
+
+
+def _check_grounded(request: ChatRequest) -> None:
+    """Refuses what an answer from documents cannot be, because what documents say must not decide about it."""
+    if (request.n or 1) > 1:
+        raise InvalidRequest("`n`: an answer from `knowledge` is one; leave `n` out", param="n")
+    if request.tools:
+        raise UnsupportedField(
+            "`tools` together with `knowledge`: what stands in documents must not have tools called; leave one out",
+            param="tools",
+        )
+    form = request.response_format
+    if request.structured_outputs is not None or (form is not None and form.get("type") != "text"):
+        name = "response_format" if request.structured_outputs is None else "structured_outputs"
+        raise UnsupportedField(
+            f"`{name}` together with `knowledge`: an answer from documents is text with citations; leave one out",
+            param=name,
+        )
+    if request.logprobs:
+        raise UnsupportedField(
+            "`logprobs` together with `knowledge`: sentences are checked as a whole; leave one out", param="logprobs"
+        )
 
 
 def _at_most(field: str, value: Sized, limit: int, setting: str) -> None:

@@ -16,6 +16,7 @@ _KINDS: dict[str, Kind] = {
     "identity_unavailable": "deny",
     "not_authenticated": "deny",
     "not_allowed": "deny",
+    "collection_not_found": "deny",
     "rate_limit_exceeded": "limit",
     "overloaded": "limit",
     "prompt_too_long": "limit",

@@ -19,6 +19,7 @@ from parkway.core.embeddings import EmbeddingRequest
 from parkway.core.errors import ParkwayError
 from parkway.core.rerank import RerankRequest
 from parkway.core.trace import Trace
+from parkway.pipeline.grounds import Grounding
 from parkway.policy.caller import Caller
 from parkway.policy.limiter import Reservation
 from parkway.router.admission.turn import Turn
@@ -135,6 +136,7 @@ class Exchange(msgspec.Struct, kw_only=True, eq=False):
     request: Request | None = None  # admit
     reservation: Reservation | None = None  # reserve; settled when the exchange ends, however it ends
     history: list[Message] = field(default_factory=list)  # remember
+    grounding: Grounding | None = None  # ground; its search ends with the exchange
     cache: str | None = None  # recall: what answered instead of an endpoint of its own
     answered_by: str | None = None  # recall: the model that did, where there is no reply
     prompt_tokens: int = 0  # reserve: as estimated; remember adds the history

@@ -12,6 +12,7 @@ from parkway.core.errors import BudgetExceeded, EndpointFailed, ParkwayError, Re
 from parkway.core.sse import CONTENT_TYPE, DONE, EventSplitter, data_of, event
 from parkway.core.wire import encode
 from parkway.pipeline.exchange import Exchange, Headers
+from parkway.pipeline.grounded import GroundedAnswer, grounded_answer
 from parkway.pipeline.guard import report
 from parkway.pipeline.guarded import AnswerGuard, answer_guard
 from parkway.pipeline.meter import meter_of
@@ -58,21 +59,26 @@ async def infer(exchange: Exchange, parts: Parts) -> Exchange:
 async def _relay(exchange: Exchange, parts: Parts) -> None:
     """Relays the answer of one endpoint, through the guardrails that apply to it."""
     guard = answer_guard(exchange, parts)
+    check = grounded_answer(exchange)
     try:
         if exchange.stream:
-            await _relay_stream(exchange, guard, parts)
+            await _relay_stream(exchange, guard, check, parts)
         else:
-            await _relay_whole(exchange, guard, parts.bounds.max_answer_bytes)
+            await _relay_whole(exchange, guard, check, parts.bounds.max_answer_bytes)
     finally:  # also what was found before a client left
         if guard is not None:
             report(exchange, parts, guard.found, "output")
 
 
-async def _relay_whole(exchange: Exchange, guard: AnswerGuard | None, max_bytes: int) -> None:
+async def _relay_whole(
+    exchange: Exchange, guard: AnswerGuard | None, check: GroundedAnswer | None, max_bytes: int
+) -> None:
     reply = exchange.known_reply
     body = await reply.read(max_bytes)
     if guard is not None:
         body = await guard.body(body)
+    if check is not None:
+        body = await check.body(body)
     exchange.transcript.body(body)
     if exchange.transcript.malformed:
         raise EndpointFailed(f'endpoint "{reply.endpoint.endpoint_id}" answered with something that is not an answer')
@@ -81,7 +87,9 @@ async def _relay_whole(exchange: Exchange, guard: AnswerGuard | None, max_bytes:
     exchange.closing = body
 
 
-async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Parts) -> None:
+async def _relay_stream(
+    exchange: Exchange, guard: AnswerGuard | None, check: GroundedAnswer | None, parts: Parts
+) -> None:
     """Relays whole events only, so that an error event can follow at any moment.
 
     Where somebody else could answer, what comes before the first content is held: an endpoint may say that it is
@@ -142,13 +150,16 @@ async def _relay_stream(exchange: Exchange, guard: AnswerGuard | None, parts: Pa
     splitter = EventSplitter()
     async for chunk in reply.chunks():
         blocks = splitter.feed(chunk)
-        await pass_on(blocks if guard is None else await guard.blocks(blocks))
+        if guard is not None:
+            blocks = await guard.blocks(blocks)
+        await pass_on(blocks if check is None else await check.blocks(blocks))
         if transcript.done:
             if guard is None or not guard.cut:
                 await reply.finish()
             break
     if guard is not None and not transcript.done:
-        await pass_on(await guard.rest())
+        rest = await guard.rest()
+        await pass_on(rest if check is None else await check.blocks(rest))
     if transcript.error is not None:  # the endpoint has told the client itself, in the stream
         exchange.error = _told(exchange)
         _hold_against(reply, exchange.error)

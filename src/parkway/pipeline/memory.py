@@ -53,6 +53,13 @@ async def _keep_response(exchange: Exchange, dialect: Dialect, parts: Parts) -> 
         dialect.not_kept()
 
 
+def said_in(exchange: Exchange, request: ChatRequest) -> list[Message]:
+    """The whole conversation that the last message of the request stands in."""
+    if request.conversation is not None:
+        return whole_conversation(exchange.history, request.messages)
+    return continued(exchange.history, request.messages) if exchange.history else request.messages
+
+
 def continued(history: list[Message], messages: list[Message]) -> list[Message]:
     """History and new messages of a chain of responses: the new instructions first, all others where they were."""
     first = next((index for index, each in enumerate(messages) if each.role not in _INSTRUCTIONS), len(messages))

@@ -13,6 +13,7 @@ from parkway.feedback.metrics import Metrics
 from parkway.feedback.traces import TraceLog
 from parkway.pipeline.bounds import Bounds
 from parkway.pipeline.flight import Flights
+from parkway.pipeline.grounds import Grounds
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.audit import AuditLog
 from parkway.policy.guardrails.guardrails import Guardrails
@@ -41,6 +42,7 @@ class Parts:
     guardrails: Guardrails
     response_cache: ResponseCache | None
     flights: Flights
+    grounds: Grounds
 
 
 @dataclass(slots=True)

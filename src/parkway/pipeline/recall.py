@@ -103,6 +103,8 @@ def _question(exchange: Exchange, cache: ResponseCache, parts: Parts) -> Questio
         fields = decode(body, dict[str, Any])
         request = exchange.known_request
         filtered = parts.guardrails.fingerprint(request.model, caller.team) if parts.guardrails.active else ""
+        if exchange.grounding is not None:
+            filtered = f"{filtered} {exchange.grounding.fingerprint}"
         return cache.question(request, fields, owner, exchange.surface.path, filtered)
     except (InvalidRequest, RecursionError):
         return None  # in a field that nobody here reads there is something that only an endpoint can judge

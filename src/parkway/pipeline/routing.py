@@ -7,13 +7,14 @@ from functools import partial
 
 import msgspec
 
+from parkway.aggregate.grounding.config import terms_for
 from parkway.aggregate.transcript import Transcript
 from parkway.core.chat import ChatRequest
 from parkway.core.completions import CompletionRequest
 from parkway.core.errors import EndpointFailed, ModelNotFound, NoEndpoint, Overloaded, ParkwayError, RelayedError
 from parkway.core.wire import encode, fields_of
 from parkway.pipeline.exchange import Exchange
-from parkway.pipeline.memory import continued, whole_conversation, without_oldest_half
+from parkway.pipeline.memory import continued, said_in, whole_conversation, without_oldest_half
 from parkway.pipeline.parts import Parts
 from parkway.router.router import Call, Reply
 
@@ -42,7 +43,15 @@ async def route(exchange: Exchange, parts: Parts) -> Exchange:
 def models_for(exchange: Exchange, parts: Parts) -> list[str]:
     """Who may answer: the model that was asked for, then those of its fallbacks that the caller may use."""
     allowed = partial(parts.permissions.allows, exchange.known_caller, "use")
-    return parts.router.models_for(exchange.known_request.model, allowed)
+    models = parts.router.models_for(exchange.known_request.model, allowed)
+    if exchange.grounding is None:
+        return models
+    # A model that may not use words of its own does not answer for one that may.
+    grounds = parts.grounds
+    return [
+        models[0],
+        *(name for name in models[1:] if terms_for(name, grounds.config, grounds.models, None).tier == "generated"),
+    ]
 
 
 async def reroute(exchange: Exchange, parts: Parts, failure: ParkwayError) -> None:
@@ -98,7 +107,12 @@ async def _ask(exchange: Exchange, parts: Parts, failure: ParkwayError | None) -
             return
         error = await refusal(reply)
         shortens = exchange.dialect is None or exchange.dialect.shortens
-        if not (exchange.history and shortens and error.code == "context_length_exceeded"):
+        if error.code != "context_length_exceeded" or not (exchange.history and shortens):
+            if error.code == "context_length_exceeded" and exchange.grounding and exchange.grounding.shorten():
+                reply.close()
+                failure = None
+                exchange.call = _call_of(exchange)
+                continue
             raise error
         if len(exchange.models) > 1 and _may_fall_back(error, exchange, parts):
             raise error
@@ -161,15 +175,22 @@ def outgoing_body(exchange: Exchange) -> bytes:
         changes["messages"] = whole_conversation(exchange.history, chat.messages)
     elif chat is not None and exchange.history:
         changes["messages"] = continued(exchange.history, chat.messages)
+    if chat is not None and exchange.grounding is not None:
+        changes["messages"] = exchange.grounding.prompt(said_in(exchange, chat))
     if exchange.stream and not wants_usage(exchange):
         changes["stream_options"] = {"include_usage": True}
-    own = chat is not None and not (chat.conversation is None and chat.knowledge is None)
+    own = chat is not None and not (chat.conversation is None and chat.knowledge is None and chat.grounding is None)
     if not changes and not own:
         return exchange.body
     fields = fields_of(exchange.body)
     fields.pop("conversation", None)
-    fields.pop("knowledge", None)
+    for name in ("knowledge", "grounding", *(_CALLING if exchange.grounding is not None else ())):
+        fields.pop(name, None)
     return encode({**fields, **{name: msgspec.Raw(encode(value)) for name, value in changes.items()}})
+
+
+_CALLING = ("functions", "function_call", "tool_choice", "parallel_tool_calls", "web_search_options")
+"""What could have a model do more than answer."""
 
 
 def wants_usage(exchange: Exchange) -> bool:

@@ -28,3 +28,9 @@ class Caller:
     team: str | None = None
     scopes: frozenset[str] | None = None
     tier: str | None = None
+
+    @property
+    def principals(self) -> frozenset[str]:
+        """What documents may call the caller by in their `access`: its key, its user, its team."""
+        named = (("key", self.name if self.kind == "key" else None), ("user", self.user), ("team", self.team))
+        return frozenset(f"{kind}:{name}" for kind, name in named if name)

@@ -39,6 +39,7 @@ class _Whole:
         self._frame: dict[str, Any] = {}
         self._choices: dict[int, dict[str, Any]] = {}
         self._usage: object = None
+        self._grounded: object = None
 
     def add(self, data: bytes) -> bool:
         """Adds a chunk; False where it cannot be part of an answer."""
@@ -49,6 +50,7 @@ class _Whole:
             for name in _FRAME:
                 if chunk.get(name) is not None:
                     self._frame[name] = chunk[name]
+            self._grounded = chunk.get("parkway") or self._grounded
             self._usage = chunk.get("usage") or self._usage
             return all(self._add_to(self._choice(told["index"]), told) for told in chunk.get("choices") or ())
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
@@ -60,7 +62,8 @@ class _Whole:
         is_chat = self._frame.get("object") == "chat.completion.chunk"
         frame = {**self._frame, "object": "chat.completion"} if is_chat else self._frame
         choices = [_finished(choice) for _, choice in sorted(self._choices.items())]
-        return {**frame, "choices": choices} | ({"usage": self._usage} if self._usage else {})
+        more = {"usage": self._usage, "parkway": self._grounded}
+        return {**frame, "choices": choices, **{name: value for name, value in more.items() if value}}
 
     def _choice(self, index: int) -> dict[str, Any]:
         if index not in self._choices:
@@ -94,6 +97,8 @@ def _grow(message: dict[str, Any], name: str, more: Any) -> bool:
         return True
     if name in _GROWING and isinstance(more, str):
         message.setdefault(name, []).append(more)
+    elif name == "annotations" and isinstance(more, list):
+        message.setdefault(name, []).extend(more)
     elif name == "tool_calls":
         calls = message.setdefault(name, {})
         for position, piece in enumerate(more):
@@ -140,14 +145,19 @@ def events(body: bytes, *, usage: bool) -> bytes:
     if frame.get("object") == "chat.completion":
         frame["object"] = "chat.completion.chunk"
     unsaid = {"usage": None} if usage else {}
+    grounded = {"parkway": answer["parkway"]} if "parkway" in answer else {}
     told = [
-        event(encode({**frame, "choices": [piece], **unsaid}))
+        event(encode({**frame, "choices": [piece], **unsaid, **(grounded if _annotates(piece) else {})}))
         for choice in answer.get("choices") or ()
         for piece in _pieces(choice)
     ]
     if usage:
         told.append(event(encode({**frame, "choices": [], "usage": answer.get("usage")})))
     return b"".join(told) + DONE
+
+
+def _annotates(piece: dict[str, Any]) -> bool:
+    return "annotations" in piece.get("delta", ())
 
 
 def _pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
@@ -169,6 +179,8 @@ def _pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:
         pieces += said
     calls = message.get("tool_calls") or ()
     pieces += [{**first, "delta": {"tool_calls": [{"index": at, **call}]}} for at, call in enumerate(calls)]
+    if "annotations" in message:
+        pieces.append({**first, "delta": {"annotations": message["annotations"]}})
     return [*pieces, {"delta": {}, "logprobs": None, **last}]
 
 

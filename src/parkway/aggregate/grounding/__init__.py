@@ -1,0 +1,1 @@
+"""Answers that rest on passages: asked, selected, told to a model, checked, quoted, cited."""
