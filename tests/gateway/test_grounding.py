@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from typing import Any
 
+import anthropic
 import openai
 import pytest
 from aiohttp import web
 
-from parkway.core.errors import CollectionNotFound
+from parkway.core.errors import CollectionNotFound, IndexUnavailable
 from parkway.core.knowledge import Found, Hit, Scores, Search
 from parkway.launch.settings import Settings
+from parkway.policy.keys import KeyStore
+from parkway.router.endpoint import Endpoint
 from tests.gateway.conftest import Gate, StartGate
 from tests.gateway.upstream import chunk
 
@@ -127,6 +130,30 @@ async def streamed(gate: Gate, body: dict[str, Any]) -> tuple[str, list[dict[str
     return "".join(filter(None, pieces)), annotations, told[-1], list(filter(None, pieces))
 
 
+def _endpoint(gate: Gate, model: str) -> Endpoint:
+    return Endpoint(endpoint_id=f"{model}-0", model=model, url=gate.upstream_url, upstream_model=model)
+
+
+async def _until(check: Callable[[], Awaitable[bool]]) -> None:
+    async with asyncio.timeout(10):
+        while not await check():  # noqa: ASYNC110 - it follows the store
+            await asyncio.sleep(0.02)
+
+
+async def _known(gate: Gate, model: str) -> None:
+    async def there() -> bool:
+        return model in await (await gate.get("/v1/models")).text()
+
+    await _until(there)
+
+
+async def _key_known(gate: Gate, key: str) -> None:
+    async def there() -> bool:
+        return (await gate.get("/v1/models", key=key)).status == 200
+
+    await _until(there)
+
+
 async def test_an_answer_is_cited_in_openais_form(gate: Gate, library: Library) -> None:
     says(gate, f"{GOOD} Bursts of 1,000 requests are allowed. [1]")
     async with client(gate) as api:
@@ -170,3 +197,207 @@ async def test_a_stream_ends_with_what_it_rests_on(gate: Gate) -> None:
     assert [each["url_citation"]["start_index"] for each in delta["annotations"]] == [37, 79]
     assert chunks.index(ended[0]) == len(chunks) - 2
     assert chunks[-1].choices[0].finish_reason == "stop"
+
+
+async def test_responses_tell_citations_in_their_form(gate: Gate, library: Library) -> None:
+    library.found["docs"] = Found(hits=[hit(LIMITS), hit(FILE, 2, uri="https://example.org/file")], confidence=0.9)
+    says(gate, f"{GOOD} The file parkway.yaml sets what is allowed [2].")
+    async with client(gate) as api:
+        response = await api.responses.create(model="echo", input=QUESTION, extra_body={"knowledge": ["docs"]})
+        stream = await api.responses.create(
+            model="echo", input=QUESTION, stream=True, extra_body={"knowledge": ["docs"]}
+        )
+        events = [event async for event in stream]
+    part = response.output[0].content[0]  # pyright: ignore
+    file, url = part.annotations  # pyright: ignore
+    assert (file.type, file.file_id, file.filename, file.index) == ("file_citation", "d1", "Limits 1", 40)
+    assert (url.type, url.url) == ("url_citation", "https://example.org/file")
+    assert part.text[url.start_index : url.end_index] == "[2]"  # pyright: ignore
+    assert response.model_extra is not None
+    assert response.model_extra["parkway"]["tier"] == "generated"
+    added = [event for event in events if event.type == "response.output_text.annotation.added"]
+    assert [each.annotation_index for each in added] == [0, 1]
+    done = events[-1]
+    assert done.type == "response.completed"
+    assert done.response.output[0].content[0].annotations == part.annotations  # pyright: ignore
+
+
+async def test_messages_tell_citations_in_their_form(gate: Gate) -> None:
+    says(gate, GOOD)
+    asked: dict[str, Any] = {
+        "model": "echo",
+        "max_tokens": 100,
+        "messages": [{"role": "user", "content": QUESTION}],
+        "extra_body": {"knowledge": ["docs"]},
+    }
+    async with anthropic.AsyncAnthropic(api_key=gate.key, base_url=gate.url, max_retries=0) as api:
+        message = await api.messages.create(**asked)
+        body = asked.pop("extra_body")
+        async with api.messages.stream(**asked, extra_body=body) as stream:
+            streamed = await stream.get_final_message()
+    block = message.content[0]
+    assert block.type == "text"
+    assert block.citations is not None
+    (citation,) = block.citations
+    assert citation.type == "char_location"
+    assert citation.cited_text == "Each key may send 100 requests a second."
+    assert (citation.document_index, citation.document_title, citation.start_char_index) == (0, "Limits 1", 1000)
+    assert streamed.content[0].citations == block.citations  # pyright: ignore
+    assert message.model_extra is not None
+    assert message.model_extra["parkway"]["citations"][0]["number"] == 1
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_no_passage_supports_is_marked_or_dropped(gate: Gate, stream: bool) -> None:
+    says(gate, f"{GOOD} Keys never expire [1]. Bursts of 5,000 requests are allowed [1].")
+    for check, text in (
+        ("mark", f"{GOOD} Keys never expire. [unsupported] Bursts of 5,000 requests are allowed. [unsupported]"),
+        ("drop", GOOD),
+    ):
+        body = ask(grounding={"check": check})
+        if stream:
+            said, annotations, told, _ = await streamed(gate, body)
+        else:
+            answer = await (await gate.post("/v1/chat/completions", body)).json()
+            message = answer["choices"][0]["message"]
+            said, annotations, told = message["content"], message["annotations"], answer["parkway"]
+        assert said == text
+        assert len(annotations) == 1
+        assert [said[each["answer_start"] : each["answer_end"]] for each in told.get("unsupported", [])] == (
+            ["Keys never expire.", "Bursts of 5,000 requests are allowed."] if check == "mark" else []
+        )
+        assert told.get("dropped", 0) == (2 if check == "drop" else 0)
+
+
+async def test_a_stream_is_held_a_sentence_at_a_time(gate: Gate) -> None:
+    says(gate, f"{GOOD} Keys never expire [1]. Bursts of 1,000 requests are allowed [1].")
+    said, _, _, pieces = await streamed(gate, ask(grounding={"check": "drop"}))
+    assert pieces == [GOOD, " Bursts of 1,000 requests are allowed [1]."]
+    assert said == "".join(pieces)
+
+
+async def test_an_answer_of_which_nothing_holds_is_that_there_is_none(gate: Gate) -> None:
+    says(gate, "Keys never expire [1]. Nobody knows.")
+    answer = await (await gate.post("/v1/chat/completions", ask(grounding={"check": "drop"}))).json()
+    assert answer["choices"][0]["message"]["content"] == UNKNOWN
+    assert answer["parkway"]["answered"] is False
+    assert answer["parkway"]["tier"] == "generated"
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_small_models_quote_word_for_word(gate: Gate, stream: bool) -> None:
+    gate.registry.put(_endpoint(gate, "park-mini"))
+    await _known(gate, "park-mini")
+    body = ask(model="park-mini")
+    if stream:
+        said, annotations, told, _ = await streamed(gate, body)
+    else:
+        response = await gate.post("/v1/chat/completions", body)
+        answer = await response.json()
+        assert response.headers["x-parkway-tier"] == "extractive"
+        assert answer["usage"]["total_tokens"] == 0
+        message = answer["choices"][0]["message"]
+        said, annotations, told = message["content"], message["annotations"], answer["parkway"]
+    assert said.splitlines()[0] == "\u201cEach key may send 100 requests a second.\u201d [1]"
+    assert (told["tier"], told["answered"]) == ("extractive", True)
+    for each, annotation in zip(told["citations"], annotations, strict=True):
+        assert said[each["answer_start"] + 1 : each["answer_end"] - 1] == each["quote"]
+        assert each["quote"] in LIMITS + FILE
+        assert annotation["url_citation"]["start_index"] == each["marker_start"]
+    assert gate.upstream.bodies == []
+
+
+async def test_links_say_where_to_read(gate: Gate) -> None:
+    answer = await (await gate.post("/v1/chat/completions", ask(grounding={"tier": "links"}))).json()
+    assert answer["choices"][0]["message"]["content"] == "Limits 1 [1]\nLimits 2 [2]"
+    assert answer["parkway"]["tier"] == "links"
+    assert gate.upstream.bodies == []
+
+
+async def test_a_request_asks_for_less_never_for_more(start_gate: StartGate, library: Library) -> None:
+    settings = Settings.model_validate({"models": {}, "grounding": {"tier": "extractive", "min_confidence": 0.95}})
+    async with start_gate(settings, knowledge=library) as gate:
+        body = ask(grounding={"tier": "generated", "min_confidence": 0.0})
+        answer = await (await gate.post("/v1/chat/completions", body)).json()
+        assert (answer["parkway"]["tier"], answer["parkway"]["answered"]) == ("extractive", False)
+
+
+@pytest.mark.parametrize("tier", ["generated", "extractive", "links"])
+async def test_below_the_threshold_it_does_not_know(gate: Gate, library: Library, tier: str) -> None:
+    library.found["docs"] = Found(hits=[hit(LIMITS)], confidence=0.1)
+    for body in (ask(grounding={"tier": tier}), ask(knowledge=["empty"], grounding={"tier": tier})):
+        answer = await (await gate.post("/v1/chat/completions", body)).json()
+        assert answer["choices"][0]["message"] == {
+            "role": "assistant", "content": UNKNOWN, "refusal": None, "annotations": [],
+        }  # fmt: skip
+        assert answer["parkway"] == {
+            "tier": tier, "answered": False, "citations": [], "query": QUESTION,
+            "confidence": 0.1 if body["knowledge"] == ["docs"] else 0.0,
+        }  # fmt: skip
+    assert gate.upstream.bodies == []
+
+
+async def test_the_model_sees_passages_between_lines_of_their_own(gate: Gate) -> None:
+    says(gate, GOOD)
+    system = {"role": "system", "content": "Be brief."}
+    body = ask(messages=[system, {"role": "user", "content": QUESTION}], tool_choice="auto", functions=[{"name": "x"}])
+    await gate.post("/v1/chat/completions", body)
+    (sent,) = gate.upstream.bodies
+    messages: Any = sent["messages"]
+    assert messages[0] == system
+    content = messages[1]["content"]
+    begin = content.index("BEGIN ", content.index("\n\n"))
+    mark = content[begin + 6 : begin + 38]
+    assert f"BEGIN {mark} passage [1]: Limits 1\n{LIMITS}\nEND {mark} passage [1]" in content
+    assert content.endswith(f"Question: {QUESTION}")
+    assert content.index("Answer the question") > content.rindex(f"END {mark}")
+    assert not {"knowledge", "grounding", "functions", "tool_choice"} & sent.keys()
+
+
+async def test_collections_that_are_denied_look_like_those_that_are_not_there(gate: Gate, library: Library) -> None:
+    _, key = KeyStore(gate.database).create("narrow", scopes=["model:*", "knowledge:docs"])
+    await _key_known(gate, key)
+    told = []
+    for name in ("empty", "nobody"):
+        response = await gate.post("/v1/chat/completions", ask(knowledge=["docs", name]), key=key)
+        error = (await response.json())["error"]
+        assert (response.status, error["code"], error["param"]) == (404, "collection_not_found", "knowledge")
+        names = sorted(header for header in response.headers if header != "content-length")
+        told.append((error["message"].replace(name, "X"), names))
+    assert told[0] == told[1]
+    assert library.asked == []
+    library.gone.add("docs")
+    response = await gate.post("/v1/chat/completions", ask(), key=key)
+    assert (await response.json())["error"]["message"].replace("docs", "X") == told[0][0]
+
+
+@pytest.mark.parametrize(
+    ("more", "param"),
+    [
+        ({"n": 2}, "n"),
+        ({"tools": [{"type": "function", "function": {"name": "x"}}]}, "tools"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"logprobs": True}, "logprobs"),
+        ({"knowledge": ["docs"] * 9}, "knowledge"),
+        ({"messages": [{"role": "system", "content": "x"}]}, "messages"),
+        ({"grounding": {"tiers": "x"}}, "grounding.tiers"),
+    ],
+)
+async def test_what_an_answer_from_documents_cannot_be(gate: Gate, more: dict[str, Any], param: str) -> None:
+    response = await gate.post("/v1/chat/completions", ask(**more))
+    assert (response.status, (await response.json())["error"]["param"]) == (400, param)
+
+
+async def test_failures_of_the_search_are_told(gate: Gate, library: Library) -> None:
+    library.error = IndexUnavailable("the index is away")
+    response = await gate.post("/v1/chat/completions", ask(stream=True))
+    assert (response.status, (await response.json())["error"]["code"]) == (503, "index_unavailable")
+    assert gate.upstream.bodies == []
+
+
+async def test_a_search_that_hangs_is_given_up(start_gate: StartGate, library: Library) -> None:
+    library.ready.clear()
+    settings = Settings.model_validate({"models": {}, "grounding": {"search_timeout_s": 0.05}})
+    async with start_gate(settings, knowledge=library) as gate:
+        response = await gate.post("/v1/chat/completions", ask())
+        assert (response.status, (await response.json())["error"]["code"]) == (503, "knowledge_unavailable")

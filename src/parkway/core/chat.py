@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from parkway.core.errors import InvalidRequest, UnsupportedField, nearest
-from parkway.core.knowledge import Range, Value
+from parkway.core.grounding import Annotation, Grounded, GroundingRequest
 from parkway.core.usage import Usage
 
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
@@ -72,28 +72,6 @@ class StructuredOutputs(msgspec.Struct, kw_only=True, omit_defaults=True):
     regex: str | None = None
     choice: list[str] | None = None
     grammar: str | None = None
-
-
-Tier = Literal["generated", "extractive", "links"]
-"""Of a grounded answer: in the model's words; the best sentences of documents, word for word; where to read."""
-
-Checking = Literal["off", "mark", "drop"]
-"""What becomes of a sentence of an answer that no passage supports."""
-
-
-class GroundingRequest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True):
-    """How a request wants its answer grounded; never with less care than the settings ask for.
-
-    Attributes:
-        filter, documents: As in a search: which documents count.
-    """
-
-    tier: Tier | None = None
-    check: Checking | None = None
-    context_tokens: Annotated[int, Meta(ge=64, le=1_000_000)] | None = None
-    min_confidence: Probability | None = None
-    filter: Annotated[dict[str, Value | Range], Meta(max_length=32)] = {}
-    documents: Annotated[list[str], Meta(max_length=1000)] | None = None
 
 
 class ChatRequest(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -163,6 +141,7 @@ class AnswerMessage(msgspec.Struct, kw_only=True):
     content: str | None = None
     refusal: None = None
     tool_calls: list[dict[str, Any]] | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
 
 
 class Choice(msgspec.Struct, kw_only=True):
@@ -176,7 +155,7 @@ class Choice(msgspec.Struct, kw_only=True):
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
-    """The whole answer. `created` is in seconds since 1970."""
+    """The whole answer. `created` is in seconds since 1970; `parkway` stands in answers from documents."""
 
     id: str
     created: int
@@ -185,12 +164,14 @@ class ChatCompletion(msgspec.Struct, kw_only=True):
     usage: Usage | None = None
     object: Literal["chat.completion"] = "chat.completion"
     system_fingerprint: str | None = None
+    parkway: Grounded | UnsetType = UNSET
 
 
 class Delta(msgspec.Struct, kw_only=True, omit_defaults=True):
     role: Literal["assistant"] | None = None
     content: str | None = None
     tool_calls: list[dict[str, Any]] | None = None
+    annotations: list[Annotation] | None = None
 
 
 class ChunkChoice(msgspec.Struct, kw_only=True):
@@ -202,7 +183,10 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
 
 
 class ChatChunk(msgspec.Struct, kw_only=True):
-    """One event of a streamed answer. `usage` is unset unless asked for; then it is null in all but the last."""
+    """One event of a streamed answer. `usage` is unset unless asked for; then it is null in all but the last.
+
+    `parkway` stands beside the annotations, behind the text.
+    """
 
     id: str
     created: int
@@ -211,6 +195,7 @@ class ChatChunk(msgspec.Struct, kw_only=True):
     object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
     system_fingerprint: str | None = None
     usage: Usage | UnsetType | None = UNSET
+    parkway: Grounded | UnsetType = UNSET
 
 
 # Fields that change nothing in the tokens of an answer: accepted and not needed.

@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from parkway.core.chat import Count, Probability
+from parkway.core.grounding import GroundingRequest
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "refusal"]
 
@@ -110,6 +111,8 @@ class MessagesRequest(CountRequest, kw_only=True, omit_defaults=True, forbid_unk
     service_tier: str | None = None
     inference_geo: str | None = None
     container: str | dict[str, Any] | None = None
+    knowledge: list[str] | None = None
+    grounding: GroundingRequest | None = None
 
 
 class Block(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -117,7 +120,7 @@ class Block(msgspec.Struct, kw_only=True, omit_defaults=True):
 
     type: Literal["text", "thinking", "tool_use"]
     text: str | UnsetType = UNSET
-    citations: UnsetType | None = UNSET
+    citations: list[dict[str, Any]] | UnsetType | None = UNSET
     thinking: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
     id: str | UnsetType = UNSET
@@ -145,6 +148,7 @@ class AnthropicMessage(msgspec.Struct, kw_only=True):
     stop_reason: StopReason | None = None
     stop_sequence: str | None = None
     usage: MessageUsage = MessageUsage()
+    parkway: dict[str, Any] | UnsetType = UNSET
 
 
 class BlockDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -155,6 +159,7 @@ class BlockDelta(msgspec.Struct, kw_only=True, omit_defaults=True):
     partial_json: str | UnsetType = UNSET
     thinking: str | UnsetType = UNSET
     signature: str | UnsetType = UNSET
+    citation: dict[str, Any] | UnsetType = UNSET
     stop_reason: StopReason | UnsetType | None = UNSET
     stop_sequence: str | UnsetType | None = UNSET
 
@@ -168,6 +173,7 @@ class MessageEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     content_block: Block | UnsetType = UNSET
     delta: BlockDelta | UnsetType = UNSET
     usage: MessageUsage | UnsetType = UNSET
+    parkway: dict[str, Any] | UnsetType = UNSET
 
 
 class TokenCount(msgspec.Struct, kw_only=True):

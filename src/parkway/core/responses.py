@@ -12,6 +12,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from parkway.core.chat import Count, Probability, Temperature
+from parkway.core.grounding import GroundingRequest
 
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 MetadataKey = Annotated[str, Meta(max_length=64)]
@@ -108,6 +109,8 @@ class ResponseRequest(msgspec.Struct, kw_only=True, omit_defaults=True, forbid_u
     prompt: dict[str, Any] | None = None
     moderation: dict[str, Any] | None = None
     context_management: list[dict[str, Any]] | None = None
+    knowledge: list[str] | None = None
+    grounding: GroundingRequest | None = None
 
 
 class OutputPart(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -195,6 +198,7 @@ class Response(msgspec.Struct, kw_only=True):
     truncation: str = "disabled"
     usage: ResponseUsage | None = None
     user: str | None = None
+    parkway: dict[str, Any] | UnsetType = UNSET
 
 
 class ResponseEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -217,6 +221,8 @@ class ResponseEvent(msgspec.Struct, kw_only=True, omit_defaults=True):
     code: str | UnsetType | None = UNSET
     message: str | UnsetType = UNSET
     param: str | UnsetType | None = UNSET
+    annotation: dict[str, Any] | UnsetType = UNSET
+    annotation_index: int | UnsetType = UNSET
 
 
 class KeptItem(msgspec.Struct, kw_only=True, omit_defaults=True):

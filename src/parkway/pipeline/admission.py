@@ -62,6 +62,7 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
         if request.top_logprobs is not None and not request.logprobs:
             raise InvalidRequest("`top_logprobs` needs `logprobs: true`", param="top_logprobs")
         if request.knowledge:
+            _at_most("knowledge", request.knowledge, bounds.max_collections, "bounds.max_collections")
             _check_grounded(request)
         if request.conversation is not None and (request.n or 1) > 1:
             raise InvalidRequest("`n`: a conversation has one answer a turn; leave `n` out", param="n")

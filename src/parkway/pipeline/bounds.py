@@ -17,4 +17,6 @@ class Bounds(Section):
     """The most texts in one embeddings request, as at OpenAI."""
     max_documents: PositiveInt = 1000
     """The most documents in one rerank request."""
+    max_collections: PositiveInt = 8
+    """The most collections that `knowledge` may name."""
     max_answer_bytes: PositiveInt = 64 * 1024 * 1024

@@ -7,8 +7,9 @@ from typing import Any
 import msgspec
 
 from parkway.aggregate.grounding.checking import Checker
-from parkway.aggregate.grounding.citation import Grounded, annotations_of
+from parkway.aggregate.grounding.citation import annotations_of
 from parkway.core.errors import EndpointFailed
+from parkway.core.grounding import Grounded
 from parkway.core.sse import data_of
 from parkway.core.wire import encode
 from parkway.pipeline.exchange import Exchange

@@ -10,7 +10,7 @@ from collections import Counter
 
 import msgspec
 
-from parkway.aggregate.grounding.citation import Grounded, annotations_of
+from parkway.aggregate.grounding.citation import annotations_of
 from parkway.aggregate.grounding.config import terms_for
 from parkway.aggregate.grounding.passage import Passage, cost_of, merged, select
 from parkway.aggregate.grounding.prompt import FRAME_TOKENS
@@ -26,6 +26,7 @@ from parkway.core.errors import (
     ParkwayError,
     nearest,
 )
+from parkway.core.grounding import Grounded
 from parkway.core.ids import new_id
 from parkway.core.knowledge import Found, Hit, Search
 from parkway.core.trace import Span

@@ -10,12 +10,12 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from parkway.aggregate.grounding.checking import Similar
-from parkway.aggregate.grounding.citation import Grounded
 from parkway.aggregate.grounding.config import GroundingConfig, ModelGrounding, Terms
 from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.prompt import grounded
 from parkway.core.chat import Message
 from parkway.core.errors import CollectionNotFound, ParkwayError
+from parkway.core.grounding import Grounded
 from parkway.core.knowledge import Found, Search
 from parkway.core.tasks import Tasks
 

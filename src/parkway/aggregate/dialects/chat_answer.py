@@ -77,6 +77,7 @@ class ChatAnswer(msgspec.Struct, gc=False):
     choices: list[ChatChoice] | None = None
     usage: ChatUsage | None = None
     error: Any = None
+    parkway: Any = None
 
 
 _decode = msgspec.json.Decoder(ChatAnswer).decode

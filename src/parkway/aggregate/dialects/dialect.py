@@ -11,6 +11,7 @@ from parkway.aggregate.dialects.chat_answer import CallPiece, ChatAnswer, ChatCh
 from parkway.aggregate.responses import KeptResponse
 from parkway.core.chat import Message
 from parkway.core.errors import EndpointFailed
+from parkway.core.grounding import Grounded
 from parkway.core.sse import EventSplitter, data_of
 from parkway.core.wire import encode
 
@@ -58,6 +59,7 @@ class Dialect(ABC):
         self._finish: str | None = None
         self._stop: str | None = None
         self._usage: ChatUsage | None = None
+        self._grounds = False  # the request names collections; only then is `parkway` of an answer our own
 
     @abstractmethod
     def chat(self, body: bytes) -> bytes:
@@ -127,6 +129,10 @@ class Dialect(ABC):
     def _text(self, text: str, logprobs: list[Any] | None) -> None: ...
 
     @abstractmethod
+    def _rests_on(self, grounded: Grounded) -> None:
+        """What the text that was said rests on."""
+
+    @abstractmethod
     def _reasoning(self, text: str) -> None: ...
 
     @abstractmethod
@@ -192,6 +198,8 @@ class Dialect(ABC):
         for choice in answer.choices or ():
             if choice.index == 0:
                 self._choose(choice)
+        if self._grounds and answer.parkway is not None:
+            self._rests_on(msgspec.convert(answer.parkway, Grounded))
 
     def _choose(self, choice: ChatChoice) -> None:
         words = choice.delta or choice.message

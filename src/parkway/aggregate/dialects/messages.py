@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from parkway.aggregate.dialects.dialect import Dialect, as_object, event_of, nested_too_deeply
 from parkway.aggregate.dialects.messages_request import chat_request, refuse_unsupported
 from parkway.core.errors import EndpointFailed, MalformedJSON, Overloaded
+from parkway.core.grounding import Citation, Grounded
 from parkway.core.ids import new_id
 from parkway.core.messages import (
     AnthropicError,
@@ -66,6 +69,19 @@ def _error(kind: str, error: dict[str, Any]) -> bytes:
     return encode(AnthropicError(error=AnthropicErrorDetail(type=kind, message=message), request_id=request_id))
 
 
+def _citation(citation: Citation) -> dict[str, Any]:
+    """A citation as this API has it: a span of a document. Documents are numbered as in the answer, from 0."""
+    return {
+        "type": "char_location",
+        "cited_text": citation.quote,
+        "document_index": citation.number - 1,
+        "document_title": citation.title or citation.uri or None,
+        "start_char_index": citation.start or 0,
+        "end_char_index": citation.end or 0,
+        "file_id": citation.document_id,
+    }
+
+
 class MessagesDialect(Dialect):
     """One request for a message. Blocks follow one another: the one that is open is the last of `_blocks`."""
 
@@ -78,12 +94,15 @@ class MessagesDialect(Dialect):
         self._pieces: list[str] = []  # of the open block
         self._open = False
         self._thinks = False
+        self._citations: list[dict[str, Any]] = []  # of the open block
+        self._told: dict[str, Any] | UnsetType = UNSET
 
     def chat(self, body: bytes) -> bytes:
         request = self._decode(body)
         refuse_unsupported(request)
         self._model = request.model
         self._thinks = request.thinking is not None and request.thinking.type != "disabled"
+        self._grounds = isinstance(request, MessagesRequest) and bool(request.knowledge)
         self.stream = isinstance(request, MessagesRequest) and bool(request.stream)
         if nested_too_deeply([request.tools, request.messages, request.output_config]):
             raise MalformedJSON("the body is nested too deeply; send a flatter JSON object")
@@ -127,6 +146,15 @@ class MessagesDialect(Dialect):
             self._start(Block(type="text", text="", citations=None))
         self._add(text, BlockDelta(type="text_delta", text=text))
 
+    def _rests_on(self, grounded: Grounded) -> None:
+        self._told = msgspec.to_builtins(grounded)
+        if not self._open or self._blocks[-1].type != "text":
+            return
+        for citation in grounded.citations:
+            self._citations.append(_citation(citation))
+            delta = BlockDelta(type="citations_delta", citation=self._citations[-1])
+            self._emit("content_block_delta", index=len(self._blocks) - 1, delta=delta)
+
     def _refused(self, text: str) -> None:
         self._text(text, None)
 
@@ -164,7 +192,8 @@ class MessagesDialect(Dialect):
     def _whole_block(self, block: Block, said: str) -> Block:
         match block.type:
             case "text":
-                return replace(block, text=said)
+                citations, self._citations = self._citations or None, []
+                return replace(block, text=said, citations=citations)
             case "thinking":
                 return replace(block, thinking=said)
             case "tool_use":
@@ -176,14 +205,21 @@ class MessagesDialect(Dialect):
     def _end(self) -> None:
         reason, sequence = self._stopped()
         delta = BlockDelta(stop_reason=reason, stop_sequence=sequence)
-        self._emit("message_delta", delta=delta, usage=self._counted())
+        self._emit("message_delta", delta=delta, usage=self._counted(), parkway=self._told)
         self._emit("message_stop")
 
     def _answer(self) -> bytes:
         reason, sequence = self._stopped()
         content = [block for block in self._blocks if block.id != ""]  # without a call that was cut off
         return encode(
-            replace(self._message(), content=content, stop_reason=reason, stop_sequence=sequence, usage=self._counted())
+            replace(
+                self._message(),
+                content=content,
+                stop_reason=reason,
+                stop_sequence=sequence,
+                usage=self._counted(),
+                parkway=self._told,
+            )
         )
 
     def _stopped(self) -> tuple[StopReason, str | None]:

@@ -77,6 +77,7 @@ def chat_request(request: CountRequest) -> ChatRequest:
         chat.stop = request.stop_sequences or None
         chat.temperature, chat.top_p = request.temperature, request.top_p
         chat.top_k = request.top_k or None
+        chat.knowledge, chat.grounding = request.knowledge, request.grounding
         chat.user = request.metadata.user_id if request.metadata is not None else None
     return chat
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import msgspec
 from msgspec.structs import replace
 
 from parkway.aggregate.dialects.dialect import Dialect, event_of, nested_too_deeply
@@ -12,6 +13,7 @@ from parkway.aggregate.dialects.responses_request import chat_request, refuse_un
 from parkway.aggregate.responses import KeptResponse
 from parkway.core.chat import Message
 from parkway.core.errors import MalformedJSON
+from parkway.core.grounding import Citation, Grounded
 from parkway.core.ids import new_id
 from parkway.core.responses import (
     IncompleteDetails,
@@ -50,6 +52,7 @@ class ResponsesDialect(Dialect):
         self._items: list[OutputItem] = []
         self._parts: list[OutputPart] = []  # of the open message or reasoning
         self._pieces: list[str] = []  # of the open part, or of the arguments of the open call
+        self._annotations: list[dict[str, Any]] = []  # of the open part
         self._logprobs: list[Any] | None = None
         self._open = False
 
@@ -58,6 +61,7 @@ class ResponsesDialect(Dialect):
         refuse_unsupported(request)
         self._request = request
         self._turns = turns_of(request.input)
+        self._grounds = bool(request.knowledge)
         self.stream = bool(request.stream)
         self.previous_id = request.previous_response_id
         self.shortens = request.truncation == "auto"
@@ -177,6 +181,20 @@ class ResponsesDialect(Dialect):
             self._logprobs.extend(logprobs)
         self._emit("response.output_text.delta", **self._where(), delta=text, logprobs=logprobs or [])
 
+    def _rests_on(self, grounded: Grounded) -> None:
+        self._response.parkway = msgspec.to_builtins(grounded)
+        if not self._open or self._items[-1].type != "message" or self._parts[-1].type != "output_text":
+            return
+        for index, citation in enumerate(grounded.citations):
+            annotation = _annotation(citation)
+            self._annotations.append(annotation)
+            self._emit(
+                "response.output_text.annotation.added",
+                **self._where(),
+                annotation=annotation,
+                annotation_index=index,
+            )
+
     def _refused(self, text: str) -> None:
         self._open_part("message", "refusal")
         self._pieces.append(text)
@@ -259,6 +277,7 @@ class ResponsesDialect(Dialect):
         text, part = self._said(), self._parts[-1]
         done = _part(part.type, text)
         if part.type == "output_text":
+            done.annotations, self._annotations = self._annotations, []
             done.logprobs, self._logprobs = self._logprobs or [], None if self._logprobs is None else []
             self._emit("response.output_text.done", **self._where(), text=text, logprobs=done.logprobs)
         elif part.type == "refusal":
@@ -290,6 +309,20 @@ def _part(type: Any, text: str) -> OutputPart:
     if type == "output_text":
         return OutputPart(type=type, text=text, annotations=[], logprobs=[])
     return OutputPart(type=type, refusal=text) if type == "refusal" else OutputPart(type=type, text=text)
+
+
+def _annotation(citation: Citation) -> dict[str, Any]:
+    """A citation as this API has it: of an address, or of a file that has none."""
+    name = citation.title or citation.uri or citation.document_id
+    if citation.url == citation.uri:
+        place = {"start_index": citation.marker_start, "end_index": citation.marker_end}
+        return {"type": "url_citation", "url": citation.url, "title": name, **place}
+    return {
+        "type": "file_citation",
+        "file_id": citation.document_id,
+        "filename": name,
+        "index": citation.marker_end,
+    }
 
 
 def _echoed(tool: dict[str, Any]) -> dict[str, Any]:

@@ -66,6 +66,8 @@ def chat_request(request: ResponseRequest, turns: list[Message]) -> ChatRequest:
         parallel_tool_calls=request.parallel_tool_calls if tools else None,
         service_tier=request.service_tier,
         user=request.user or request.safety_identifier,
+        knowledge=request.knowledge,
+        grounding=request.grounding,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
-from parkway.aggregate.grounding.citation import Citation, Unsupported, cited
+from parkway.aggregate.grounding.citation import cited
 from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.sentence import citations, cited_in, next_end, sentences, without_citations
 from parkway.aggregate.grounding.support import Claim, Source, Support
 from parkway.aggregate.grounding.words import content_of
-from parkway.core.chat import Checking
+from parkway.core.grounding import Checking, Citation, Unsupported
 
 Similar = Callable[[str, str], Awaitable[bool]]
 """Whether two texts mean the same."""

@@ -8,8 +8,8 @@ from typing import Annotated, TypeVar
 
 from pydantic import Field
 
-from parkway.core.chat import Checking, GroundingRequest, Tier
 from parkway.core.configuration import Section
+from parkway.core.grounding import Checking, GroundingRequest, Tier
 
 _TIERS: tuple[Tier, ...] = ("links", "extractive", "generated")
 """From the one that leaves the least to the model."""
@@ -46,7 +46,6 @@ class GroundingConfig(Section):
         max_passages: The most that a model is shown.
         hits: What is asked of each collection.
         sentences: The most that are quoted.
-        max_collections: That one request may name.
         search_timeout_s: For all collections together.
         rewrite_model: Makes the query of the conversation; without one, words that the question refers to are added.
         rewrite_timeout_s: The model is given up after this long.
@@ -63,7 +62,6 @@ class GroundingConfig(Section):
     max_passages: int = Field(default=12, ge=1, le=100)
     hits: int = Field(default=20, ge=1, le=200)
     sentences: int = Field(default=3, ge=1, le=20)
-    max_collections: int = Field(default=8, ge=1, le=64)
     search_timeout_s: float = Field(default=10.0, gt=0, le=300)
     rewrite_model: str | None = Field(default=None, min_length=1, max_length=128)
     rewrite_timeout_s: float = Field(default=2.0, gt=0, le=60)

@@ -7,10 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from parkway.aggregate.grounding.citation import Citation, cited
+from parkway.aggregate.grounding.citation import cited
 from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.sentence import Span, sentences
 from parkway.aggregate.grounding.words import Content, content_of, numbers_in
+from parkway.core.grounding import Citation
 
 _RANK_WEIGHT = 0.2
 _NEXT_TO_BEST = 0.5
