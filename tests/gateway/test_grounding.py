@@ -2,71 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator
 from typing import Any
 
 import anthropic
-import openai
 import pytest
-from aiohttp import web
 
-from parkway.core.errors import CollectionNotFound, IndexUnavailable
-from parkway.core.knowledge import Found, Hit, Scores, Search
+from parkway.core.errors import IndexUnavailable
+from parkway.core.knowledge import Found, Search
 from parkway.launch.settings import Settings
 from parkway.policy.keys import KeyStore
-from parkway.router.endpoint import Endpoint
 from tests.gateway.conftest import Gate, StartGate
-from tests.gateway.upstream import chunk
-
-UNKNOWN = "I do not know: the documents do not say."
-QUESTION = "How many requests may a key send a second?"
-LIMITS = "Each key may send 100 requests a second. Bursts of up to 1,000 requests are allowed."
-FILE = "The file parkway.yaml sets what keys are allowed."
-GOOD = "A key may send 100 requests a second [1]."
-
-
-def hit(text: str, number: int = 1, **more: Any) -> Hit:
-    given: dict[str, Any] = {
-        "passage_id": f"p{number}",
-        "document_id": f"d{number}",
-        "collection": "docs",
-        "text": text,
-        "start": 1000,
-        "end": 1000 + len(text),
-        "scores": Scores(rank=1 / number),
-        "title": f"Limits {number}",
-        "uri": f"guide/limits {number}.md",
-    }
-    return Hit(**{**given, **more})
-
-
-class Library:
-    """Two collections that a test fills; it remembers what it was asked."""
-
-    def __init__(self) -> None:
-        self.found: dict[str, Found] = {
-            "docs": Found(hits=[hit(LIMITS), hit(FILE, 2)], confidence=0.9, took_ms={"embed": 1.0, "total": 3.0}),
-            "empty": Found(hits=[]),
-        }
-        self.asked: list[tuple[str, Search, frozenset[str]]] = []
-        self.gone: set[str] = set()
-        self.error: Exception | None = None
-        self.ready = asyncio.Event()
-        self.ready.set()
-
-    def has(self, collection: str) -> bool:
-        return collection in self.found
-
-    async def search(self, collection: str, search: Search, principals: Collection[str]) -> Found:
-        self.asked.append((collection, search, frozenset(principals)))
-        await self.ready.wait()
-        if self.error is not None:
-            raise self.error
-        if collection in self.gone:
-            raise CollectionNotFound("gone")
-        return self.found[collection]
+from tests.gateway.library import (
+    FILE,
+    GOOD,
+    LIMITS,
+    QUESTION,
+    UNKNOWN,
+    Library,
+    ask,
+    client,
+    endpoint_of,
+    hit,
+    key_known,
+    known,
+    says,
+    streamed,
+)
 
 
 @pytest.fixture
@@ -78,80 +40,6 @@ def library() -> Library:
 async def gate(start_gate: StartGate, library: Library) -> AsyncIterator[Gate]:
     async with start_gate(Settings.model_validate({"models": {}}), knowledge=library) as gate:
         yield gate
-
-
-def ask(**more: Any) -> dict[str, Any]:
-    return {"model": "echo", "messages": [{"role": "user", "content": QUESTION}], "knowledge": ["docs"], **more}
-
-
-def says(gate: Gate, text: str, **message: Any) -> None:
-    """Has the model say `text`, whole or in pieces of three characters, and whatever else is in its message."""
-
-    async def script(request: web.Request) -> web.StreamResponse:
-        if not gate.upstream.bodies[-1].get("stream"):
-            said = {"role": "assistant", "content": text, **message}
-            choice = {"index": 0, "message": said, "finish_reason": "tool_calls" if message else "stop"}
-            usage = {"prompt_tokens": 50, "completion_tokens": 9, "total_tokens": 59}
-            return web.json_response(
-                {"id": "chatcmpl-up", "object": "chat.completion", "created": 1, "model": "echo", "choices": [choice]}
-                | {"usage": usage}
-            )
-        response = web.StreamResponse(headers={"content-type": "text/event-stream"})
-        await response.prepare(request)
-        for at in range(0, len(text), 3):
-            await response.write(chunk(text[at : at + 3]))
-        if message:
-            event = json.loads(chunk("").removeprefix(b"data: "))
-            event["choices"][0]["delta"] = message
-            await response.write(b"data: " + json.dumps(event).encode() + b"\n\n")
-        await response.write(chunk(finish="tool_calls" if message else "stop"))
-        await response.write(chunk(usage=True))
-        await response.write(b"data: [DONE]\n\n")
-        return response
-
-    gate.upstream.script = script
-
-
-def client(gate: Gate) -> openai.AsyncOpenAI:
-    return openai.AsyncOpenAI(api_key=gate.key, base_url=f"{gate.url}/v1", max_retries=0)
-
-
-async def streamed(gate: Gate, body: dict[str, Any]) -> tuple[str, list[dict[str, Any]], dict[str, Any], list[Any]]:
-    """Text, annotations and `parkway` of a stream, and its pieces of text."""
-    response = await gate.post("/v1/chat/completions", {**body, "stream": True})
-    assert response.status == 200, await response.text()
-    events = [json.loads(line[6:]) for line in (await response.text()).splitlines() if line.startswith("data: {")]
-    assert (await response.text()).rstrip().endswith("data: [DONE]")
-    pieces = [event["choices"][0]["delta"].get("content") for event in events if event["choices"]]
-    annotations = [
-        each for event in events if event["choices"] for each in event["choices"][0]["delta"].get("annotations", ())
-    ]
-    told = [event["parkway"] for event in events if "parkway" in event]
-    return "".join(filter(None, pieces)), annotations, told[-1], list(filter(None, pieces))
-
-
-def _endpoint(gate: Gate, model: str) -> Endpoint:
-    return Endpoint(endpoint_id=f"{model}-0", model=model, url=gate.upstream_url, upstream_model=model)
-
-
-async def _until(check: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
-        while not await check():  # noqa: ASYNC110 - it follows the store
-            await asyncio.sleep(0.02)
-
-
-async def _known(gate: Gate, model: str) -> None:
-    async def there() -> bool:
-        return model in await (await gate.get("/v1/models")).text()
-
-    await _until(there)
-
-
-async def _key_known(gate: Gate, key: str) -> None:
-    async def there() -> bool:
-        return (await gate.get("/v1/models", key=key)).status == 200
-
-    await _until(there)
 
 
 async def test_an_answer_is_cited_in_openais_form(gate: Gate, library: Library) -> None:
@@ -209,10 +97,10 @@ async def test_responses_tell_citations_in_their_form(gate: Gate, library: Libra
         )
         events = [event async for event in stream]
     part = response.output[0].content[0]  # pyright: ignore
-    file, url = part.annotations  # pyright: ignore
-    assert (file.type, file.file_id, file.filename, file.index) == ("file_citation", "d1", "Limits 1", 40)
-    assert (url.type, url.url) == ("url_citation", "https://example.org/file")
-    assert part.text[url.start_index : url.end_index] == "[2]"  # pyright: ignore
+    file, url = (each.model_dump() for each in part.annotations)  # pyright: ignore
+    assert file == {"type": "file_citation", "file_id": "d1", "filename": "Limits 1", "index": 40}
+    assert (url["type"], url["url"]) == ("url_citation", "https://example.org/file")
+    assert part.text[url["start_index"] : url["end_index"]] == "[2]"  # pyright: ignore
     assert response.model_extra is not None
     assert response.model_extra["parkway"]["tier"] == "generated"
     added = [event for event in events if event.type == "response.output_text.annotation.added"]
@@ -286,8 +174,8 @@ async def test_an_answer_of_which_nothing_holds_is_that_there_is_none(gate: Gate
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_small_models_quote_word_for_word(gate: Gate, stream: bool) -> None:
-    gate.registry.put(_endpoint(gate, "park-mini"))
-    await _known(gate, "park-mini")
+    gate.registry.put(endpoint_of(gate, "park-mini"))
+    await known(gate, "park-mini")
     body = ask(model="park-mini")
     if stream:
         said, annotations, told, _ = await streamed(gate, body)
@@ -356,7 +244,7 @@ async def test_the_model_sees_passages_between_lines_of_their_own(gate: Gate) ->
 
 async def test_collections_that_are_denied_look_like_those_that_are_not_there(gate: Gate, library: Library) -> None:
     _, key = KeyStore(gate.database).create("narrow", scopes=["model:*", "knowledge:docs"])
-    await _key_known(gate, key)
+    await key_known(gate, key)
     told = []
     for name in ("empty", "nobody"):
         response = await gate.post("/v1/chat/completions", ask(knowledge=["docs", name]), key=key)

@@ -176,12 +176,11 @@ class Checker:
         """Citations of an answer that nobody checks, as they stand in it."""
         text = self.text
         for start, end in sentences(text):
-            bare = without_citations(text[start:end]).strip()
             for match in citations(text[start:end]):
                 marker = (start + match.end() - len(match.group().lstrip()), start + match.end())
                 for number in cited_in(match.group()):
                     if (passage := self._passages.get(number)) is not None:
-                        answer = (start, min(end, start + len(bare)))
+                        answer = (start, max(start, start + match.start()))
                         self.citations.append(cited(passage, answer, marker, (0, len(passage.text))))
 
     def _source(self, number: int) -> Source:

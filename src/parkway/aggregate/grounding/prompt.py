@@ -27,7 +27,7 @@ _AFTER = (
 )
 
 
-FRAME_TOKENS = 300
+FRAME_TOKENS = 220
 """Of the instructions around the passages."""
 
 

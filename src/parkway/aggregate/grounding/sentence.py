@@ -31,7 +31,10 @@ def next_end(text: str, *, final: bool) -> int:
         if not text[: match.start()].strip() or (mark[0] == "." and _is_abbreviation(text, match)):
             continue
         end = match.end()
-        if mark[0] != "\n":
+        if mark[0] == "\n":
+            if not final and end == len(text):
+                return 0  # there may be more of them
+        else:
             while (more := _MARKERS.match(text, end)) is not None:
                 end = more.end()
             if not final and _MAYBE_MARKER.fullmatch(text, end):

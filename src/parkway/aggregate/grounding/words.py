@@ -6,7 +6,8 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\d[\d.,]*\d|\w+")
+_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|\w+")
+_DIGITS = re.compile(r"\d+")
 _CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _THOUSANDS = re.compile(r"\d{1,3}([.,]\d{3})+")
 
@@ -19,9 +20,9 @@ _NOUNS_SHARE = 0.4
 
 # English, German, French, Spanish, Italian, Dutch.
 _SAYS_NOTHING_WORDS = (
-    "the and for are was were been being has have had does did will would can could should may might must shall "
-    "that this these those there their they them his her its our your you she with from into onto over under "
-    "about than then when where which what who whom whose why how also only just more most some any all each such "
+    "yes oui sí ja nein many much the and for are was were been being has have had does did will would can could "
+    "should may might must shall that this these those there their they them his her its our your you she with from "
+    "into onto over under about than then when where which what who whom whose why how also only just more most some any all each such "
     "but not nor der die das den dem des ein eine einen einem einer und oder ist sind war waren wird werden wurde "
     "hat haben kann mit von vom zum zur aus auf bei nach über unter auch nur wie was wer wann warum welche "
     "welcher dass sich les des une est sont était dans pour par sur avec que qui quoi dont aux ces cette cet plus "
@@ -39,9 +40,10 @@ _DENIES_WORDS = (
 _DENIES = frozenset(_DENIES_WORDS.split())
 
 _NUMBER_WORDS = {
-    "one": "1", "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
-    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12", "hundred": "100", "thousand": "1000",
+    "two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8",
+    "nine": "9", "ten": "10", "eleven": "11", "twelve": "12",
 }  # fmt: skip
+_SOMETIMES_NUMBERS = {"one": "1", "hundred": "100", "thousand": "1000"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +84,13 @@ def content_of(text: str) -> Content:
         folded = token.casefold()
         if folded in _DENIES:
             denies = True
+        if folded in _NUMBER_WORDS:
+            numbers.add(frozenset({_NUMBER_WORDS[folded]}))
+            begins = False
+            continue
         if _CJK.search(token):
-            words.update(_pairs(token))
+            numbers.update(readings(number) for number in _DIGITS.findall(token))
+            words.update(pair for part in _DIGITS.split(token) if part for pair in _pairs(part))
             begins = False
             continue
         if len(folded) >= _MIN_CHARS and folded not in _SAYS_NOTHING and folded not in _DENIES:
@@ -119,7 +126,7 @@ def readings(number: str) -> frozenset[str]:
 
 def numbers_in(content: Content) -> frozenset[str]:
     """Every reading of every number, those that are words among them."""
-    spelled = {_NUMBER_WORDS[word] for word in content.words if word in _NUMBER_WORDS}
+    spelled = {number for word, number in _SOMETIMES_NUMBERS.items() if stem(word) in content.words}
     return frozenset(spelled.union(*content.numbers))
 
 
