@@ -27,7 +27,7 @@ from tests.gateway.library import (
     says,
     streamed,
 )
-from tests.gateway.test_admission import until_waiting
+from tests.gateway.test_admission import figure, until_waiting
 from tests.gateway.test_chat import until
 from tests.gateway.test_traces import by_name, spans_of
 
@@ -89,6 +89,21 @@ async def test_the_search_is_a_span_beside_the_models(start_gate: StartGate, lib
         attributes = spans["retrieve"]["attributes"]
         assert attributes["parkway.knowledge.hits"] == 2
         assert attributes["parkway.knowledge.embed_ms"] == 1.0
+
+
+async def test_answers_from_documents_are_counted(start_gate: StartGate, library: Library) -> None:
+    async with start_gate(settings(grounding={"check": "drop"}), knowledge=library) as gate:
+        says(gate, f"{GOOD} Keys never expire [1].")
+        await said(gate, ask())
+        library.found["docs"] = Found(hits=[])
+        await said(gate, ask())
+        for line, count in (
+            ('parkway_grounded_answers_total{answered="yes",tier="generated"}', 1),
+            ('parkway_grounded_answers_total{answered="no",tier="generated"}', 1),
+            ('parkway_grounded_sentences_total{result="cited"}', 1),
+            ('parkway_grounded_sentences_total{result="dropped"}', 1),
+        ):
+            assert await figure(gate, line) == count
 
 
 async def test_a_kept_answer_rests_on_what_is_there_now(start_gate: StartGate, library: Library) -> None:

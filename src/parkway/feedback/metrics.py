@@ -16,6 +16,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.registry import Collector
 
 from parkway.core.errors import ParkwayError
+from parkway.core.grounding import Grounded
 from parkway.feedback.combined import Combined
 from parkway.feedback.figures import Count, Counts, Level, Spread, Spreads
 from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL, RequestRecord
@@ -137,6 +138,18 @@ class Metrics:
             registry=self.registry,
         )
         self._recalled: dict[str, Counter] = {}
+        self._grounded = Counter(
+            "parkway_grounded_answers",
+            "Answers from documents, by how they were made and whether there was an answer",
+            ("tier", "answered"),
+            registry=self.registry,
+        )
+        self._sentences = Counter(
+            "parkway_grounded_sentences",
+            "Sentences of answers from documents, by what checking them found",
+            ("result",),
+            registry=self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:
@@ -173,6 +186,14 @@ class Metrics:
         if series is None:
             series = self._recalled[result] = self._cache.labels(result)
         series.inc()
+
+    def grounded(self, told: Grounded) -> None:
+        """Counts an answer from documents."""
+        self._grounded.labels(told.tier, "yes" if told.answered else "no").inc()
+        counts = (("cited", len(told.citations)), ("unsupported", len(told.unsupported)), ("dropped", told.dropped))
+        for result, count in counts:
+            if count:
+                self._sentences.labels(result).inc(count)
 
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""

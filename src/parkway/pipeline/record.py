@@ -46,6 +46,8 @@ def record(exchange: Exchange, parts: Parts) -> None:
         cache=exchange.cache,
     )
     parts.metrics.observe(entry)
+    if exchange.grounding is not None and exchange.grounding.told is not None:
+        parts.metrics.grounded(exchange.grounding.told)
     decide(exchange, parts.audit)
     if caller is not None:  # strangers are counted; a line in the store for each would let them fill the disk
         parts.log.append(entry)

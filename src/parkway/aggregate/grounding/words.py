@@ -21,14 +21,14 @@ _NOUNS_SHARE = 0.4
 # English, German, French, Spanish, Italian, Dutch.
 _SAYS_NOTHING_WORDS = (
     "yes oui sí ja nein many much the and for are was were been being has have had does did will would can could "
-    "should may might must shall that this these those there their they them his her its our your you she with from "
-    "into onto over under about than then when where which what who whom whose why how also only just more most some any all each such "
-    "but not nor der die das den dem des ein eine einen einem einer und oder ist sind war waren wird werden wurde "
-    "hat haben kann mit von vom zum zur aus auf bei nach über unter auch nur wie was wer wann warum welche "
-    "welcher dass sich les des une est sont était dans pour par sur avec que qui quoi dont aux ces cette cet plus "
-    "elle ils nous vous los las una del por para con como qué cuál son está más sus este esta gli della delle del "
-    "che per con sono come più nel alla questo questa het een van met voor zijn deze dit die naar ook wat hoe "
-    "welke"
+    "should may might must shall that this these those there their they them his her its our your you she with "
+    "from into onto over under about than then when where which what who whom whose why how also only just more "
+    "most some any all each such but not nor der die das den dem des ein eine einen einem einer und oder ist sind "
+    "war waren wird werden wurde hat haben kann mit von vom zum zur aus auf bei nach über unter auch nur wie was "
+    "wer wann warum welche welcher dass sich les des une est sont était dans pour par sur avec que qui quoi dont "
+    "aux ces cette cet plus elle ils nous vous los las una del por para con como qué cuál son está más sus este "
+    "esta gli della delle del che per con sono come più nel alla questo questa het een van met voor zijn deze dit "
+    "die naar ook wat hoe welke"
 )
 _SAYS_NOTHING = frozenset(_SAYS_NOTHING_WORDS.split())
 
