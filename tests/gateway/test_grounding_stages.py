@@ -12,6 +12,7 @@ from aiohttp import web
 
 from parkway.core.knowledge import Found
 from parkway.launch.settings import Settings
+from parkway.router.endpoint import Endpoint
 from tests.gateway.conftest import File, Gate, StartGate
 from tests.gateway.library import (
     FILE,
@@ -30,6 +31,8 @@ from tests.gateway.library import (
 from tests.gateway.test_admission import figure, until_waiting
 from tests.gateway.test_chat import until
 from tests.gateway.test_traces import by_name, spans_of
+
+AWAY = Endpoint(endpoint_id="large-0", model="large", url="http://127.0.0.1:1/v1", upstream_model="large")
 
 
 @pytest.fixture
@@ -270,10 +273,45 @@ async def test_a_smaller_model_does_not_stand_in(start_gate: StartGate, library:
     }
     async with start_gate(settings(models=models), knowledge=library) as gate:
         gate.registry.put(endpoint_of(gate, "park-mini"))
+        gate.registry.put(AWAY)
         await known(gate, "park-mini")
-        response = await gate.post("/v1/chat/completions", ask(model="large"))
-        assert response.status >= 400
+        await known(gate, "large")
+        answer = await said(gate, ask(model="large"))
+        assert answer["parkway"]["tier"] == "extractive"
         assert gate.upstream.bodies == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("cache", ["nothing", "all"])
+async def test_without_its_model_an_answer_is_quoted(
+    start_gate: StartGate, library: Library, stream: bool, cache: str
+) -> None:
+    async with start_gate(settings(response_cache={"keep": cache}), knowledge=library) as gate:
+
+        async def broken(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"error": {"message": "no memory", "type": "server_error"}}, status=500)
+
+        gate.upstream.script = broken
+        if stream:
+            text, annotations, told, _ = await streamed(gate, ask())
+            assert len(annotations) == len(told["citations"])
+        else:
+            answer = await said(gate, ask())
+            assert answer["headers"]["x-parkway-tier"] == "extractive"
+            text, told = text_of(answer), answer["parkway"]
+        assert text.startswith("“Each key may send 100 requests a second.” [1]")
+        assert told["tier"] == "extractive"
+        await until(gate.logged, "it is in the log")
+        (entry,) = gate.logged()
+        assert (entry["outcome"], entry["completion_tokens"]) == ("ok", None)
+
+
+async def test_a_failure_stays_one_where_that_is_wanted(start_gate: StartGate, library: Library) -> None:
+    async with start_gate(settings(grounding={"on_failure": "error"}), knowledge=library) as gate:
+        gate.registry.put(AWAY)
+        await known(gate, "large")
+        response = await gate.post("/v1/chat/completions", ask(model="large"))
+        assert response.status in (502, 503)
 
 
 async def test_settings_follow_the_file(start_gate: StartGate, file: File, library: Library) -> None:

@@ -9,7 +9,7 @@ from parkway.core.deadline import Deadline
 from parkway.core.errors import DeadlineExceeded, Draining, InternalError, ParkwayError
 from parkway.pipeline.admission import admit
 from parkway.pipeline.exchange import Exchange
-from parkway.pipeline.grounding import ground, quoted, read
+from parkway.pipeline.grounding import QuotingInstead, ground, quoted, read
 from parkway.pipeline.guard import guard
 from parkway.pipeline.identity import identify
 from parkway.pipeline.inference import close, infer, refuse
@@ -41,11 +41,12 @@ async def answer(exchange: Exchange, parts: Parts) -> Exchange:
             await guard(exchange, parts)  # may this be said here
             await remember(exchange, parts)  # what was said before
             await ground(exchange, parts)  # what do the documents say: they are searched from now on
-            if not await quoted(exchange, parts) and not await recall(exchange, parts):  # is the answer there already
-                await queue(exchange, parts)  # whose turn is it
-                if await read(exchange, parts):  # what was found meanwhile
-                    await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
-                    await infer(exchange, parts)  # the answer, relayed as it comes
+            async with QuotingInstead(exchange, parts):  # in the documents' own words, if no model can be had
+                if not await quoted(exchange, parts) and not await recall(exchange, parts):  # is it there
+                    await queue(exchange, parts)  # whose turn is it
+                    if await read(exchange, parts):  # what was found meanwhile
+                        await route(exchange, parts)  # which endpoint of the model; another one if it does not answer
+                        await infer(exchange, parts)  # the answer, relayed as it comes
             await aggregate(exchange, parts)  # what will be remembered of it
             await close(exchange)  # its end, which the client gets only now: what it has, we have
     except ParkwayError as error:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import math
 import time
 from collections import Counter
+from dataclasses import replace
+from types import TracebackType
 
 import msgspec
 
@@ -17,12 +20,16 @@ from parkway.aggregate.grounding.prompt import FRAME_TOKENS
 from parkway.aggregate.grounding.question import bounded, query_of, question_in, rewriting
 from parkway.aggregate.grounding.quotation import Quoted, link, quote
 from parkway.aggregate.response_cache.retelling import events
+from parkway.aggregate.transcript import Transcript
 from parkway.core.chat import ChatRequest, Message
 from parkway.core.errors import (
     CollectionNotFound,
+    EndpointFailed,
     InvalidRequest,
     KnowledgeUnavailable,
     ModelNotFound,
+    NoEndpoint,
+    Overloaded,
     ParkwayError,
     nearest,
 )
@@ -45,6 +52,10 @@ from parkway.policy.guardrails.guard import Guard
 from parkway.policy.guardrails.window import apply
 from parkway.router.call import Call
 
+log = logging.getLogger(__name__)
+
+_TIER = b"x-parkway-tier"
+_UNREACHABLE = (NoEndpoint, Overloaded, EndpointFailed)
 _QUERY_TOKENS = 96
 _MAX_QUERY_BYTES = 65_536
 _EMBED_TIMEOUT_S = 2.0
@@ -62,13 +73,13 @@ async def ground(exchange: Exchange, parts: Parts) -> Exchange:
         return exchange
     grounds = parts.grounds
     said = said_in(exchange, request)
-    question = question_in(request.messages)
+    question = bounded(question_in(request.messages))
     if not question:
         raise InvalidRequest("`knowledge` needs a question in words: no message of the user has any", param="messages")
     terms = terms_for(request.model, grounds.config, grounds.models, request.grounding)
     search = grounds.tasks.start(_search(exchange, request, said, parts), name=exchange.request_id)
     exchange.grounding = grounding = Grounding(terms, grounds.config, question, search)
-    exchange.answer_headers.append((b"x-parkway-tier", terms.tier.encode()))
+    exchange.answer_headers.append((_TIER, terms.tier.encode()))
     if terms.tier == "generated" and exchange.reservation is not None:
         grounding.reserved = terms.context_tokens + FRAME_TOKENS
         exchange.prompt_tokens += grounding.reserved
@@ -108,6 +119,41 @@ async def read(exchange: Exchange, parts: Parts) -> bool:
         return True
     await _answer(exchange, grounding, parts)
     return False
+
+
+class QuotingInstead:
+    """Answers in the documents' own words where, inside of the context, the model turns out not to be there.
+
+    The client must not have seen anything yet, and the settings must want it.
+    """
+
+    __slots__ = ("_exchange", "_parts")
+
+    def __init__(self, exchange: Exchange, parts: Parts) -> None:
+        self._exchange = exchange
+        self._parts = parts
+
+    async def __aenter__(self) -> None: ...
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        exchange = self._exchange
+        grounding = exchange.grounding
+        if grounding is None or not isinstance(error, _UNREACHABLE) or exchange.client.started:
+            return False
+        if grounding.config.on_failure == "error" or grounding.terms.tier != "generated":
+            return False
+        log.info("request %s: answered by quotations: %s", exchange.request_id, error.message)
+        if exchange.reply is not None:
+            exchange.reply.close()
+        exchange.reply, exchange.asked, exchange.transcript = None, False, Transcript()
+        grounding.terms = replace(grounding.terms, tier="extractive")
+        exchange.answer_headers = [
+            *(header for header in exchange.answer_headers if header[0] != _TIER), (_TIER, b"extractive"),
+        ]  # fmt: skip
+        await read(exchange, self._parts)
+        return True
 
 
 async def _search(exchange: Exchange, request: ChatRequest, said: list[Message], parts: Parts) -> Looked:
@@ -296,7 +342,8 @@ async def _answer(exchange: Exchange, grounding: Grounding, parts: Parts) -> Non
     elif terms.tier == "links":
         said = link(grounding.passages)
     else:
-        said = quote(grounding.passages, f"{grounding.question} {grounding.query}", grounding.config.sentences)
+        asked = f"{grounding.question} {grounding.query}"
+        said = await asyncio.to_thread(quote, grounding.passages, asked, grounding.config.sentences)
     grounding.told = Grounded(
         tier=terms.tier,
         answered=grounding.known,

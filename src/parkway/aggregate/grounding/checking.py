@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -88,9 +89,12 @@ class Checker:
 
     async def _settle(self, *, final: bool) -> str:
         out: list[str] = []
+        if not self._sources:
+            self._sources = await asyncio.to_thread(_sources_of, list(self._passages.values()))
         while self._pending and (end := next_end(self._pending, final=final)):
             sentence, self._pending = self._pending[:end], self._pending[end:]
             out.append(await self._sentence(sentence))
+            await asyncio.sleep(0)  # a sentence takes some 100 microseconds; others get their turn
         return "".join(out)
 
     async def _sentence(self, sentence: str) -> str:
@@ -119,14 +123,14 @@ class Checker:
     async def _carried(self, claim: Claim, bare: str, numbers: list[int]) -> list[tuple[Passage, Support]]:
         """The passages that carry it: of those that it cites; else of all others, the best one."""
         asked = [number for number in numbers if number in self._passages]
-        found = [(self._passages[number], self._source(number).supports(claim)) for number in asked]
+        found = [(self._passages[number], self._sources[number].supports(claim)) for number in asked]
         good = [each for each in found if self._holds(each[1])]
         if good:
             return good[:_MOST_CITED]
         if len(found) > 1 and self._hold_together(claim, [support for _, support in found]):
             return found[:_MOST_CITED]
         others = [
-            (passage, self._source(number).supports(claim))
+            (passage, self._sources[number].supports(claim))
             for number, passage in self._passages.items()
             if number not in asked
         ]
@@ -183,13 +187,11 @@ class Checker:
                         answer = (start, max(start, start + match.start()))
                         self.citations.append(cited(passage, answer, marker, (0, len(passage.text))))
 
-    def _source(self, number: int) -> Source:
-        source = self._sources.get(number)
-        if source is None:
-            source = self._sources[number] = Source(self._passages[number])
-        return source
-
     def _let_go(self, text: str) -> str:
         self._out.append(text)
         self._length += len(text)
         return text
+
+
+def _sources_of(passages: list[Passage]) -> dict[int, Source]:
+    return {passage.number: Source(passage) for passage in passages}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field
 
@@ -51,6 +51,8 @@ class GroundingConfig(Section):
         rewrite_timeout_s: The model is given up after this long.
         embed_model: Says whether a sentence means what its passage says where too few words are the same.
         min_similarity: The least cosine for that.
+        on_failure: What becomes of an answer whose model cannot be reached or has no room: an `error`, or the best
+            sentences, `extractive`.
         unknown: The answer where there is none.
     """
 
@@ -67,6 +69,7 @@ class GroundingConfig(Section):
     rewrite_timeout_s: float = Field(default=2.0, gt=0, le=60)
     embed_model: str | None = Field(default=None, min_length=1, max_length=128)
     min_similarity: Share = 0.8
+    on_failure: Literal["error", "extractive"] = "extractive"
     unknown: str = Field(default="I do not know: the documents do not say.", min_length=1, max_length=500)
 
 

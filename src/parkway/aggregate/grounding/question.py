@@ -15,6 +15,9 @@ _MOST_WORDS = 8
 _FEW_WORDS = 3
 """A question with fewer words that mean something hardly stands by itself."""
 
+_FAR_CHARS = 600
+"""Of an earlier turn, what is looked at for words that are meant."""
+
 _TURNS = 4
 """How far back a question is taken to refer."""
 
@@ -74,8 +77,8 @@ def query_of(messages: Sequence[Message]) -> str:
                 break
     if not added:  # the user has said nothing to refer to; the assistant may have
         said = next((text for role, text in reversed(turns[:last]) if role == "assistant"), "")
-        names = content_of(said[:MAX_CHARS]).names
-        added = [word for word in _meaning(said[:MAX_CHARS]) if word.casefold() in names]
+        names = content_of(said[:_FAR_CHARS]).names
+        added = [word for word in _meaning(said) if word.casefold() in names]
     return bounded(" ".join([question, *added[:_MOST_WORDS]]))
 
 
@@ -102,7 +105,7 @@ def _refers(question: str) -> bool:
 def _meaning(text: str) -> list[str]:
     """The words of `text` that mean something, each once, in order."""
     found = dict[str, str]()
-    for word in _WORD.findall(text[:MAX_CHARS]):
+    for word in _WORD.findall(text[:_FAR_CHARS]):
         content = content_of(word)
         if content.words or content.numbers or content.names:
             found.setdefault(word.casefold(), word)

@@ -9,7 +9,7 @@ Span = tuple[int, int]
 
 # Possessive: from each of a run of marks it would otherwise take the square of its length.
 _END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
-_MARKERS = re.compile(r"\s*[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
+_MARKERS = re.compile(r"(?<!\s)\s*+[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
 _MAYBE_MARKER = re.compile(r"\s*(?:[\[【][\d\s,;]*)?$")
 _SHORTENED_WORDS = (
     "approx art bzw ca cf co corp dept dr e.g ed eds eg eq etc fig figs gen i.e ie inc jr ltd mr mrs ms nr p para "
