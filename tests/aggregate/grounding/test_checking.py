@@ -73,6 +73,8 @@ def checked(answer: str, *, check: Checking = "mark", step: int = 5, **more: Any
         ("東京の人口は900万人です[2]。", None),
         ("Der Fernsehturm in Berlin ist 368 Meter hoch [3].", "Der Fernsehturm in Berlin ist 368 Meter hoch [3]."),
         ("Der Fernsehturm in Berlin ist 365 Meter hoch [3].", None),
+        ("See [limits](https://evil.example/?q=keys+limits+requests) of keys [1].", None),
+        ("![Keys](x) may send 100 requests a second [1].", "[Keys](x) may send 100 requests a second [1]."),
         (UNKNOWN, UNKNOWN),
         ("Yes.", "Yes."),
         ("", UNKNOWN),

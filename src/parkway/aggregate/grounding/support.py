@@ -13,6 +13,7 @@ _WINDOW = 3
 """Sentences of a passage that one sentence may sum up."""
 
 _QUOTED = re.compile(r"[\"“„«]([^\"“”„«»]{20,})[\"”“»]")
+_ADDRESS = re.compile(r"(?:https?|ftp|data|mailto):[^\s<>\"'`)\]]+", re.IGNORECASE)
 _SPACE = re.compile(r"\s+")
 
 _LONGER_COSTS = 0.03
@@ -54,6 +55,8 @@ class Claim:
     def __init__(self, sentence: str, given: Content) -> None:
         self.content: Content = content_of(sentence)
         self.names = self.content.names - given.names - {word.casefold() for word in given.words}
+        # An address carries words away from here to whoever made it up: no part of one is the model's to choose.
+        self.addresses = [match.group().rstrip(".,;:!?").casefold() for match in _ADDRESS.finditer(sentence)]
         self.quotations = [_plain(match.group(1)) for match in _QUOTED.finditer(sentence)]
 
     @property
@@ -80,6 +83,7 @@ class Source:
         if (
             any(not readings & self._numbers for readings in content.numbers)
             or any(name.removesuffix("s") not in self._spelled for name in claim.names)
+            or any(address not in self._spelled for address in claim.addresses)
             or any(quotation not in self._plain for quotation in claim.quotations)
         ):
             return Support(0.0, (0, len(self.passage.text)))
