@@ -130,7 +130,7 @@ def starter(tmp_path: Path, *, no_delay: bool = False) -> StartGate:
         listener = socket.create_server(("127.0.0.1", 0))
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, int(no_delay))
         async with (
-            assemble(settings, database, source=source, look_s=0.02, knowledge=knowledge) as (app, readiness),
+            assemble(settings, database, source=source, look_s=0.02, searching=knowledge) as (app, readiness),
             aiohttp.ClientSession() as http,
             Tasks("test") as tasks,
         ):

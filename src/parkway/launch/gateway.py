@@ -116,7 +116,7 @@ async def assemble(
     home: Home | None = None,
     source: Path | None = None,
     look_s: float = INTERVAL_S,
-    knowledge: Searching | None = None,
+    searching: Searching | None = None,
 ) -> AsyncIterator[tuple[Door, Readiness]]:
     """Everything that the pipeline works with, live: keys and endpoints follow the store, settings their file.
 
@@ -124,7 +124,7 @@ async def assemble(
         wake: Loads a model that sleeps.
         home: Where this Parkway keeps who it is; without one, it shares its registry with nobody.
         source: The configuration file, looked at every `look_s`.
-        knowledge: Where collections of documents are searched.
+        searching: Where collections of documents are searched.
     """
     keys = KeyRing()
     identity = Identity(keys)
@@ -183,7 +183,7 @@ async def assemble(
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
         response_cache=cache_of(settings.response_cache),
         flights=flights,
-        grounds=Grounds(settings.grounding, settings.grounded_models(), knowledge or NoKnowledge()),
+        grounds=Grounds(settings.grounding, settings.grounded_models(), searching or NoKnowledge()),
     )
     metrics.registry.register(QueueFigures(gates))
     metrics.show(

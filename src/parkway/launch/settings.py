@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, StringConstraints, ValidationError, field_validator, model_validator
 
 from parkway.aggregate.config import ConversationConfig, ResponsesConfig
-from parkway.aggregate.grounding.config import GroundingConfig, ModelGrounding
+from parkway.aggregate.grounding.config import EXTRACTIVE, GroundingConfig, ModelGrounding
 from parkway.aggregate.response_cache.config import ResponseCacheConfig
 from parkway.core.configuration import Section, load
 from parkway.core.errors import ConfigurationError, nearest
@@ -341,8 +341,13 @@ class Settings(Section):
         }
 
     def grounded_models(self) -> dict[str, ModelGrounding]:
-        """How the models that say so themselves are grounded, by name."""
-        return {name: model.grounding for name, model in self.models.items() if model.grounding != ModelGrounding()}
+        """How the models are grounded that say so themselves, or are small ones under another name."""
+        own = {name: model.grounding for name, model in self.models.items()}
+        for name, model in self.models.items():
+            if own[name].tier is None and any(place.path in EXTRACTIVE for place in model.all()):
+                tier = "links" if self.grounding.tier == "links" else "extractive"
+                own[name] = own[name].model_copy(update={"tier": tier})
+        return {name: grounding for name, grounding in own.items() if grounding != ModelGrounding()}
 
     def prices(self) -> dict[str, Price]:
         """What models cost, by name; an adapted model costs what its base costs."""
