@@ -282,14 +282,15 @@ async def test_a_smaller_model_does_not_stand_in(start_gate: StartGate, library:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("cache", ["nothing", "all"])
+@pytest.mark.parametrize(("cache", "status"), [("nothing", 500), ("all", 500), ("nothing", 503), ("nothing", 429)])
 async def test_without_its_model_an_answer_is_quoted(
-    start_gate: StartGate, library: Library, stream: bool, cache: str
+    start_gate: StartGate, library: Library, stream: bool, cache: str, status: int
 ) -> None:
     async with start_gate(settings(response_cache={"keep": cache}), knowledge=library) as gate:
 
         async def broken(request: web.Request) -> web.StreamResponse:
-            return web.json_response({"error": {"message": "no memory", "type": "server_error"}}, status=500)
+            error = {"message": "no room", "type": "server_error", "code": "overloaded"}
+            return web.json_response({"error": error}, status=status)
 
         gate.upstream.script = broken
         if stream:

@@ -31,6 +31,7 @@ from parkway.core.errors import (
     NoEndpoint,
     Overloaded,
     ParkwayError,
+    RelayedError,
     nearest,
 )
 from parkway.core.grounding import Grounded
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 
 _TIER = b"x-parkway-tier"
 _UNREACHABLE = (NoEndpoint, Overloaded, EndpointFailed)
+_TOO_MANY = (429, 503)
 _QUERY_TOKENS = 96
 _MAX_QUERY_BYTES = 65_536
 _EMBED_TIMEOUT_S = 2.0
@@ -140,11 +142,11 @@ class QuotingInstead:
     ) -> bool:
         exchange = self._exchange
         grounding = exchange.grounding
-        if grounding is None or not isinstance(error, _UNREACHABLE) or exchange.client.started:
+        if grounding is None or not _is_unreachable(error) or exchange.client.started:
             return False
         if grounding.config.on_failure == "error" or grounding.terms.tier != "generated":
             return False
-        log.info("request %s: answered by quotations: %s", exchange.request_id, error.message)
+        log.info("request %s: answered by quotations, for: %s", exchange.request_id, error)
         if exchange.reply is not None:
             exchange.reply.close()
         exchange.reply, exchange.asked, exchange.transcript = None, False, Transcript()
@@ -154,6 +156,11 @@ class QuotingInstead:
         ]  # fmt: skip
         await read(exchange, self._parts)
         return True
+
+
+def _is_unreachable(error: BaseException | None) -> bool:
+    """Whether it says that no endpoint answers, or that it has too much to do."""
+    return isinstance(error, _UNREACHABLE) or (isinstance(error, RelayedError) and error.status in _TOO_MANY)
 
 
 async def _search(exchange: Exchange, request: ChatRequest, said: list[Message], parts: Parts) -> Looked:
