@@ -46,6 +46,8 @@ def allowed(one: Passage, wanted: Filter) -> bool:
         return False
     if wanted.documents is not None and one.document_id not in wanted.documents:
         return False
+    if wanted.passages is not None and one.passage_id not in wanted.passages:
+        return False
     return all(name in one.metadata and _holds(one.metadata[name], test) for name, test in wanted.metadata.items())
 
 

@@ -244,7 +244,27 @@ WANTED = st.builds(
         },
     ),
     st.none() | st.frozensets(st.sampled_from([f"d{number}" for number in range(41)]), max_size=20),
+    st.none() | st.frozensets(st.sampled_from([one.passage_id for one in ROOM.passages]), max_size=40),
 )
+
+
+def test_what_one_list_has_found_gets_the_score_of_the_other(index: Index) -> None:
+    """Restricted to some passages, their scores are what they are among all."""
+    passages, rows = fill(index, 300, metadata={"kind": "usual"})
+    index.optimise()
+    everything = index.search(Query("passage w7 w8 w299", rows[7], ANYBODY, keyword_depth=300, vector_depth=300))
+    scores = {one.passage.passage_id: one for one in everything}
+    some = frozenset(passages[at].passage_id for at in (7, 8, 120, 299))
+    found = index.search(Query("passage w7 w8 w299", rows[7], Filter(ANYBODY.principals, passages=some)))
+    assert {one.passage.passage_id for one in found} == some
+    for one in found:
+        assert one.keyword_score == pytest.approx(scores[one.passage.passage_id].keyword_score, rel=1e-4)
+        assert one.vector_score == pytest.approx(scores[one.passage.passage_id].vector_score, abs=1e-3)
+    upper = Filter(ANYBODY.principals, passages=frozenset(name.upper() for name in some))
+    assert set(ids(index, rows[7], upper)) == some
+    assert ids(index, rows[7], Filter(ANYBODY.principals, passages=frozenset())) == []
+    with pytest.raises(InvalidRequest, match="UUID"):
+        index.search(Query("x", None, Filter(ANYBODY.principals, passages=frozenset({"seven"}))))
 
 
 def test_nobody_sees_what_is_not_for_them(index: Index) -> None:

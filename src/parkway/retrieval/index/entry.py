@@ -83,7 +83,7 @@ class Conditions:
 
     Attributes:
         access: One of these keys; empty: nobody may see anything.
-        documents: One of these; None: any.
+        documents, passages: One of these; None: any.
         facts: Of each group one; a group that is empty can never hold.
         ranges: Each.
     """
@@ -92,11 +92,13 @@ class Conditions:
     documents: list[str] | None
     facts: list[list[str]]
     ranges: list[Range]
+    passages: list[str] | None = None
 
     @property
     def impossible(self) -> bool:
         """Nothing can be found: the store need not be asked."""
-        return not self.access or self.documents == [] or any(not group for group in self.facts)
+        nothing = self.documents == [] or self.passages == []
+        return nothing or not self.access or any(not group for group in self.facts)
 
 
 def entries(passages: Sequence[Passage], vectors: Vectors, dimensions: int) -> list[Entry]:
@@ -182,7 +184,7 @@ def conditions(wanted: Filter) -> Conditions:
     """A filter as it is asked of entries. Who is nobody sees nothing, not even what is for everyone.
 
     Raises:
-        InvalidRequest: A range is neither of numbers nor of dates.
+        InvalidRequest: A range is neither of numbers nor of dates, or the id of a passage is no UUID.
     """
     facts: list[list[str]] = []
     ranges: list[Range] = []
@@ -199,7 +201,15 @@ def conditions(wanted: Filter) -> Conditions:
         documents=None if wanted.documents is None else sorted(document_key(name) for name in wanted.documents),
         facts=facts,
         ranges=ranges,
+        passages=None if wanted.passages is None else _passage_ids(wanted.passages),
     )
+
+
+def _passage_ids(ids: Iterable[str]) -> list[str]:
+    try:
+        return sorted({str(uuid.UUID(each)) for each in ids})
+    except ValueError as error:
+        raise InvalidRequest(f"ids of passages are UUIDs: {error}") from error
 
 
 def edition_of(document_id: str, version: str) -> str:

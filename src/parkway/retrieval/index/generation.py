@@ -271,6 +271,8 @@ def _filter(wanted: Conditions) -> edge.Filter:
     must: list[Any] = [edge.FieldCondition("access", match=edge.MatchAny(wanted.access))]
     if wanted.documents is not None:
         must.append(edge.FieldCondition("document", match=edge.MatchAny(wanted.documents)))
+    if wanted.passages is not None:
+        must.append(edge.HasIdCondition(set(wanted.passages)))
     must += [edge.FieldCondition("facts", match=edge.MatchAny(group)) for group in wanted.facts]
     for each in wanted.ranges:
         between = edge.RangeFloat(gte=each.at_least, lte=each.at_most)

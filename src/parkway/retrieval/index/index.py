@@ -31,11 +31,14 @@ class Filter:
             a passage it equals all of them, in a filter one of them is enough. 1 equals 1.0 and neither `true` nor
             "1". What a passage does not say equals nothing.
         documents: Only those; None: all.
+        passages: Only those with these ids (UUIDs), as many as a search finds; None: all. So what one list has found
+            gets the score that the other would give it.
     """
 
     principals: frozenset[str]
     metadata: Mapping[str, Value | tuple[Value, ...] | Between] = field(default_factory=dict)
     documents: frozenset[str] | None = None
+    passages: frozenset[str] | None = None
 
     @property
     def seen_by(self) -> frozenset[str]:

@@ -454,6 +454,9 @@ def _where(wanted: Conditions) -> tuple[sql.Composed, dict[str, Any]]:
     if wanted.documents is not None:
         parts.append(sql.SQL("document = ANY(%(documents)s::uuid[])"))
         values["documents"] = wanted.documents
+    if wanted.passages is not None:
+        parts.append(sql.SQL("id = ANY(%(passages)s::uuid[])"))
+        values["passages"] = wanted.passages
     for at, group in enumerate(wanted.facts):
         parts.append(sql.SQL("facts && {}::uuid[]").format(sql.Placeholder(f"facts{at}")))
         values[f"facts{at}"] = group

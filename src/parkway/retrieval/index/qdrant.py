@@ -295,6 +295,8 @@ def _filter(wanted: Conditions) -> models.Filter:
     must: list[Any] = [_matches("access", wanted.access)]
     if wanted.documents is not None:
         must.append(_matches("document", wanted.documents))
+    if wanted.passages is not None:
+        must.append(models.HasIdCondition(has_id=list(wanted.passages)))
     must += [_matches("facts", group) for group in wanted.facts]
     for each in wanted.ranges:
         between = models.Range(gte=each.at_least, lte=each.at_most)
