@@ -1,0 +1,163 @@
+"""Training the default ranker on judged questions.
+
+Ranking: a softmax over the documents that were found, each with the score of its best passage, against those that are
+right (ListNet; Cao et al., "Learning to rank: from pairwise approach to listwise approach", 2007). Few weights, held
+near those of the plain sum of standardised scores: what is learned has to hold for collections that were never seen.
+
+Confidence: a logistic regression that tells searches which have found an answer from the same searches after the
+answers were taken out. So it says how likely an answer is where half of the questions have none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from parkway.core.errors import ConfigurationError
+from parkway.retrieval.evaluation import Question
+from parkway.retrieval.index.index import Vectors
+from parkway.retrieval.ranking.candidate import Ranked
+from parkway.retrieval.ranking.features import NAMES
+from parkway.retrieval.ranking.fusion import Numbers
+from parkway.retrieval.ranking.ranker import FIRST, SIGNS, Ranker, Weights
+
+TRAINED = ("keyword", "meaning", "both", "document")
+"""The features with a weight: the others did not improve the order of questions that were held out."""
+
+PRIOR = {"keyword": 1.0, "meaning": 1.0}
+
+Look = Callable[[str], tuple[Vectors, list[Ranked]]]
+"""The vector of a query, and what is found for it, fused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """How it is trained.
+
+    Attributes:
+        pull: How strongly weights are held at those of the plain sum.
+        steps: Of Adam.
+        confidence_pull: How strongly the weights of signs are held at 0.
+    """
+
+    pull: float = 0.03
+    steps: int = 120
+    rate: float = 0.05
+    confidence_pull: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Example:
+    """What was found for a question, ordered by document.
+
+    Attributes:
+        numbers: float64 [passages, features].
+        starts: Where each document's passages begin.
+        owners: Of each passage the number of its document.
+        right: Of each document its share of what is right; sums to 1.
+    """
+
+    numbers: Numbers
+    starts: Numbers
+    owners: Numbers
+    right: Numbers
+
+
+def train(questions: Sequence[Question], look: Look, language: str, training: Training | None = None) -> Weights:
+    """The weights that fit the questions.
+
+    Raises:
+        ConfigurationError: For none of the questions anything right is found.
+    """
+    chosen = training or Training()
+    plain = Ranker(Weights(weights=PRIOR, confidence={}, unseen={}), language)
+    examples: list[_Example] = []
+    looks: list[tuple[Question, Vectors, list[Ranked]]] = []
+    for question in questions:
+        vector, found = look(question.query)
+        seen = plain.see(question.query, vector, found, lambda: False)
+        looks.append((question, vector, found))
+        if seen is not None and (example := _example(question, found, seen.numbers)) is not None:
+            examples.append(example)
+    if not examples:
+        raise ConfigurationError(
+            f"none of the {len(questions)} questions has anything right among what is found for it: are the documents "
+            "that `relevant` names in the collection, under these names?"
+        )
+    weights = fit(examples, chosen)
+    ranker = Ranker(Weights(weights=weights, confidence={}, unseen={}), language)
+    signs, labels = _signs(looks, ranker)
+    return Weights(
+        weights=weights,
+        confidence=_logistic(signs, labels, SIGNS, chosen.confidence_pull),
+        unseen=_logistic(signs[:, :1], labels, SIGNS[:1], chosen.confidence_pull),
+    )
+
+
+def fit(examples: Sequence[_Example], training: Training) -> dict[str, float]:
+    """The weights that make what is right likely."""
+    columns = [NAMES.index(name) for name in TRAINED]
+    prior = np.array([PRIOR.get(name, 0.0) for name in TRAINED])
+    weights, first, second = prior.copy(), np.zeros(len(prior)), np.zeros(len(prior))
+    for step in range(1, training.steps + 1):
+        gradient = training.pull * (weights - prior)
+        for each in examples:
+            numbers = each.numbers[:, columns]
+            scores = numbers @ weights
+            best = np.maximum.reduceat(scores, each.starts)
+            at = np.flatnonzero(scores == best[each.owners])
+            _, unique = np.unique(each.owners[at], return_index=True)
+            likely = np.exp(best - best.max())
+            gradient += numbers[at[unique]].T @ (likely / likely.sum() - each.right) / len(examples)
+        first = 0.9 * first + 0.1 * gradient
+        second = 0.99 * second + 0.01 * gradient**2
+        step_size = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
+        weights = weights - training.rate * step_size
+    return {name: round(float(weight), 3) for name, weight in zip(TRAINED, weights, strict=True)}
+
+
+def _example(question: Question, found: Sequence[Ranked], numbers: Numbers) -> _Example | None:
+    documents, owners = np.unique([one.passage.document_id for one in found], return_inverse=True)
+    order = np.argsort(owners, kind="stable")
+    owners = owners[order]
+    right = np.zeros(len(documents))
+    for at, one in zip(owners, (found[each] for each in order), strict=True):
+        right[at] = max(right[at], _grade(question, one))
+    if not right.any():
+        return None
+    return _Example(numbers[order], np.searchsorted(owners, np.arange(len(documents))), owners, right / right.sum())
+
+
+def _grade(question: Question, one: Ranked) -> float:
+    passage = one.passage
+    return max((each.grade for each in question.gold if each.names(passage.document_id, passage.uri)), default=0.0)
+
+
+def _signs(looks: Sequence[tuple[Question, Vectors, list[Ranked]]], ranker: Ranker) -> tuple[Numbers, Numbers]:
+    rows: list[list[float]] = []
+    labels: list[bool] = []
+    for question, vector, found in looks:
+        without = [one for one in found if not _grade(question, one)]
+        for some in (found, without):
+            seen = ranker.see(question.query, vector, some, lambda: False)
+            if seen is not None:
+                hits = seen.order(explain=False)[:FIRST]
+                signs = seen.signs(hits)
+                rows.append([signs[name] for name in SIGNS])
+                labels.append(any(_grade(question, one) for one in hits))
+    return np.array(rows), np.array(labels, float)
+
+
+def _logistic(signs: Numbers, labels: Numbers, names: Sequence[str], pull: float) -> dict[str, float]:
+    """By Newton's method; the bias is not held."""
+    numbers = np.column_stack([signs, np.ones(len(signs))])
+    held = np.diag([pull] * len(names) + [1e-6])
+    weights = np.zeros(len(names) + 1)
+    for _ in range(25):
+        likely = 1 / (1 + np.exp(-np.clip(numbers @ weights, -30, 30)))
+        gradient = numbers.T @ (likely - labels) + held @ weights
+        curvature = (numbers * (likely * (1 - likely))[:, None]).T @ numbers + held
+        weights = weights - np.linalg.solve(curvature, gradient)
+    return {name: round(float(weight), 4) for name, weight in zip((*names, "bias"), weights, strict=True)}
