@@ -1,7 +1,7 @@
 """Trains the default ranker: `python -m parkway.launch.ranker_training --data FOLDER --out FILE`.
 
-FOLDER has a judged collection as BEIR lays it out, with its training questions in `qrels/train.tsv`. It is cut, embedded
-and indexed as documents are, in a temporary directory.
+FOLDER has a judged collection as BEIR lays it out, with its training questions in `qrels/train.tsv`. It is cut,
+embedded and indexed as documents are, in a temporary directory.
 """
 
 from __future__ import annotations

@@ -147,7 +147,10 @@ def measures(gold: Sequence[Relevant], hits: Sequence[Hit]) -> dict[str, float]:
     if not gold:
         return dict.fromkeys(names, math.nan)
     if all(each.start is None for each in gold):
-        hits = list({hit.document_id: hit for hit in reversed(hits)}.values())[::-1]
+        documents: dict[str, Hit] = {}
+        for hit in hits:
+            documents.setdefault(hit.document_id, hit)
+        hits = list(documents.values())
     places: list[int | None] = [next((at for at, hit in enumerate(hits) if each.is_in(hit)), None) for each in gold]
     # Several that stand in one hit are one place: the hit has the best of their grades.
     gains: dict[int, float] = {}

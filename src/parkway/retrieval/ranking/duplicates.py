@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
+from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.ranking.candidate import Ranked
 
 COSINE = 0.97
@@ -29,32 +30,34 @@ def without_duplicates(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
     """
     contents: set[str] = set()
     words: set[str] = set()
-    kept: list[tuple[Ranked, frozenset[int]]] = []
+    kept: list[tuple[Ranked, list[str]]] = []
+    vectors: list[Vectors] = []
     for one in ranked:
         spelled = _WORD.findall(one.passage.text.lower())
         joined = " ".join(spelled) or one.passage.text
         if one.passage.content in contents or joined in words:
             continue
-        shingles = _shingles(spelled)
-        if any(_same(one, shingles, other, others) for other, others in kept):
+        near = np.flatnonzero(np.stack(vectors) @ one.vector > COSINE) if vectors else []
+        if any(_same(one, spelled, *kept[at]) for at in near):
             continue
         if one.passage.content:
             contents.add(one.passage.content)
         words.add(joined)
-        kept.append((one, shingles))
+        kept.append((one, spelled))
+        vectors.append(one.vector)
         yield one
+
+
+def _same(one: Ranked, words: list[str], other: Ranked, others: list[str]) -> bool:
+    shorter, longer = sorted((_shingles(words), _shingles(others)), key=len)
+    if len(shorter) < LEAST_SHARED_LENGTH * len(longer) or _numbers(one) != _numbers(other):
+        return False
+    return len(shorter & longer) >= SHARED * len(shorter)
 
 
 def _shingles(words: list[str]) -> frozenset[int]:
     last = max(1, len(words) - SHINGLE_WORDS + 1)
     return frozenset(zlib.crc32(" ".join(words[at : at + SHINGLE_WORDS]).encode()) for at in range(last))
-
-
-def _same(one: Ranked, shingles: frozenset[int], other: Ranked, others: frozenset[int]) -> bool:
-    shorter, longer = sorted((len(shingles), len(others)))
-    if shorter < LEAST_SHARED_LENGTH * longer or float(np.dot(one.vector, other.vector)) <= COSINE:
-        return False
-    return _numbers(one) == _numbers(other) and len(shingles & others) >= SHARED * shorter
 
 
 def _numbers(one: Ranked) -> set[str]:

@@ -1,0 +1,174 @@
+"""Fusion, the ranker, duplicates, diversity, and training."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from parkway.core.errors import ConfigurationError
+from parkway.retrieval.evaluation import Question
+from parkway.retrieval.ranking.candidate import Ranked
+from parkway.retrieval.ranking.diversity import diverse
+from parkway.retrieval.ranking.duplicates import without_duplicates
+from parkway.retrieval.ranking.features import NAMES, features
+from parkway.retrieval.ranking.fusion import fuse, standard
+from parkway.retrieval.ranking.ranker import Ranker, Weights
+from parkway.retrieval.ranking.reading import Reading
+from parkway.retrieval.ranking.train import train
+from tests.retrieval.index.corpus import passage, vectors
+
+PLAIN = Weights(weights={"keyword": 1.0, "meaning": 1.0}, confidence={"cosine": 2.0, "bias": -1.0}, unseen={})
+
+
+def ranked(number: int, text: str = "", **more: object) -> Ranked:
+    values = {"keyword": 0.0, "meaning": 0.0, "by_keyword": False, "by_meaning": False, "vector": vectors(40)[number]}
+    return Ranked(passage=passage(number, text=text), **{**values, **more})  # pyright: ignore[reportArgumentType]
+
+
+def numbers_of(found: list[Ranked]) -> list[int]:
+    return [int(one.passage.document_id[1:]) * 10 + one.passage.ordinal for one in found]
+
+
+def test_ranks_of_both_lists_are_added() -> None:
+    both = ranked(1, keyword=1.0, meaning=0.5, by_keyword=True, by_meaning=True)
+    words = ranked(2, keyword=9.0, meaning=0.9, by_keyword=True)
+    meaning = ranked(3, meaning=0.8, by_meaning=True)
+    order = numbers_of(fuse([words, meaning, both]))
+    assert order[0] == 1
+    assert order == numbers_of(fuse([meaning, both, words]))  # equals always in the same order
+    assert both.fused == pytest.approx(1 / 62 + 1 / 62)
+    assert words.fused == pytest.approx(1 / 61)
+    assert meaning.fused == pytest.approx(1 / 61)
+
+
+def test_scores_that_are_all_the_same_say_nothing() -> None:
+    assert standard(np.array([3.0, 3.0])).tolist() == [0, 0]
+    assert standard(np.array([])).tolist() == []
+    assert standard(np.array([1.0, 3.0])).tolist() == [-1, 1]
+
+
+def test_features_compare_words_as_the_index_does() -> None:
+    found = [
+        ranked(0, "Mutations of the BRCA1 gene raise the risk."),
+        ranked(1, "A gene of mutation, and a riskless 学习计算机 life"),
+        ranked(2, "nothing"),
+    ]
+    numbers = features("mutated BRCA1 genes", vectors(1)[0], found, Reading("english"), lambda: False)
+    assert numbers is not None and numbers.shape == (3, len(NAMES))
+    coverage = numbers[:, NAMES.index("coverage")]
+    assert coverage[0] == 1.0 and 0 < coverage[1] < 1 and coverage[2] == 0
+    chinese = features("计算机", vectors(1)[0], found, Reading("english"), lambda: False)
+    assert chinese is not None and chinese[1, NAMES.index("coverage")] > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.text(max_size=300), st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=5))
+def test_any_text_has_features(query: str, texts: list[str]) -> None:
+    found = [ranked(at, text) for at, text in enumerate(texts)]
+    numbers = features(query, vectors(1)[0], found, Reading("english"), lambda: False)
+    assert numbers is not None and np.isfinite(numbers).all()
+    shares = numbers[:, [NAMES.index("coverage"), NAMES.index("near")]]
+    assert (shares >= 0).all() and (shares <= 1).all()
+
+
+def test_what_is_late_is_not_ranked() -> None:
+    found = [ranked(at, "a gene") for at in range(40)]
+    times = iter([False, True])
+    assert Ranker(PLAIN, "english").see("gene", vectors(1)[0], found, lambda: next(times)) is None
+    assert Ranker(PLAIN, "english").see("gene", vectors(1)[0], [], lambda: False) is None
+
+
+def test_an_explanation_adds_up_to_the_rank() -> None:
+    found = [ranked(0, "a gene", keyword=3.0, meaning=0.2), ranked(1, "a gnu", keyword=1.0, meaning=0.8)]
+    seen = Ranker(Weights(weights={"keyword": 2.0, "meaning": 1.0}, confidence={}, unseen={}), "english").see(
+        "gene", vectors(1)[0], found, lambda: False
+    )
+    assert seen is not None
+    order = seen.order(explain=True)
+    assert numbers_of(order) == [0, 1]
+    for one in order:
+        assert one.explanation is not None
+        weighed = sum(value for name, value in one.explanation.items() if name.endswith("_weighs"))
+        assert weighed == pytest.approx(one.rank, abs=1e-4)
+    assert 0 <= seen.confidence(order) <= 1
+
+
+def test_the_ranker_that_is_shipped_says_on_what_it_was_trained() -> None:
+    ranker = Ranker.load("english")
+    assert "SciFact" in ranker.weights.about["trained_on"]
+    assert "CC BY 4.0" in ranker.weights.about["licence"]
+    assert ranker.weights.weights["keyword"] > 0 and ranker.weights.confidence["cosine"] > 0
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "no ranker can be read"),
+        ("{}", "no ranker can be read"),
+        (json.dumps({"weights": {"luck": 1}, "confidence": {}, "unseen": {}}), "`?luck`?, which this version"),
+    ],
+)
+def test_a_file_that_is_no_ranker_is_refused(tmp_path: Path, content: str, words: str) -> None:
+    path = tmp_path / "ranker.json"
+    path.write_text(content)
+    with pytest.raises(ConfigurationError, match=words):
+        Ranker.load("english", path)
+    with pytest.raises(ConfigurationError, match="no ranker can be read"):
+        Ranker.load("english", tmp_path / "missing.json")
+
+
+def test_passages_that_say_the_same_in_the_same_words_are_one() -> None:
+    vector = vectors(1)[0]
+    text = "The key is valid for thirty days after it was made, and can be renewed by an administrator."
+    found = [
+        ranked(0, text, vector=vector),
+        ranked(1, text.upper(), vector=vectors(40)[3]),  # the same words
+        ranked(2, f"{text} Ask him.", vector=vector),  # nearly
+        ranked(3, text.replace("valid", "invalid").replace("is", "was"), vector=vectors(40)[5]),  # another meaning
+        ranked(4, "The key is valid.", vector=vector),  # an excerpt
+        ranked(5, f"{text} It has 30 characters.", vector=vector),  # a number more
+    ]
+    assert numbers_of(list(without_duplicates(found))) == [0, 3, 4, 5]
+    assert list(without_duplicates([])) == []
+
+
+def test_diverse_hits_say_something_new() -> None:
+    one, other = np.eye(16, dtype=np.float32)[:2]
+    found = [ranked(0, vector=one, fused=1.0), ranked(1, vector=one, fused=0.9), ranked(2, vector=other, fused=0.5)]
+    assert numbers_of(diverse(found, 2, 0.0)) == [0, 1]
+    assert numbers_of(diverse(found, 2, 0.5)) == [0, 2]
+    assert numbers_of(diverse(found, 9, 0.5)) == [0, 2, 1]
+    assert diverse([], 3, 1.0) == []
+
+
+def test_training_learns_which_list_to_trust_and_when_to_be_sure() -> None:
+    """In a collection whose words mislead."""
+    random = np.random.default_rng(1)
+
+    def look(query: str) -> tuple[np.ndarray, list[Ranked]]:
+        right = int(query)
+        found = [
+            ranked(
+                10 * at,
+                f"passage {at}",
+                keyword=float(random.uniform(0, 5)),
+                meaning=float(0.9 if at == right else random.uniform(0.0, 0.5)),
+                by_keyword=True,
+                by_meaning=True,
+                vector=vectors(40)[at],
+            )
+            for at in range(4)
+        ]
+        return vectors(40)[right], found
+
+    questions = [Question(str(at % 4), [f"d{at % 4}"]) for at in range(40)]
+    weights = train(questions, look, "english")
+    assert weights.weights["meaning"] > 1 > weights.weights["keyword"]
+    assert weights.confidence["cosine"] > 0
+    with pytest.raises(ConfigurationError, match="none of the 1 questions"):
+        train([Question("1", ["elsewhere"])], look, "english")

@@ -1,0 +1,172 @@
+"""Searches through an embedded index, as an owner makes them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from parkway.core.errors import IndexUnavailable, InvalidRequest
+from parkway.core.knowledge import Found, Range, Search
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.index.index import Index
+from parkway.retrieval.query_vectors import QueryVectors
+from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.search import SearchConfig, Searcher
+from tests.retrieval.index.corpus import DIMENSIONS, passage
+
+ANN = frozenset({"user:ann"})
+
+TEXTS = [
+    ("keys", "An API key is valid for thirty days."),
+    ("keys", "Keys are renewed by an administrator of the team."),
+    ("copy", "An API key is valid for thirty days."),
+    ("budgets", "A budget is what a team may spend in a month."),
+    ("cats", "The cat sleeps on the warm keyboard."),
+    ("secret", "The master key lies under the mat."),
+]
+
+
+def embed(texts: Sequence[str]) -> np.ndarray:
+    """Letters in pairs, by their hash: near in spelling is near in meaning."""
+    rows = np.full((len(texts), DIMENSIONS), 1e-3, np.float32)
+    for at, text in enumerate(texts):
+        for a, b in zip(text.lower(), text.lower()[1:], strict=False):
+            rows[at, (31 * ord(a) + ord(b)) % DIMENSIONS] += 1
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def fill(indexes: Sequence[Index]) -> None:
+    for at, (document, text) in enumerate(TEXTS):
+        access = ("user:bob",) if document == "secret" else ("*",)
+        one = passage(at, document=document, text=text, access=access, metadata={"n": at, "of": document})
+        indexes[at % len(indexes)].upsert([one], embed([one.searched]))
+
+
+@pytest.fixture(params=[1, 3])
+def searcher(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Searcher]:
+    """Over one partition, and over three."""
+    indexes = [EdgeIndex(tmp_path / str(at), IndexConfig(), DIMENSIONS) for at in range(request.param)]
+    fill(indexes)
+    searcher = Searcher("docs", indexes, QueryVectors(embed, 4), Ranker.load("english"))
+    yield searcher
+    searcher.close()
+    for index in indexes:
+        index.close()
+
+
+def documents(found: Found) -> list[str]:
+    return [hit.document_id for hit in found.hits]
+
+
+def test_hits_have_all_scores_and_where_they_stand(searcher: Searcher) -> None:
+    found = searcher.search(Search(query="how long is an API key valid"), ANN)
+    first = found.hits[0]
+    assert first.text == "An API key is valid for thirty days."
+    assert (first.collection, first.start, first.end) == ("docs", 0, len(first.text))
+    ranks = [hit.scores.rank for hit in found.hits]
+    assert ranks == sorted(ranks, reverse=True)  # pyright: ignore[reportArgumentType]
+    for hit in found.hits:
+        assert hit.scores.keyword is not None and hit.scores.vector is not None and hit.scores.fused is not None
+        assert hit.explanation is None
+    assert set(found.took_ms) == {"embed", "search", "rank", "total"}
+    assert 0 < found.confidence < 1
+
+
+def test_the_same_text_of_two_documents_is_one_hit(searcher: Searcher) -> None:
+    found = searcher.search(Search(query="API key valid thirty days"), ANN)
+    assert len({hit.text for hit in found.hits}) == len(found.hits)
+    assert sum(hit.document_id in ("keys", "copy") for hit in found.hits) == 2
+
+
+def test_filters_and_permissions_hold(searcher: Searcher) -> None:
+    assert "secret" not in documents(searcher.search(Search(query="master key under the mat"), ANN))
+    bob = searcher.search(Search(query="master key under the mat"), frozenset({"user:bob"}))
+    assert documents(bob)[0] == "secret"
+    assert searcher.search(Search(query="key"), frozenset()).hits == []
+    assert searcher.search(Search(query="key"), frozenset()).confidence == 0
+    assert set(documents(searcher.search(Search(query="key", documents=["cats"]), ANN))) == {"cats"}
+    assert set(documents(searcher.search(Search(query="key", filter={"of": ["cats", "budgets"]}), ANN))) == {
+        "cats",
+        "budgets",
+    }
+    assert set(documents(searcher.search(Search(query="key", filter={"n": Range(gte=3, lte=4)}), ANN))) == {
+        "budgets",
+        "cats",
+    }
+    with pytest.raises(InvalidRequest, match="range"):
+        searcher.search(Search(query="key", filter={"n": Range()}), ANN)
+
+
+def test_it_explains_itself_when_asked(searcher: Searcher) -> None:
+    for hit in searcher.search(Search(query="API key", explain=True), ANN).hits:
+        assert hit.explanation is not None and "keyword_weighs" in hit.explanation
+
+
+def test_without_ranking_the_order_is_that_of_the_fusion(searcher: Searcher) -> None:
+    found = searcher.search(Search(query="API key", rerank=False), ANN)
+    fused = [hit.scores.fused or 0 for hit in found.hits]
+    assert fused == sorted(fused, reverse=True)
+    assert all(hit.scores.rank is None for hit in found.hits)
+
+
+def test_limit_and_diversity(searcher: Searcher) -> None:
+    assert len(searcher.search(Search(query="key", limit=2), ANN).hits) == 2
+    found = searcher.search(Search(query="API key", limit=3, diversity=0.7), ANN)
+    assert len(found.hits) == 3
+
+
+def test_many_partitions_find_what_one_finds(tmp_path: Path) -> None:
+    found: list[list[str]] = []
+    for count in (1, 3):
+        indexes = [EdgeIndex(tmp_path / f"{count}-{at}", IndexConfig(), DIMENSIONS) for at in range(count)]
+        fill(indexes)
+        vectors = QueryVectors(embed, 4)
+        searcher = Searcher("docs", indexes, vectors, Ranker.load("english"), SearchConfig(depth=2))
+        hits = searcher.search(Search(query="the warm keyboard of a cat", limit=2), ANN).hits
+        found.append([hit.text for hit in hits])
+        searcher.close()
+        for index in indexes:
+            index.close()
+    assert found[0][0] == found[1][0]
+
+
+def test_a_partition_that_does_not_answer_is_an_error_and_not_less_to_find(tmp_path: Path) -> None:
+    indexes = [EdgeIndex(tmp_path / str(at), IndexConfig(), DIMENSIONS) for at in range(2)]
+    fill(indexes)
+    searcher = Searcher("docs", indexes, QueryVectors(embed, 4), Ranker.load("english"))
+    indexes[1].close()
+    with pytest.raises(IndexUnavailable):
+        searcher.search(Search(query="key"), ANN)
+    searcher.close()
+    indexes[0].close()
+
+
+def test_where_ranking_has_no_time_the_order_is_as_it_was(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path, IndexConfig(), DIMENSIONS)
+    fill([index])
+    ticks = iter(range(1000))
+    searcher = Searcher("docs", [index], QueryVectors(embed, 4), Ranker.load("english"), clock=lambda: next(ticks))
+    found = searcher.search(Search(query="API key", budget_ms=200), ANN)
+    assert found.hits and all(hit.scores.rank is None for hit in found.hits)
+    assert 0 < found.confidence < 1
+    index.close()
+
+
+def test_vectors_of_hot_queries_are_kept() -> None:
+    calls: list[str] = []
+
+    def counted(texts: Sequence[str]) -> np.ndarray:
+        calls.extend(texts)
+        return embed(texts)
+
+    vectors = QueryVectors(counted, 2)
+    for query in ("a one", "b two", "a one", "c three", "a one", "b two", "half a \ud800"):
+        assert vectors.of(query).shape == (DIMENSIONS,)
+    assert calls == ["a one", "b two", "c three", "b two", "half a ?"]
+    assert (vectors.hits, vectors.misses) == (2, 5)
+    with pytest.raises(InvalidRequest, match="no vector"):
+        QueryVectors(lambda texts: np.full((len(texts), 3), np.nan), 1).of("x")
