@@ -70,7 +70,9 @@ def test_hits_have_all_scores_and_where_they_stand(searcher: Searcher) -> None:
     ranks = [hit.scores.rank for hit in found.hits]
     assert ranks == sorted(ranks, reverse=True)  # pyright: ignore[reportArgumentType]
     for hit in found.hits:
-        assert hit.scores.keyword is not None and hit.scores.vector is not None and hit.scores.fused is not None
+        assert hit.scores.keyword is not None
+        assert hit.scores.vector is not None
+        assert hit.scores.fused is not None
         assert hit.explanation is None
     assert set(found.took_ms) == {"embed", "search", "rank", "total"}
     assert 0 < found.confidence < 1
@@ -103,7 +105,8 @@ def test_filters_and_permissions_hold(searcher: Searcher) -> None:
 
 def test_it_explains_itself_when_asked(searcher: Searcher) -> None:
     for hit in searcher.search(Search(query="API key", explain=True), ANN).hits:
-        assert hit.explanation is not None and "keyword_weighs" in hit.explanation
+        assert hit.explanation is not None
+        assert "keyword_weighs" in hit.explanation
 
 
 def test_without_ranking_the_order_is_that_of_the_fusion(searcher: Searcher) -> None:
@@ -151,7 +154,8 @@ def test_where_ranking_has_no_time_the_order_is_as_it_was(tmp_path: Path) -> Non
     ticks = iter(range(1000))
     searcher = Searcher("docs", [index], QueryVectors(embed, 4), Ranker.load("english"), clock=lambda: next(ticks))
     found = searcher.search(Search(query="API key", budget_ms=200), ANN)
-    assert found.hits and all(hit.scores.rank is None for hit in found.hits)
+    assert found.hits
+    assert all(hit.scores.rank is None for hit in found.hits)
     assert 0 < found.confidence < 1
     index.close()
 

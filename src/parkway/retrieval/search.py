@@ -76,13 +76,18 @@ class Searcher:
         embedded = self._clock()
         found = self.candidates(asked, vector, principals)
         searched = self._clock()
-        ranked, confidence = self._ranked(asked, vector, found, searched + asked.budget_ms / 1000)
+        ranked = self._ranked(asked, vector, found)
+        if self._clock() - searched > asked.budget_ms / 1000:
+            ranked = found
+            for one in found:
+                one.rank = one.explanation = None
         hits = self._chosen(ranked, asked)
+        confidence = self._ranker.confidence(asked.query, hits)
         ended = self._clock()
         took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched}
         return Found(
             hits=[_hit(self._collection, one) for one in hits],
-            confidence=confidence if hits else 0.0,
+            confidence=confidence,
             took_ms={name: round(each * 1000, 3) for name, each in (took | {"total": ended - began}).items()},
         )
 
@@ -105,14 +110,8 @@ class Searcher:
         found = {each.passage.passage_id: each for part in self._beside.map(one, self._indexes) for each in part}
         return fuse(_best(list(found.values()), depth))
 
-    def _ranked(
-        self, asked: Search, vector: Vectors, found: list[Ranked], deadline: float
-    ) -> tuple[list[Ranked], float]:
-        seen = self._ranker.see(asked.query, vector, found, lambda: self._clock() > deadline)
-        if seen is None:
-            return found, self._ranker.confidence_unseen(found[: asked.limit])
-        ranked = seen.order(explain=asked.explain) if asked.rerank else found
-        return ranked, seen.confidence(ranked[: asked.limit])
+    def _ranked(self, asked: Search, vector: Vectors, found: list[Ranked]) -> list[Ranked]:
+        return self._ranker.order(vector, found, explain=asked.explain) if asked.rerank else found
 
     def _chosen(self, ranked: list[Ranked], asked: Search) -> list[Ranked]:
         enough = asked.limit * (CHOICE if asked.diversity > 0 else 1)

@@ -15,14 +15,14 @@ from parkway.retrieval.evaluation import Question
 from parkway.retrieval.ranking.candidate import Ranked
 from parkway.retrieval.ranking.diversity import diverse
 from parkway.retrieval.ranking.duplicates import without_duplicates
-from parkway.retrieval.ranking.features import NAMES, features
+from parkway.retrieval.ranking.features import NAMES, Wording, features
 from parkway.retrieval.ranking.fusion import fuse, standard
 from parkway.retrieval.ranking.ranker import Ranker, Weights
 from parkway.retrieval.ranking.reading import Reading
 from parkway.retrieval.ranking.train import train
 from tests.retrieval.index.corpus import passage, vectors
 
-PLAIN = Weights(weights={"keyword": 1.0, "meaning": 1.0}, confidence={"cosine": 2.0, "bias": -1.0}, unseen={})
+PLAIN = Weights(weights={"keyword": 1.0, "meaning": 1.0}, confidence={"cosine": 2.0, "bias": -1.0})
 
 
 def ranked(number: int, text: str = "", **more: object) -> Ranked:
@@ -52,57 +52,53 @@ def test_scores_that_are_all_the_same_say_nothing() -> None:
     assert standard(np.array([1.0, 3.0])).tolist() == [-1, 1]
 
 
-def test_features_compare_words_as_the_index_does() -> None:
-    found = [
-        ranked(0, "Mutations of the BRCA1 gene raise the risk."),
-        ranked(1, "A gene of mutation, and a riskless 学习计算机 life"),
-        ranked(2, "nothing"),
-    ]
-    numbers = features("mutated BRCA1 genes", vectors(1)[0], found, Reading("english"), lambda: False)
-    assert numbers is not None and numbers.shape == (3, len(NAMES))
-    coverage = numbers[:, NAMES.index("coverage")]
-    assert coverage[0] == 1.0 and 0 < coverage[1] < 1 and coverage[2] == 0
-    chinese = features("计算机", vectors(1)[0], found, Reading("english"), lambda: False)
-    assert chinese is not None and chinese[1, NAMES.index("coverage")] > 0
+def test_wording_is_compared_as_the_index_does() -> None:
+    texts = ["Mutations of the BRCA1 gene raise the risk.", "A gene of mutation, and 学习计算机 life", "nothing"]
+    wording = Wording("mutated BRCA1 genes", Reading("english"))
+    coverage, near = zip(*(wording.shared(ranked(at, text)) for at, text in enumerate(texts)), strict=True)
+    assert coverage[0] == 1.0
+    assert 0 < coverage[1] < 1
+    assert coverage[2] == 0
+    assert near[0] == 1.0
+    assert near[2] == 0
+    assert Wording("计算机", Reading("english")).shared(ranked(1, texts[1]))[0] > 0
 
 
 @settings(max_examples=60, deadline=None)
 @given(st.text(max_size=300), st.lists(st.text(min_size=1, max_size=300), min_size=1, max_size=5))
 def test_any_text_has_features(query: str, texts: list[str]) -> None:
-    found = [ranked(at, text) for at, text in enumerate(texts)]
-    numbers = features(query, vectors(1)[0], found, Reading("english"), lambda: False)
-    assert numbers is not None and np.isfinite(numbers).all()
-    shares = numbers[:, [NAMES.index("coverage"), NAMES.index("near")]]
-    assert (shares >= 0).all() and (shares <= 1).all()
+    found = [ranked(at, text, keyword=float(at)) for at, text in enumerate(texts)]
+    assert np.isfinite(features(vectors(1)[0], found)).all()
+    signs = Ranker(PLAIN, "english").signs(query, found)
+    assert all(0 <= signs[name] <= 1 for name in ("coverage", "near", "agreement"))
 
 
-def test_what_is_late_is_not_ranked() -> None:
-    found = [ranked(at, "a gene") for at in range(40)]
-    times = iter([False, True])
-    assert Ranker(PLAIN, "english").see("gene", vectors(1)[0], found, lambda: next(times)) is None
-    assert Ranker(PLAIN, "english").see("gene", vectors(1)[0], [], lambda: False) is None
+def test_a_document_that_fits_as_a_whole_lifts_its_passages() -> None:
+    query, other = np.eye(16, dtype=np.float32)[:2]
+    found = [ranked(0, vector=query), ranked(1, vector=query), ranked(10, vector=query), ranked(11, vector=other)]
+    column = features(query, found)[:, NAMES.index("document")]
+    assert column[0] == column[1] > column[2] == column[3]
+    assert Ranker(PLAIN, "english").order(query, [], explain=True) == []
 
 
 def test_an_explanation_adds_up_to_the_rank() -> None:
     found = [ranked(0, "a gene", keyword=3.0, meaning=0.2), ranked(1, "a gnu", keyword=1.0, meaning=0.8)]
-    seen = Ranker(Weights(weights={"keyword": 2.0, "meaning": 1.0}, confidence={}, unseen={}), "english").see(
-        "gene", vectors(1)[0], found, lambda: False
-    )
-    assert seen is not None
-    order = seen.order(explain=True)
+    weights = Weights(weights={"keyword": 2.0, "meaning": 1.0}, confidence={})
+    order = Ranker(weights, "english").order(vectors(1)[0], found, explain=True)
     assert numbers_of(order) == [0, 1]
     for one in order:
         assert one.explanation is not None
         weighed = sum(value for name, value in one.explanation.items() if name.endswith("_weighs"))
         assert weighed == pytest.approx(one.rank, abs=1e-4)
-    assert 0 <= seen.confidence(order) <= 1
+    assert Ranker(PLAIN, "english").confidence("gene", order) > 0
 
 
 def test_the_ranker_that_is_shipped_says_on_what_it_was_trained() -> None:
     ranker = Ranker.load("english")
     assert "SciFact" in ranker.weights.about["trained_on"]
     assert "CC BY 4.0" in ranker.weights.about["licence"]
-    assert ranker.weights.weights["keyword"] > 0 and ranker.weights.confidence["cosine"] > 0
+    assert ranker.weights.weights["keyword"] > 0
+    assert ranker.weights.confidence["cosine"] > 0
 
 
 @pytest.mark.parametrize(
@@ -110,7 +106,7 @@ def test_the_ranker_that_is_shipped_says_on_what_it_was_trained() -> None:
     [
         ("{", "no ranker can be read"),
         ("{}", "no ranker can be read"),
-        (json.dumps({"weights": {"luck": 1}, "confidence": {}, "unseen": {}}), "`?luck`?, which this version"),
+        (json.dumps({"weights": {"luck": 1}, "confidence": {}}), "`?luck`?, which this version"),
     ],
 )
 def test_a_file_that_is_no_ranker_is_refused(tmp_path: Path, content: str, words: str) -> None:

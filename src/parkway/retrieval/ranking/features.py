@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -12,38 +12,35 @@ from parkway.retrieval.ranking.candidate import Ranked
 from parkway.retrieval.ranking.fusion import Numbers, standard
 from parkway.retrieval.ranking.reading import Reading
 
-NAMES = ("keyword", "meaning", "both", "document", "coverage", "near")
+NAMES = ("keyword", "meaning", "both", "document")
 """Columns, in this order:
 
 keyword, meaning: BM25 and cosine as distances from the mean of what was found, in standard deviations.
 both: The lesser of these two.
 document: The cosine of the query and the mean of what was found of the passage's document, standardised as above.
-coverage: The share of the query's terms that the passage has, its headings and title included.
-near: The share of the query's neighbouring terms that are neighbours in the passage, too, at most one word apart.
+
+Tried and left out, as they did not help with questions that were held out: ranks, shares of the query's terms in the
+passage and in its headings, neighbouring terms, numbers, length, the place in the document, the query moved towards the
+best passages (relevance feedback).
 """
 
-_SLICE = 32
-"""Passages that are read before the time is looked at again."""
 
-
-def features(
-    query: str, vector: Vectors, found: Sequence[Ranked], reading: Reading, late: Callable[[], bool]
-) -> Numbers | None:
-    """float64 [passages, features], or None where it is late before they are there."""
+def features(vector: Vectors, found: Sequence[Ranked]) -> Numbers:
+    """float64 [passages, features] of at least one passage."""
     keyword = standard(np.array([one.keyword for one in found]))
     meaning = standard(np.array([one.meaning for one in found]))
-    compare = _Words(query, reading)
-    words: list[tuple[float, float]] = []
-    for start in range(0, len(found), _SLICE):
-        if late():
-            return None
-        words += [compare(one) for one in found[start : start + _SLICE]]
-    coverage, near = (np.array(column) for column in zip(*words, strict=True))
-    both = np.minimum(keyword, meaning)
-    return np.stack([keyword, meaning, both, _document(vector, found), coverage, near], axis=1)
+    return np.stack([keyword, meaning, np.minimum(keyword, meaning), _document(vector, found)], axis=1)
 
 
-class _Words:
+def _document(vector: Vectors, found: Sequence[Ranked]) -> Numbers:
+    numbers: dict[str, int] = {}
+    owners = np.array([numbers.setdefault(one.passage.document_id, len(numbers)) for one in found])
+    sums = np.zeros((len(numbers), len(vector)))
+    np.add.at(sums, owners, np.stack([one.vector for one in found]))
+    return standard((sums @ vector / np.maximum(np.linalg.norm(sums, axis=1), 1e-9))[owners])
+
+
+class Wording:
     """Compares passages with the words of a query."""
 
     def __init__(self, query: str, reading: Reading) -> None:
@@ -52,8 +49,10 @@ class _Words:
         self._terms = frozenset(sequence)
         self._pairs = frozenset((a, b) for a, b in pairwise(sequence) if a != b)
 
-    def __call__(self, one: Ranked) -> tuple[float, float]:
-        """Coverage, and that of neighbours."""
+    def shared(self, one: Ranked) -> tuple[float, float]:
+        """The share of the query's terms that the passage or its title has, and that of the query's neighbouring terms
+        that are neighbours there, too, at most one word apart.
+        """
         terms = self._reading.terms(f"{one.passage.title}\n{one.passage.searched}")
         near = 0
         if self._pairs:
@@ -61,15 +60,3 @@ class _Words:
             near = sum((a, b) in beside or (b, a) in beside for a, b in self._pairs)
         covered = len(self._terms.intersection(terms))
         return covered / max(1, len(self._terms)), near / max(1, len(self._pairs))
-
-
-def _document(vector: Vectors, found: Sequence[Ranked]) -> Numbers:
-    places: dict[str, list[int]] = {}
-    for at, one in enumerate(found):
-        places.setdefault(one.passage.document_id, []).append(at)
-    vectors = np.stack([one.vector for one in found])
-    cosines = np.zeros(len(found))
-    for together in places.values():
-        mean = vectors[together].mean(axis=0)
-        cosines[together] = float(mean @ vector) / max(float(np.linalg.norm(mean)), 1e-9)
-    return standard(cosines)

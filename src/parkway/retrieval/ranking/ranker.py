@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import numpy as np
 from parkway.core.errors import ConfigurationError
 from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.ranking.candidate import Ranked
-from parkway.retrieval.ranking.features import NAMES, features
-from parkway.retrieval.ranking.fusion import Numbers
+from parkway.retrieval.ranking.features import NAMES, Wording, features
 from parkway.retrieval.ranking.reading import Reading
 
 SHIPPED = "ranker.json"
@@ -23,11 +22,12 @@ SIGNS = ("cosine", "coverage", "near", "agreement")
 """What confidence is judged by, of the first hits, without measures that depend on the collection:
 
 cosine: The highest.
-coverage, near: The highest of these features.
-agreement: The share of the first ten hits that both lists had.
+coverage, near: The highest share of the query's terms, and of its neighbouring terms, that one of them has.
+agreement: The share of them that both lists had.
 """
 
 FIRST = 10
+"""So many hits are judged."""
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -36,13 +36,11 @@ class Weights(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Attributes:
         weights: Of each feature; one that is missing weighs nothing.
         confidence: Of each sign, and `bias`: a logistic regression.
-        unseen: Of the cosine alone and `bias`: where there was no time to look at the passages.
         about: On what it was trained, under which licences, and what was measured.
     """
 
     weights: dict[str, float]
     confidence: dict[str, float]
-    unseen: dict[str, float]
     about: dict[str, str] = {}
 
 
@@ -59,7 +57,6 @@ class Ranker:
         """
         for kind, given, known in (
             ("feature", weights.weights, NAMES), ("sign", weights.confidence, (*SIGNS, "bias")),
-            ("sign", weights.unseen, ("cosine", "bias")),
         ):  # fmt: skip
             if unknown := sorted(set(given) - set(known)):
                 raise ConfigurationError(
@@ -87,59 +84,42 @@ class Ranker:
         except (OSError, msgspec.MsgspecError) as error:
             raise ConfigurationError(f"{path or SHIPPED}: no ranker can be read: {error}") from error
 
-    def see(self, query: str, vector: Vectors, found: Sequence[Ranked], late: Callable[[], bool]) -> Seen | None:
-        """Looks at what was found; None where there is nothing, or it is late before it has looked at all."""
-        numbers = features(query, vector, found, self._reading, late) if found else None
-        return None if numbers is None else Seen(found, numbers, self._vector, self.weights)
-
-    def confidence_unseen(self, first: Sequence[Ranked]) -> float:
-        """How sure it is that the answer is in these, by what is known of them without looking."""
-        if not first:
-            return 0.0
-        return _probability(self.weights.unseen, {"cosine": max(one.meaning for one in first)})
-
-
-class Seen:
-    """Passages that a ranker has looked at."""
-
-    def __init__(self, found: Sequence[Ranked], numbers: Numbers, vector: Numbers, weights: Weights) -> None:
-        self.found = found
-        self.numbers = numbers
-        self._vector = vector
-        self._weights = weights
-
-    def order(self, *, explain: bool) -> list[Ranked]:
+    def order(self, vector: Vectors, found: Sequence[Ranked], *, explain: bool) -> list[Ranked]:
         """Gives each its rank; the best first, equals in the order in which they came.
 
         Args:
+            vector: Of the query.
             explain: Whether each gets its features and, as `NAME_weighs`, what they add to its rank.
         """
-        parts = self.numbers * self._vector
-        for one, rank in zip(self.found, parts.sum(axis=1).tolist(), strict=True):
+        if not found:
+            return []
+        numbers = features(vector, found)
+        parts = numbers * self._vector
+        for one, rank in zip(found, parts.sum(axis=1).tolist(), strict=True):
             one.rank = rank
         if explain:
-            for one, values, added in zip(self.found, self.numbers.tolist(), parts.tolist(), strict=True):
+            for one, values, added in zip(found, numbers.tolist(), parts.tolist(), strict=True):
                 one.explanation = {name: round(value, 6) for name, value in zip(NAMES, values, strict=True)}
                 one.explanation |= {f"{name}_weighs": round(part, 6) for name, part in zip(NAMES, added, strict=True)}
-        return sorted(self.found, key=lambda one: -one.score)
+        return sorted(found, key=lambda one: -one.score)
 
-    def signs(self, first: Sequence[Ranked]) -> dict[str, float]:
+    def confidence(self, query: str, hits: Sequence[Ranked]) -> float:
+        """The probability that what answers the query is in the first of these: 0 to 1."""
+        if not hits:
+            return 0.0
+        weights = self.weights.confidence
+        signs = self.signs(query, hits)
+        total = weights.get("bias", 0.0) + sum(weights.get(name, 0.0) * value for name, value in signs.items())
+        return round(1 / (1 + math.exp(-min(max(total, -50.0), 50.0))), 4)
+
+    def signs(self, query: str, hits: Sequence[Ranked]) -> dict[str, float]:
         """What confidence is judged by."""
-        chosen = {id(one) for one in first[:FIRST]}
-        rows = [at for at, one in enumerate(self.found) if id(one) in chosen]
-        seen = self.numbers[rows]
+        first = hits[:FIRST]
+        wording = Wording(query, self._reading)
+        coverage, near = zip(*(wording.shared(one) for one in first), strict=True)
         return {
-            "cosine": max(self.found[at].meaning for at in rows),
-            "coverage": float(seen[:, NAMES.index("coverage")].max()),
-            "near": float(seen[:, NAMES.index("near")].max()),
-            "agreement": sum(self.found[at].by_keyword and self.found[at].by_meaning for at in rows) / len(rows),
+            "cosine": max(one.meaning for one in first),
+            "coverage": max(coverage),
+            "near": max(near),
+            "agreement": sum(one.by_keyword and one.by_meaning for one in first) / len(first),
         }
-
-    def confidence(self, first: Sequence[Ranked]) -> float:
-        """The probability that what answers the query is in these: 0 to 1."""
-        return _probability(self._weights.confidence, self.signs(first))
-
-
-def _probability(weights: dict[str, float], signs: dict[str, float]) -> float:
-    total = weights.get("bias", 0.0) + sum(weights.get(name, 0.0) * value for name, value in signs.items())
-    return round(1 / (1 + math.exp(-min(max(total, -50.0), 50.0))), 4)

@@ -19,12 +19,9 @@ from parkway.core.errors import ConfigurationError
 from parkway.retrieval.evaluation import Question
 from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.ranking.candidate import Ranked
-from parkway.retrieval.ranking.features import NAMES
+from parkway.retrieval.ranking.features import NAMES, features
 from parkway.retrieval.ranking.fusion import Numbers
 from parkway.retrieval.ranking.ranker import FIRST, SIGNS, Ranker, Weights
-
-TRAINED = ("keyword", "meaning", "both", "document")
-"""The features with a weight: the others did not improve the order of questions that were held out."""
 
 PRIOR = {"keyword": 1.0, "meaning": 1.0}
 
@@ -72,39 +69,30 @@ def train(questions: Sequence[Question], look: Look, language: str, training: Tr
         ConfigurationError: For none of the questions anything right is found.
     """
     chosen = training or Training()
-    plain = Ranker(Weights(weights=PRIOR, confidence={}, unseen={}), language)
-    examples: list[_Example] = []
-    looks: list[tuple[Question, Vectors, list[Ranked]]] = []
-    for question in questions:
-        vector, found = look(question.query)
-        seen = plain.see(question.query, vector, found, lambda: False)
-        looks.append((question, vector, found))
-        if seen is not None and (example := _example(question, found, seen.numbers)) is not None:
-            examples.append(example)
+    looks = [(question, *look(question.query)) for question in questions]
+    examples = [
+        example
+        for question, vector, found in looks
+        if found and (example := _example(question, found, features(vector, found))) is not None
+    ]
     if not examples:
         raise ConfigurationError(
             f"none of the {len(questions)} questions has anything right among what is found for it: are the documents "
             "that `relevant` names in the collection, under these names?"
         )
     weights = fit(examples, chosen)
-    ranker = Ranker(Weights(weights=weights, confidence={}, unseen={}), language)
-    signs, labels = _signs(looks, ranker)
-    return Weights(
-        weights=weights,
-        confidence=_logistic(signs, labels, SIGNS, chosen.confidence_pull),
-        unseen=_logistic(signs[:, :1], labels, SIGNS[:1], chosen.confidence_pull),
-    )
+    signs, labels = _signs(looks, Ranker(Weights(weights=weights, confidence={}), language))
+    return Weights(weights=weights, confidence=_logistic(signs, labels, chosen.confidence_pull))
 
 
 def fit(examples: Sequence[_Example], training: Training) -> dict[str, float]:
     """The weights that make what is right likely."""
-    columns = [NAMES.index(name) for name in TRAINED]
-    prior = np.array([PRIOR.get(name, 0.0) for name in TRAINED])
+    prior = np.array([PRIOR.get(name, 0.0) for name in NAMES])
     weights, first, second = prior.copy(), np.zeros(len(prior)), np.zeros(len(prior))
     for step in range(1, training.steps + 1):
         gradient = training.pull * (weights - prior)
         for each in examples:
-            numbers = each.numbers[:, columns]
+            numbers = each.numbers
             scores = numbers @ weights
             best = np.maximum.reduceat(scores, each.starts)
             at = np.flatnonzero(scores == best[each.owners])
@@ -115,7 +103,7 @@ def fit(examples: Sequence[_Example], training: Training) -> dict[str, float]:
         second = 0.99 * second + 0.01 * gradient**2
         step_size = (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.99**step)) + 1e-8)
         weights = weights - training.rate * step_size
-    return {name: round(float(weight), 3) for name, weight in zip(TRAINED, weights, strict=True)}
+    return {name: round(float(weight), 3) for name, weight in zip(NAMES, weights, strict=True)}
 
 
 def _example(question: Question, found: Sequence[Ranked], numbers: Numbers) -> _Example | None:
@@ -141,23 +129,21 @@ def _signs(looks: Sequence[tuple[Question, Vectors, list[Ranked]]], ranker: Rank
     for question, vector, found in looks:
         without = [one for one in found if not _grade(question, one)]
         for some in (found, without):
-            seen = ranker.see(question.query, vector, some, lambda: False)
-            if seen is not None:
-                hits = seen.order(explain=False)[:FIRST]
-                signs = seen.signs(hits)
+            if hits := ranker.order(vector, some, explain=False)[:FIRST]:
+                signs = ranker.signs(question.query, hits)
                 rows.append([signs[name] for name in SIGNS])
                 labels.append(any(_grade(question, one) for one in hits))
     return np.array(rows), np.array(labels, float)
 
 
-def _logistic(signs: Numbers, labels: Numbers, names: Sequence[str], pull: float) -> dict[str, float]:
+def _logistic(signs: Numbers, labels: Numbers, pull: float) -> dict[str, float]:
     """By Newton's method; the bias is not held."""
     numbers = np.column_stack([signs, np.ones(len(signs))])
-    held = np.diag([pull] * len(names) + [1e-6])
-    weights = np.zeros(len(names) + 1)
+    held = np.diag([pull] * len(SIGNS) + [1e-6])
+    weights = np.zeros(len(SIGNS) + 1)
     for _ in range(25):
         likely = 1 / (1 + np.exp(-np.clip(numbers @ weights, -30, 30)))
         gradient = numbers.T @ (likely - labels) + held @ weights
         curvature = (numbers * (likely * (1 - likely))[:, None]).T @ numbers + held
         weights = weights - np.linalg.solve(curvature, gradient)
-    return {name: round(float(weight), 4) for name, weight in zip((*names, "bias"), weights, strict=True)}
+    return {name: round(float(weight), 4) for name, weight in zip((*SIGNS, "bias"), weights, strict=True)}
