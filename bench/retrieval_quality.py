@@ -57,8 +57,8 @@ def configurations(index: Index, vectors: QueryVectors) -> dict[str, Ask]:
     default = Searcher("judged", [index], vectors, Ranker.load("english"))
     return {
         "reciprocal rank fusion": ask(default, rerank=False),
-        "BM25 of what both lists have": ask(with_weights({"keyword": 1.0})),
-        "cosine of what both lists have": ask(with_weights({"meaning": 1.0})),
+        "BM25 alone, of what was found": ask(with_weights({"keyword": 1.0})),
+        "cosine alone, of what was found": ask(with_weights({"meaning": 1.0})),
         "sum of standardised scores": ask(with_weights({"keyword": 1.0, "meaning": 1.0})),
         "default ranker": ask(default),
     }

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.ranking.candidate import Ranked
 
 COSINE = 0.97
@@ -22,7 +21,7 @@ LEAST_SHARED_LENGTH = 0.5
 _WORD = re.compile(r"\w+")
 
 
-def without_duplicates(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
+def without_duplicates(ranked: Sequence[Ranked]) -> Iterator[Ranked]:
     """In the order given, without those that say what one before them says.
 
     The same is what has the same content hash, or the same words, or a vector whose cosine is above 0.97 and most runs
@@ -31,20 +30,20 @@ def without_duplicates(ranked: Iterable[Ranked]) -> Iterator[Ranked]:
     contents: set[str] = set()
     words: set[str] = set()
     kept: list[tuple[Ranked, list[str]]] = []
-    vectors: list[Vectors] = []
+    vectors = np.empty((len(ranked), len(ranked[0].vector) if ranked else 0), np.float32)
     for one in ranked:
         spelled = _WORD.findall(one.passage.text.lower())
         joined = " ".join(spelled) or one.passage.text
         if one.passage.content in contents or joined in words:
             continue
-        near = np.flatnonzero(np.stack(vectors) @ one.vector > COSINE) if vectors else []
+        near = np.flatnonzero(vectors[: len(kept)] @ one.vector > COSINE)
         if any(_same(one, spelled, *kept[at]) for at in near):
             continue
         if one.passage.content:
             contents.add(one.passage.content)
         words.add(joined)
+        vectors[len(kept)] = one.vector
         kept.append((one, spelled))
-        vectors.append(one.vector)
         yield one
 
 
