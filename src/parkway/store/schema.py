@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
-REVISION = "0003"
+REVISION = "0004"
 
 # Named constraints, because SQLite and PostgreSQL can only alter what has a name.
 metadata = MetaData(
@@ -206,4 +206,48 @@ responses = Table(
     Column("body", Text, nullable=False),  # JSON: the response as its client got it
     Column("created_ms", BigInteger, nullable=False),
     Index(None, "key_id", "created_ms"),
+)
+
+knowledge_collections = Table(
+    "knowledge_collections",
+    metadata,
+    Column("collection", Text, primary_key=True),
+    Column("origin", Text, nullable=False),
+    Column("settings", Text, nullable=False),  # JSON of retrieval.config.CollectionConfig
+    Column("removing", Boolean, nullable=False),
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    CheckConstraint("origin IN ('config', 'api')", name="origin"),
+)
+
+# Who works on a document holds its lease; `change` counts what happened to it, so that nobody finishes an older one.
+knowledge_documents = Table(
+    "knowledge_documents",
+    metadata,
+    Column("document_id", Text, primary_key=True),
+    Column("collection", Text, nullable=False),
+    Column("source", Text, nullable=False),
+    Column("uri", Text, nullable=False),
+    Column("slot", Integer, nullable=False),  # of the hash of the id: which partition has it
+    Column("title", Text, nullable=False),
+    Column("media_type", Text, nullable=False),
+    Column("bytes", BigInteger, nullable=False),
+    Column("access", Text),  # JSON list; NULL: as the collection says
+    Column("metadata", Text, nullable=False),  # JSON object
+    Column("fingerprint", Text, nullable=False),  # of what the source said
+    Column("recipe", Text, nullable=False),  # how it was read, cut and embedded
+    Column("content_hash", Text, nullable=False),
+    Column("version", Text, nullable=False),  # the one whose passages the index has; empty: none
+    Column("passages", Integer, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("change", Integer, nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("due_ms", BigInteger, nullable=False),
+    Column("lease_ms", BigInteger, nullable=False),  # until then somebody works on it
+    Column("created_ms", BigInteger, nullable=False),
+    Column("updated_ms", BigInteger, nullable=False),
+    CheckConstraint("state IN ('waiting', 'indexed', 'set_aside', 'removing')", name="state"),
+    Index(None, "collection", "state", "due_ms"),
+    Index(None, "collection", "source", "document_id"),
 )

@@ -22,6 +22,15 @@ def read_file(path: Path, most: int) -> bytes:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise Unreadable(f"cannot be opened: {error.strerror}") from error
+    return read_open(descriptor, most)
+
+
+def read_open(descriptor: int, most: int) -> bytes:
+    """All bytes of a regular file that is open, and is closed afterwards.
+
+    Raises:
+        Unreadable: As of `read_file`.
+    """
     try:
         return _read(descriptor, most)
     except OSError as error:

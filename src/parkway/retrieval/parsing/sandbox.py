@@ -37,6 +37,7 @@ class Sandbox:
         self.config = config or ParsingConfig()
         self._lock = threading.Lock()
         self._child: _Child | None = None
+        self._asked: _Child | None = None
 
     def parse(self, data: bytes, name: str, media_type: str = "") -> Parsed:
         """The text of a document.
@@ -58,11 +59,14 @@ class Sandbox:
         with self._lock:
             child = self._child or _Child(self.config)
             self._child = None  # it comes back only if it is in order afterwards
+            self._asked = child
             try:
                 answer = child.ask(task, data)
             except BaseException:
                 child.kill()
                 raise
+            finally:
+                self._asked = None
             if child.documents < _DOCUMENTS and len(data) < _LARGE:
                 self._child = child
             else:
@@ -70,6 +74,11 @@ class Sandbox:
         if answer.parsed is None:
             raise Unreadable(answer.reason)
         return answer.parsed
+
+    def interrupt(self) -> None:
+        """Ends the child in the middle of a document, which then cannot be read. For those who stop."""
+        if (child := self._asked) is not None:
+            child.end()
 
     def close(self) -> None:
         """Ends the child. The sandbox may be used again."""
@@ -130,10 +139,14 @@ class _Child:
 
     def kill(self) -> None:
         """Ends it at once, with all that it started."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.end()
         self._process.wait()
         self._connection.close()
+
+    def end(self) -> None:
+        """The same from another thread than the one that asks, which is told by the end of its connection."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _send(self, message: bytes, deadline: float) -> None:
         self._connection.settimeout(max(0.001, deadline - time.monotonic()))

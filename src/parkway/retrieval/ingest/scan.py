@@ -1,0 +1,110 @@
+"""Comparing what a source has with what the catalogue knows: new, changed, gone."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from parkway.retrieval.catalogue import Catalogue, Changes, document_id
+from parkway.retrieval.ingest.folder import Folder
+from parkway.retrieval.ingest.source import Entry, Source, Unknown
+
+log = logging.getLogger(__name__)
+
+BATCH = 500
+
+Checkpoint = Callable[[str], None]
+"""Told at each boundary which one it is; a test ends the process there."""
+
+
+class Scan:
+    """Scans of the sources of one collection.
+
+    Whatever a scan takes down is true by itself: one that ends early is made up for by the next.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        catalogue: Catalogue,
+        now_ms: Callable[[], int],
+        checkpoint: Checkpoint = lambda _: None,
+    ) -> None:
+        self._collection = collection
+        self._catalogue = catalogue
+        self._now_ms = now_ms
+        self._checkpoint = checkpoint
+
+    def all_of(self, source: Source) -> Changes:
+        """Looks through all of a source. Holds eight bytes for each document.
+
+        Raises:
+            SourceUnavailable: It does not answer; what was seen until then is taken down, and nothing is gone.
+            StoreUnavailable: The same of the database.
+        """
+        seen = array("Q")
+        found = self._note(source, source.entries(), seen, urgent=False)
+        return found + self._gone(source, "", seen, found.unknown)
+
+    def some_of(self, source: Folder, paths: Iterable[Path]) -> Changes:
+        """Looks at some paths of a folder, each with all below it: those at which something happened."""
+        found = Changes()
+        for path in paths:
+            seen = array("Q")
+            here = self._note(source, source.at(path), seen, urgent=True)
+            uri = source.uri(path)
+            found = found + here + self._gone(source, uri, seen, here.unknown)
+        return found
+
+    def forget(self, source: str) -> Changes:
+        """Has all documents of a source removed that is none any more."""
+        return self._vanished(source, "", array("Q"), [])
+
+    def _note(self, source: Source, entries: Iterator[Entry | Unknown], seen: array[int], *, urgent: bool) -> Changes:
+        found = Changes()
+        while batch := list(itertools.islice(entries, BATCH)):
+            known = [one for one in batch if isinstance(one, Entry)]
+            for one in batch:
+                if isinstance(one, Unknown):
+                    log.warning("%s, %s: %s %s", self._collection, source.name, one.below or "all of it", one.reason)
+                    found.unknown.append(one.below)
+            self._checkpoint("listed")
+            if known:
+                found += self._catalogue.note(self._collection, source.name, known, self._now_ms(), urgent=urgent)
+            self._checkpoint("noted")
+            seen.extend(self._key(source.name, one.uri) for one in known)
+        return found
+
+    def _gone(self, source: Source, uri: str, seen: array[int], unknown: list[str]) -> Changes:
+        return self._vanished(source.name, uri, seen, unknown)
+
+    def _vanished(self, source: str, uri: str, seen: array[int], unknown: list[str]) -> Changes:
+        found = Changes()
+        there = array("Q", sorted(seen))
+        below = uri.rstrip("/") + "/"
+        after = ""
+        while page := self._catalogue.below(self._collection, source, uri, after):
+            after = page[-1][0]
+            gone = [
+                identifier
+                for identifier, known in page
+                if (not uri or known == uri or known.startswith(below))
+                and not _has(there, int(identifier[:16], 16))
+                and not any(known.startswith(part) for part in unknown)
+            ]
+            if gone:
+                found.gone += self._catalogue.gone(self._collection, gone, self._now_ms())
+                self._checkpoint("gone")
+        return found
+
+    def _key(self, source: str, uri: str) -> int:
+        return int(document_id(self._collection, source, uri)[:16], 16)
+
+
+def _has(there: array[int], key: int) -> bool:
+    at = bisect_left(there, key)
+    return at < len(there) and there[at] == key

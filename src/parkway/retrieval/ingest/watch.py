@@ -1,0 +1,64 @@
+"""Word of what changes in a folder, from the operating system."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import watchfiles
+
+from parkway.retrieval.ingest.folder import Folder
+
+log = logging.getLogger(__name__)
+
+_GATHER_MS, _STEP_MS, _PATIENCE_S = 300, 50, 30.0
+_MOST = 1000  # paths; of more the folders above them are looked through
+
+
+class Watch:
+    """Iterating over it gives the paths at which something happened, until `stop` is set.
+
+    Attributes:
+        ready: Set once changes are seen, or it is clear that they are not.
+    """
+
+    def __init__(self, folder: Folder, stop: threading.Event) -> None:
+        self.ready = threading.Event()
+        self._folder = folder
+        self._stop = stop
+
+    def __iter__(self) -> Iterator[list[Path]]:
+        while not self._stop.is_set():
+            try:
+                yield from self._changes()
+            except (OSError, RuntimeError) as error:
+                # No such folder yet, or too many are watched on this machine: looking through it finds changes, too.
+                log.warning(
+                    "%s cannot be watched (%s); changes are seen by looking through it", self._folder.root, error
+                )
+            self.ready.set()
+            self._stop.wait(_PATIENCE_S)
+
+    def _changes(self) -> Iterator[list[Path]]:
+        found = watchfiles.watch(
+            self._folder.root,
+            watch_filter=None,
+            debounce=_GATHER_MS,
+            step=_STEP_MS,
+            rust_timeout=500,
+            yield_on_timeout=True,
+            stop_event=self._stop,
+            raise_interrupt=False,
+        )
+        for changes in found:
+            self.ready.set()
+            if changes:
+                yield self._narrowed({Path(path) for _, path in changes})
+
+    def _narrowed(self, paths: set[Path]) -> list[Path]:
+        """The paths, or if they are many those above them."""
+        while len(paths) > _MOST:
+            paths = {path.parent if path != self._folder.root else path for path in paths}
+        return sorted(path for path in paths if not any(above in paths for above in path.parents))
