@@ -28,6 +28,7 @@ from parkway.policy.guardrails.config import GuardrailList
 from parkway.policy.issuers import IdentityConfig
 from parkway.policy.limits import LimitsConfig
 from parkway.policy.prices import Price
+from parkway.retrieval.config import CollectionConfig, CollectionName
 from parkway.router.admission.config import AdmissionConfig, GateConfig, Requests, Tokens
 from parkway.router.config import Balance, RegistryConfig, RouterConfig
 from parkway.store.config import StoreConfig
@@ -194,6 +195,7 @@ class Settings(Section):
     """`parkway.yaml`. Everything has a default that works; without `models` the built-in ones are served.
 
     Attributes:
+        knowledge: Collections of documents, by name; others are added while Parkway runs.
         guardrails: Checks on what goes in and what comes out, in order; without any nothing is looked at.
         start_timeout_s: An engine that does not serve after this long is started again.
         liveness_s: A gateway or an engine that runs but has not answered for this long is started again.
@@ -218,6 +220,7 @@ class Settings(Section):
     grounding: GroundingConfig = GroundingConfig()
     feedback: FeedbackConfig = FeedbackConfig()
     guardrails: GuardrailList = []
+    knowledge: Annotated[dict[CollectionName, CollectionConfig], Field(max_length=1024)] = {}
     audit: AuditConfig = AuditConfig()
     traces: TracesConfig = TracesConfig()
     engine: EngineDefaults = EngineDefaults()
@@ -377,6 +380,11 @@ class Settings(Section):
             )
         for issuer in self.identity.issuers:
             issuer.secret(environment)
+        for name, collection in self.knowledge.items():
+            try:
+                collection.check_environment(environment)
+            except ConfigurationError as error:
+                raise ConfigurationError(f"knowledge.{name}.{error.message}") from error
         for name, model in self.models.items():
             for place in model.all():
                 if place.api_key_env and not environment.get(place.api_key_env):
@@ -407,6 +415,7 @@ class Settings(Section):
             for name, model in self.models.items()
         }
         updates: dict[str, Any] = {"models": models}
+        updates["knowledge"] = {name: collection.anchored(folder) for name, collection in self.knowledge.items()}
         if self.audit.key_file is not None:
             key_file = str(folder / Path(self.audit.key_file).expanduser())
             updates["audit"] = self.audit.model_copy(update={"key_file": key_file})

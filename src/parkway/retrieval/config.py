@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
@@ -156,6 +157,16 @@ class CollectionConfig(Section):
             if names.count(name) > 1:
                 raise ValueError(f"the source {name!r} is given twice")
         return self
+
+    def anchored(self, folder: Path) -> CollectionConfig:
+        """The same with the path of each source absolute: relative to `folder`."""
+        sources = [
+            source
+            if source.path is None
+            else source.model_copy(update={"path": os.path.normpath(folder / Path(source.path).expanduser())})
+            for source in self.sources
+        ]
+        return self.model_copy(update={"sources": sources})
 
     def recipe(self, embedder: str) -> str:
         """Changes when what is indexed of a document would change though the document does not."""

@@ -62,10 +62,10 @@ class Encoding:
 class Stage:
     """A home with one collection, `docs`."""
 
-    def __init__(self, home: Path, url: str = "", **settings: Any) -> None:
+    def __init__(self, home: Path, url: str = "", folder: Path | None = None, **settings: Any) -> None:
         self.home = home
         home.mkdir(exist_ok=True)
-        self.folder = home / "folder"
+        self.folder = folder or home / "folder"
         self.folder.mkdir(exist_ok=True)
         self.database = Database.open(url or f"sqlite:///{home}/parkway.db")
         self.database.migrate()

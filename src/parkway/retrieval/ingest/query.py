@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import hashlib
+import math
 import os
 import uuid
 from collections.abc import Iterator, Mapping
@@ -62,7 +63,9 @@ class Query:
             )
             missing = {"id", "text"} - {name.lower() for name in found.keys()}
             if missing:
-                raise SourceUnavailable(f"the query {self.name} has no column {' and no column '.join(sorted(missing))}")
+                raise SourceUnavailable(
+                    f"the query {self.name} has no column {' and no column '.join(sorted(missing))}"
+                )
             for row in found.mappings():
                 values = {name.lower(): value for name, value in row.items()}
                 if values["id"] is None:
@@ -74,7 +77,11 @@ class Query:
         identifier = unquote(uri.removeprefix(f"sql:{self.name}/"))
         values = self._row(identifier)
         body = values["text"]
-        data = bytes(body) if isinstance(body, bytes | bytearray | memoryview) else str(body or "").encode("utf-8")
+        data = (
+            bytes(body)
+            if isinstance(body, bytes | bytearray | memoryview)
+            else str(body or "").encode("utf-8", "replace")
+        )
         if len(data) > most:
             raise Unreadable(f"is larger than {most:,} bytes ({len(data):,}); `parsing.max_bytes` sets the limit")
         media_type = str(values.get("media_type") or "") or ("" if isinstance(body, bytes) else "text/plain")
@@ -103,7 +110,8 @@ class Query:
         digest = hashlib.sha256()
         facts: dict[str, Value] = {}
         for name, value in sorted(values.items()):
-            digest.update(f"{name}\0{value if not isinstance(value, memoryview) else bytes(value)!r}\0".encode("utf-8", "replace"))
+            said = repr(bytes(value) if isinstance(value, memoryview) else value)
+            digest.update(f"{name}\0{said}\0".encode("utf-8", "replace"))
             if name not in _KNOWN and (plain := _plain(value)) is not None and len(facts) < _MOST_FACTS:
                 facts[name] = plain
         if values.get("uri"):
@@ -153,12 +161,14 @@ def _engine(url: str, timeout_s: float) -> Engine:
 def _plain(value: Any) -> Value | None:
     """A value as metadata; None of what filters cannot compare."""
     match value:
-        case bool() | int() | float():
+        case bool() | int():
             return value
+        case float():
+            return value if math.isfinite(value) else None
         case str():
             return value[:1000]
         case decimal.Decimal():
-            return float(value)
+            return float(value) if value.is_finite() else None
         case datetime.datetime() | datetime.date():
             return value.isoformat()
         case uuid.UUID():
