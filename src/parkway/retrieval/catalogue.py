@@ -196,7 +196,7 @@ class Catalogue:
         by_id = {document_id(collection, source, entry.uri): entry for entry in entries}
         c = documents.c
         with self._database.begin() as connection:
-            query = select(c.document_id, c.fingerprint, c.state, c.access, c.metadata, c.title, c.reason)
+            query = select(c.document_id, c.fingerprint, c.state, c.access, c.metadata)
             rows = connection.execute(query.where(c.document_id.in_(by_id)).with_for_update()).all()
             known = {row.document_id: row for row in rows}
             new: list[dict[str, Any]] = []
@@ -212,6 +212,7 @@ class Catalogue:
                 else:
                     found.changed += 1
                     values |= {"state": "waiting", "reason": "", "attempt": 0, "change": c.change + 1}
+                    values["title"] = values["title"] or c.title  # which reading it found
                     connection.execute(update(documents).where(c.document_id == identifier).values(**values))
             if new:
                 # Two may look at the same path at once; PostgreSQL would have the second fail.
@@ -302,7 +303,7 @@ class Catalogue:
             values |= {"version": outcome.version, "passages": outcome.passages, "recipe": outcome.recipe}
             values |= {"content_hash": outcome.content_hash, "attempt": 0}
             if outcome.title:
-                values["title"] = case((and_(still, c.title == ""), outcome.title), else_=c.title)
+                values["title"] = outcome.title
             if outcome.again:
                 values["fingerprint"] = case((still, ""), else_=c.fingerprint)
             if outcome.bytes is not None:
@@ -404,7 +405,7 @@ def _of(partition: Partition) -> Any:
 
 
 def _said(entry: Entry) -> dict[str, Any]:
-    """What of an entry stands in the catalogue."""
+    """What of an entry stands in the catalogue; a new title always comes with a new fingerprint."""
     access = None if entry.access is None else msgspec.json.encode(sorted(set(entry.access))).decode()
     return {
         "title": entry.title.replace("\0", ""),
@@ -418,7 +419,7 @@ def _said(entry: Entry) -> dict[str, Any]:
 
 def _same(row: Any, values: dict[str, Any]) -> bool:
     said = ("fingerprint", "access", "metadata")
-    return all(getattr(row, key) == values[key] for key in said) and values["title"] in ("", row.title)
+    return all(getattr(row, key) == values[key] for key in said)
 
 
 def _fresh(
