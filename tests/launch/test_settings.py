@@ -254,3 +254,71 @@ def test_fallbacks_that_cannot_work_are_refused(tmp_path: Path) -> None:
 def test_hedging_needs_one_time(tmp_path: Path) -> None:
     for given in ("{}", "{after_s: 1, after_percentile: 95}"):
         assert "exactly one of `after_s` and `after_percentile`" in _fault(tmp_path, f"router: {{hedge: {given}}}")
+
+
+def test_collections_of_knowledge(tmp_path: Path) -> None:
+    knowledge = _settings(
+        tmp_path,
+        "knowledge:\n"
+        "  docs: ./docs\n"
+        "  notes: [~/notes, {path: ../other, include: ['*.md'], access: ['team:legal'], metadata: {area: law}}]\n"
+        "  rest:\n"
+        "    sources:\n"
+        "      - bucket: {name: reports, prefix: 2026/}\n"
+        "      - query: {name: articles, sql: 'SELECT id, text FROM a', url_env: ARTICLES}\n"
+        "    chunking: {method: fixed}\n"
+        "    access: ['user:ann']\n",
+    ).knowledge
+    assert [source.path for source in knowledge["docs"].sources] == [str(tmp_path / "docs")]
+    assert [source.path for source in knowledge["notes"].sources] == [
+        str(Path.home() / "notes"),
+        str(tmp_path.parent / "other"),
+    ]
+    assert [source.name for source in knowledge["rest"].sources] == ["s3://reports/2026/", "articles"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("knowledge: {Docs: ./docs}", "knowledge.Docs: String should match pattern"),
+        (
+            "knowledge:\n  docs:\n    source: ./docs",
+            'parkway.yaml:3: knowledge.docs.source: unknown key. Did you mean "sources"?',
+        ),
+        ("knowledge: {docs: {sources: [{paht: ./a}]}}", 'unknown key. Did you mean "path"?'),
+        ("knowledge: {docs: {sources: [{}]}}", "exactly one of `path`, `bucket`, `query` is needed"),
+        ("knowledge: {docs: [./a, ./a]}", "the source './a' is given twice"),
+        ("knowledge: {docs: [uploads]}", "a source cannot be called `uploads`"),
+        (
+            "knowledge: {docs: [{path: a, access: []}]}",
+            "knowledge.docs.sources.0.access: List should have at least 1 item",
+        ),
+        ("knowledge: {docs: {access: [everybody]}}", "knowledge.docs.access.0: String should match pattern"),
+        (
+            "knowledge: {docs: [{bucket: {name: bu, access_key_env: A}}]}",
+            "`access_key_env` and `secret_key_env` belong together",
+        ),
+        ("knowledge: {docs: [{bucket: {name: bu, endpoint: 'ftp://x'}}]}", "knowledge.docs.sources.0.bucket.endpoint"),
+        (
+            "knowledge: {docs: [{query: {name: q, sql: DROP TABLE x, url_env: U}}]}",
+            "a query begins with SELECT or WITH",
+        ),
+        ("knowledge: {docs: [{query: {name: q, sql: SELECT 1}}]}", "knowledge.docs.sources.0.query.url_env: missing"),
+        (
+            "knowledge: {docs: [{include: ['*'], query: {name: q, sql: SELECT 1, url_env: U}}]}",
+            "`include` and `exclude` belong to",
+        ),
+        ("knowledge: {docs: {index: {store: qdrant}}}", "`store: qdrant` needs `url` or `url_env`"),
+    ],
+)
+def test_what_is_wrong_with_a_collection_is_said(tmp_path: Path, text: str, message: str) -> None:
+    assert message in _fault(tmp_path, text)
+
+
+def test_variables_that_collections_name_have_to_be_set(tmp_path: Path) -> None:
+    settings = _settings(tmp_path, "knowledge: {docs: [{query: {name: q, sql: SELECT 1, url_env: ARTICLES}}]}")
+    with pytest.raises(
+        ConfigurationError, match=r"knowledge\.docs\.sources\.0\.query\.url_env: .* ARTICLES is not set"
+    ):
+        settings.check_environment({})
+    settings.check_environment({"ARTICLES": "sqlite:////a.db"})

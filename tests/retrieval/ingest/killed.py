@@ -82,7 +82,7 @@ def forked(*arguments: Any) -> int:
         try:
             run(*arguments)
             os._exit(0)
-        except BaseException:
+        except BaseException:  # noqa: BLE001 - it must not go on where its parent went on
             import traceback
 
             traceback.print_exc()

@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import pytest
+
+from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, StoreUnavailable
+from parkway.retrieval.catalogue import Partition, document_id
+from parkway.retrieval.ingest import indexing
+from parkway.retrieval.ingest.uploads import Header
 from tests.retrieval.ingest.stage import Stage
+
+
+def until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not holds():
+        assert time.monotonic() < deadline, "it never came to be"
+        time.sleep(0.02)
 
 
 def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
@@ -15,29 +31,239 @@ def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
     assert stage.found("ferry") == {"# Ferries\n\nThe ferry to Skye leaves at noon."}
     assert stage.found("Mallaig") == {"Trains go to Mallaig."}
     assert stage.states() == {"one.md": ("indexed", ""), "two.txt": ("indexed", "")}
+    status = stage.catalogue.status("docs")
+    assert status is not None
+    assert (status.documents, status.indexed, status.waiting, status.passages) == (2, 2, 0, 2)
+    titles = {one.title for one in stage.catalogue.documents("docs")}
+    assert titles == {"Ferries", "two.txt"}
 
 
-def test_changes_and_removals_are_followed_at_once(stage: Stage) -> None:
+def test_changes_and_removals_are_followed_without_a_scan(stage: Stage) -> None:
     stage.write("one.txt", "alpha")
     stage.start()
     stage.settle()
-    began = time.monotonic()
     stage.write("two.txt", "beta")
-    _until(lambda: stage.found("beta"))
-    print("new", time.monotonic() - began)
-    began = time.monotonic()
+    until(lambda: stage.found("beta"))
     stage.write("one.txt", "gamma")
-    _until(lambda: stage.found("gamma") and not stage.found("alpha"))
-    print("changed", time.monotonic() - began)
-    began = time.monotonic()
+    until(lambda: stage.found("gamma") and not stage.found("alpha"))
     (stage.folder / "two.txt").unlink()
-    _until(lambda: not stage.found("beta"))
-    print("gone", time.monotonic() - began)
-    _until(lambda: set(stage.states()) == {"one.txt"})
+    until(lambda: not stage.found("beta"))
+    stage.write("deep/three.txt", "delta")
+    until(lambda: stage.found("delta"))
+    (stage.folder / "deep").rename(stage.home / "elsewhere")
+    until(lambda: not stage.found("delta"))
+    until(lambda: set(stage.states()) == {"one.txt"})
 
 
-def _until(holds: object, timeout_s: float = 30.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not holds():  # pyright: ignore
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def test_a_bad_file_is_set_aside_and_stops_nothing(stage: Stage) -> None:
+    stage.write("bad.pdf", b"%PDF-1.7\nnonsense")
+    stage.write("picture.txt", b"\x89PNG\r\n\x1a\n")
+    stage.write("empty.txt", "")
+    stage.write("good\nname.txt", "good")
+    (stage.folder / "link").symlink_to("/etc/passwd")
+    stage.start()
+    stage.settle()
+    found = stage.states()
+    assert found["good%0Aname.txt"] == ("indexed", "")
+    assert found["empty.txt"] == ("set_aside", "is empty")
+    assert found["picture.txt"] == ("set_aside", "is a picture; there is no text in it that can be read")
+    assert found["link"][1].startswith("is a symbolic link out of its folder")
+    assert found["bad.pdf"][0] == "set_aside"
+    stage.write("picture.txt", "words after all")
+    stage.settle()
+    assert stage.states()["picture.txt"] == ("indexed", "")
+    stage.write("good\nname.txt", b"\x89PNG\r\n\x1a\n")
+    stage.settle()
+    assert not stage.found("good"), "what it said before is not its content any more"
+
+
+def test_what_did_not_change_is_not_embedded_again(stage: Stage) -> None:
+    paragraphs = [f"Paragraph {n}: " + " ".join(f"w{n}x{m}" for m in range(100)) for n in range(10)]
+    stage.write("one.txt", "\n\n".join(paragraphs))
+    stage.start()
+    stage.settle()
+    assert sum(stage.encoding.batches) == 10
+    os.utime(stage.folder / "one.txt")
+    stage.settle()
+    assert sum(stage.encoding.batches) == 10
+    paragraphs[3] = "Paragraph 3: " + " ".join(["lighthouses"] * 100)
+    stage.write("one.txt", "\n\n".join(paragraphs))
+    stage.settle()
+    assert sum(stage.encoding.batches) == 11
+    assert len(stage.found("lighthouses")) == 1
+    assert len(stage.content()[(stage.folder / "one.txt").as_uri()]) == 10
+    (stage.folder / "one.txt").rename(stage.folder / "other.txt")
+    stage.settle()
+    assert set(stage.states()) == {"other.txt"}
+
+
+def test_batches_are_gathered_over_documents(stage: Stage) -> None:
+    for number in range(1300):
+        stage.write(f"{number}.txt", f"document w{number}")
+    stage.start()
+    stage.settle(100)
+    assert sum(stage.encoding.batches) == 1300
+    assert max(stage.encoding.batches) <= indexing.MOST
+    assert len(stage.encoding.batches) <= 5, stage.encoding.batches
+
+
+def test_what_an_encoder_cannot_take_costs_one_document(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_FIRST_MS", 1)
+    monkeypatch.setattr(indexing, "MAX_ATTEMPTS", 3)
+    stage.encoding.poison = "poison"
+    stage.write("a.txt", "poison")
+    stage.write("b.txt", "wholesome")
+    stage.start()
+    assert stage.ingestion is not None
+    until(lambda: stage.states().get("a.txt", ("", ""))[0] == "set_aside" and stage.found("wholesome"))
+    assert "failed 3 times" in stage.states()["a.txt"][1]
+    assert "poisoned" in stage.states()["a.txt"][1]
+    stage.encoding.poison = ""
+    stage.settle()
+    assert stage.found("poison"), "a scan has it tried again"
+
+
+def test_an_outage_is_outlived(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(indexing, "_FIRST_MS", 1)
+    monkeypatch.setattr(indexing, "_LONGEST_MS", 10)
+    stage.encoding.failing = [ConnectionError("away"), *[IndexUnavailable("away")] * 10, StoreUnavailable("away")]
+    finish, failures = stage.catalogue.finish, [StoreUnavailable("away"), StoreUnavailable("away")]
+
+    def fail(*arguments: object) -> None:
+        if failures:
+            raise failures.pop()
+        finish(*arguments)  # pyright: ignore[reportArgumentType]
+
+    monkeypatch.setattr(stage.catalogue, "finish", fail)
+    stage.write("a.txt", "patience")
+    stage.start()
+    until(lambda: stage.states() == {"a.txt": ("indexed", "")})
+    assert stage.content() == {(stage.folder / "a.txt").as_uri(): [(0, "patience")]}
+
+
+def test_a_folder_that_is_away_removes_nothing(stage: Stage) -> None:
+    stage.write("a.txt", "the lighthouse")
+    stage.start()
+    stage.settle()
+    stage.stop()
+    stage.folder.rename(stage.home / "unmounted")
+    stage.start()
+    until(lambda: stage.ingestion is not None and stage.ingestion.trouble)
+    assert stage.found("lighthouse")
+    stage.stop()
+    (stage.home / "unmounted").rename(stage.folder)
+    stage.settings["sources"] = []
+    stage.start()
+    stage.settle()
+    assert not stage.found("lighthouse"), "a source that is configured no more is gone"
+    assert stage.states() == {}
+
+
+def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
+    ingestion = stage.start()
+    header = Header("reports/q1.md", title="First quarter", metadata={"year": 2026}, access=("team:sales",))
+    identifier = ingestion.put(header, [b"# Sales\n\n", b"grew by a third"])
+    assert identifier == document_id("docs", "uploads", "reports/q1.md")
+    assert ingestion.settle(60)
+    assert stage.found("third") == set()
+    assert len(stage.found("third", "team:sales")) == 1
+    [passage] = stage.index.passages(identifier)
+    assert (passage.title, passage.metadata["year"], passage.uri) == ("First quarter", 2026, "reports/q1.md")
+    ingestion.put(Header("reports/q1.md"), [b"# Sales\n\nshrank"])
+    assert ingestion.settle(60)
+    assert stage.found("third", "team:sales") == set()
+    assert len(stage.found("shrank")) == 1
+    assert ingestion.discard("reports/q1.md")
+    assert ingestion.settle(60)
+    assert not ingestion.discard("reports/q1.md")
+    assert stage.index.documents() == {}
+    assert stage.catalogue.document(identifier) is None
+    stage.index.optimise()
+    stage.stop()
+    left = [path for path in stage.home.rglob("*") if path.is_file() and b"shrank" in path.read_bytes()]
+    assert [path for path in left if "parkway.db" not in path.name] == []
+
+
+def test_uploads_have_limits(stage: Stage) -> None:
+    stage.settings["parsing"] = {"max_bytes": 10}
+    ingestion = stage.start()
+    with pytest.raises(BodyTooLarge, match="larger than 10 bytes"):
+        ingestion.put(Header("a"), [b"12345", b"678901"])
+    for name in ("", "a" * 5000, "new\nline", "nul\0"):
+        with pytest.raises(InvalidRequest):
+            ingestion.put(Header(name), [b"1"])
+    assert list((stage.home / "uploads").iterdir()) == []
+
+
+def test_access_and_metadata_follow_the_configuration(stage: Stage) -> None:
+    stage.settings["sources"] = [{"path": str(stage.folder), "access": ["team:legal"], "metadata": {"area": "law"}}]
+    stage.write("a.md", "---\narea: everyone's\n---\n\nconfidential")
+    stage.start()
+    stage.settle()
+    assert stage.found("confidential") == set()
+    assert stage.found("confidential", "team:legal")
+    [identifier] = stage.index.documents()
+    assert stage.index.passages(identifier)[0].metadata["area"] == "law"
+    stage.settings["sources"] = [str(stage.folder)]
+    stage.start()
+    stage.settle()
+    assert stage.found("confidential"), "for everyone now"
+    assert sum(stage.encoding.batches) == len(stage.index.passages(identifier)), "nothing was embedded again"
+    stage.settings["access"] = ["key:b"]
+    stage.start()
+    stage.settle()
+    assert stage.found("confidential") == set()
+    assert stage.found("confidential", "key:b")
+
+
+def test_another_encoder_embeds_everything_anew(stage: Stage) -> None:
+    stage.write("a.txt", "words")
+    stage.start()
+    stage.settle()
+    stage.encoding.name = "another"
+    stage.start()
+    stage.settle()
+    assert stage.encoding.batches == [1, 1]
+    assert len(stage.content()) == 1
+
+
+def test_an_index_that_was_lost_is_made_again(stage: Stage) -> None:
+    stage.write("a.txt", "words")
+    stage.write("bad.txt", b"\x89PNG\r\n\x1a\n")
+    stage.start()
+    stage.settle()
+    stage.stop()
+    for identifier in stage.index.documents():
+        stage.index.remove(identifier)
+    stage.start()
+    stage.settle()
+    assert stage.found("words")
+
+
+def test_partitions_share_the_documents_out(stage: Stage, tmp_path: Path) -> None:
+    for number in range(20):
+        stage.write(f"{number}.txt", f"document w{number}")
+    stage.start(partition=Partition(0, 2))
+    stage.settle()
+    mine = stage.index.documents()
+    assert 0 < len(mine) < 20
+    stage.start(partition=Partition(1, 2), scans=False)
+    stage.settle()
+    others = stage.index.documents()
+    assert not set(mine) & set(others), "what was another partition's is not in the index any more"
+    assert len(mine) + len(others) == 20
+
+
+def test_a_collection_is_erased(stage: Stage) -> None:
+    stage.write("a.txt", "words")
+    ingestion = stage.start()
+    ingestion.put(Header("b"), [b"more words"])
+    stage.settle()
+    assert stage.catalogue.begin_removal("docs", 2)
+    assert stage.catalogue.status("docs") is None
+    ingestion.erase()
+    stage.catalogue.forget("docs")
+    assert stage.index.documents() == {}
+    assert list((stage.home / "uploads").iterdir()) == []
+    assert stage.catalogue.collections() == []
+    assert stage.catalogue.documents("docs") == []

@@ -5,10 +5,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
+import pytest
+
 from parkway.retrieval.ingest.uploads import Header
-from tests.retrieval.ingest.stage import Stage
+from tests.retrieval.ingest.stage import Stage, vector
 
 BOUNDARIES = (
     "reconciled*1", "kept*1", "noted upload*1", "kept*2", "discarded*1", "listed*2", "noted*2", "gone*1", "claimed*1",
@@ -36,10 +41,6 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
     known = stage.catalogue.documents("docs", limit=100)
     one = next(one for one in known if one.uri.endswith("stays.txt"))
     [passage] = stage.index.passages(one.document_id)
-    import msgspec
-
-    from tests.retrieval.ingest.stage import vector
-
     stray = [
         msgspec.structs.replace(passage, version="other", passage_id="00000000-0000-0000-0000-000000000001"),
         msgspec.structs.replace(passage, document_id="nobody's", passage_id="00000000-0000-0000-0000-000000000002"),
@@ -59,7 +60,18 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
     return home, folder
 
 
-def test_wherever_it_is_killed_the_next_start_makes_it_whole(tmp_path: Path) -> None:
+@pytest.fixture
+def in_memory(tmp_path: Path) -> Iterator[Path]:
+    """A directory in memory where there is one: a killed process leaves the same there, without the disk's time."""
+    if not Path("/dev/shm").is_dir():
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="parkway-test-") as found:
+        yield Path(found)
+
+
+def test_wherever_it_is_killed_the_next_start_makes_it_whole(in_memory: Path) -> None:
+    tmp_path = in_memory
     home, folder = prepared(tmp_path)
     copies = tmp_path / "copies"
     copies.mkdir()

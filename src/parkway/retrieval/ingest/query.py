@@ -61,7 +61,7 @@ class Query:
             found = connection.execution_options(stream_results=True, yield_per=_AT_ONCE).execute(
                 text(self._config.sql.replace(":", "\\:"))
             )
-            missing = {"id", "text"} - {name.lower() for name in found.keys()}
+            missing = {"id", "text"} - {name.lower() for name in found.keys()}  # noqa: SIM118 - of rows, not of a dict
             if missing:
                 raise SourceUnavailable(
                     f"the query {self.name} has no column {' and no column '.join(sorted(missing))}"
