@@ -234,34 +234,42 @@ class Catalogue:
             query = select(documents.c.source).where(documents.c.collection == collection).distinct()
             return list(connection.execute(query).scalars())
 
-    def below(self, collection: str, source: str, prefix: str, after: str = "") -> list[tuple[str, str]]:
-        """A page of the ids and uris of a source's documents whose uris begin so, in the order of the ids.
+    def below(self, collection: str, source: str, folder: str, after: str = "") -> list[tuple[str, str]]:
+        """A page of the ids and uris of a source's documents, in the order of the uris, after the uri `after`.
 
         Those that are on their way out are left out.
+
+        Args:
+            folder: Only those whose uris go on from this and a `/`; empty: all.
         """
         c = documents.c
         query = select(c.document_id, c.uri).where(c.collection == collection, c.source == source)
-        query = query.where(c.document_id > after, c.state != "removing")
-        if prefix:
-            query = query.where(func.substr(c.uri, 1, len(prefix)) == prefix)
+        query = query.where(c.uri > (after or (f"{folder}/" if folder else "")), c.state != "removing")
+        if folder:
+            query = query.where(c.uri < f"{folder}0")  # which is the character after `/`
         with self._database.read() as connection:
-            return [(row[0], row[1]) for row in connection.execute(query.order_by(c.document_id).limit(_PAGE))]
+            return [(row[0], row[1]) for row in connection.execute(query.order_by(c.uri).limit(_PAGE))]
 
     # Work
 
     def claim(self, collection: str, partition: Partition, limit: int, now_ms: int, lease_ms: int) -> list[Document]:
         """Takes documents that wait, the most urgent first; nobody else gets them before the lease is over."""
         c = documents.c
-        query = select(documents).where(c.collection == collection, c.state.in_(("waiting", "removing")))
-        query = query.where(c.due_ms <= now_ms, c.lease_ms <= now_ms, _of(partition)).order_by(c.due_ms).limit(limit)
-        with self._database.read() as connection:  # mostly there is nothing, and nobody need be kept waiting for that
-            if connection.execute(query.limit(1)).first() is None:
-                return []
-        with self._database.begin() as connection:
-            rows = connection.execute(query.with_for_update(skip_locked=True)).all()
-            taken = [row.document_id for row in rows]
-            connection.execute(update(documents).where(c.document_id.in_(taken)).values(lease_ms=now_ms + lease_ms))
-        return [_document(row) for row in rows]
+        found: list[Document] = []
+        for state in ("removing", "waiting"):  # one at a time: the index has them in order then, and nothing is sorted
+            query = select(documents).where(c.collection == collection, c.state == state, c.due_ms <= now_ms)
+            query = query.where(c.lease_ms <= now_ms, _of(partition)).order_by(c.due_ms).limit(limit - len(found))
+            with self._database.read() as connection:  # mostly there is nothing, and nobody is kept waiting for that
+                if connection.execute(query.limit(1)).first() is None:
+                    continue
+            with self._database.begin() as connection:
+                rows = connection.execute(query.with_for_update(skip_locked=True)).all()
+                taken = [row.document_id for row in rows]
+                connection.execute(update(documents).where(c.document_id.in_(taken)).values(lease_ms=now_ms + lease_ms))
+            found.extend(_document(row) for row in rows)
+            if len(found) >= limit:
+                break
+        return found
 
     def release(self, collection: str, partition: Partition) -> None:
         """Ends the leases of those who are no more. For the owner of a partition, who is the only one, at its start."""

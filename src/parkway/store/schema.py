@@ -227,7 +227,8 @@ knowledge_documents = Table(
     Column("document_id", Text, primary_key=True),
     Column("collection", Text, nullable=False),
     Column("source", Text, nullable=False),
-    Column("uri", Text, nullable=False),
+    # In the order of its characters, so that what is below a folder is a range.
+    Column("uri", Text().with_variant(Text(collation="C"), "postgresql"), nullable=False),
     Column("slot", Integer, nullable=False),  # of the hash of the id: which partition has it
     Column("title", Text, nullable=False),
     Column("media_type", Text, nullable=False),
@@ -249,5 +250,5 @@ knowledge_documents = Table(
     Column("updated_ms", BigInteger, nullable=False),
     CheckConstraint("state IN ('waiting', 'indexed', 'set_aside', 'removing')", name="state"),
     Index(None, "collection", "state", "due_ms"),
-    Index(None, "collection", "source", "document_id"),
+    Index(None, "collection", "source", "uri"),
 )

@@ -122,6 +122,8 @@ def test_a_folder_that_is_not_there_says_nothing_of_its_documents(tmp_path: Path
         list(folder.entries())
     with pytest.raises(SourceUnavailable):
         list(folder.at(tmp_path / "unmounted/a.txt"))
+    with pytest.raises(SourceUnavailable):
+        folder.read((tmp_path / "unmounted/a.txt").as_uri(), 1000)
 
 
 def test_a_folder_that_may_not_be_read_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

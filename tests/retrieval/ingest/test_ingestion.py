@@ -11,7 +11,7 @@ import pytest
 
 from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, StoreUnavailable
 from parkway.retrieval.catalogue import Partition, document_id
-from parkway.retrieval.ingest import indexing
+from parkway.retrieval.ingest import indexing, ingestion
 from parkway.retrieval.ingest.uploads import Header
 from tests.retrieval.ingest.stage import Stage
 
@@ -126,6 +126,7 @@ def test_what_an_encoder_cannot_take_costs_one_document(stage: Stage, monkeypatc
 def test_an_outage_is_outlived(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "_FIRST_MS", 1)
     monkeypatch.setattr(indexing, "_LONGEST_MS", 10)
+    monkeypatch.setattr(ingestion, "_BACK_OFF_S", (0.01, 0.05))
     stage.encoding.failing = [ConnectionError("away"), *[IndexUnavailable("away")] * 10, StoreUnavailable("away")]
     finish, failures = stage.catalogue.finish, [StoreUnavailable("away"), StoreUnavailable("away")]
 
@@ -160,22 +161,22 @@ def test_a_folder_that_is_away_removes_nothing(stage: Stage) -> None:
 
 
 def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
-    ingestion = stage.start()
+    running = stage.start()
     header = Header("reports/q1.md", title="First quarter", metadata={"year": 2026}, access=("team:sales",))
-    identifier = ingestion.put(header, [b"# Sales\n\n", b"grew by a third"])
+    identifier = running.put(header, [b"# Sales\n\n", b"grew by a third"])
     assert identifier == document_id("docs", "uploads", "reports/q1.md")
-    assert ingestion.settle(60)
+    assert running.settle(60)
     assert stage.found("third") == set()
     assert len(stage.found("third", "team:sales")) == 1
     [passage] = stage.index.passages(identifier)
     assert (passage.title, passage.metadata["year"], passage.uri) == ("First quarter", 2026, "reports/q1.md")
-    ingestion.put(Header("reports/q1.md"), [b"# Sales\n\nshrank"])
-    assert ingestion.settle(60)
+    running.put(Header("reports/q1.md"), [b"# Sales\n\nshrank"])
+    assert running.settle(60)
     assert stage.found("third", "team:sales") == set()
     assert len(stage.found("shrank")) == 1
-    assert ingestion.discard("reports/q1.md")
-    assert ingestion.settle(60)
-    assert not ingestion.discard("reports/q1.md")
+    assert running.discard("reports/q1.md")
+    assert running.settle(60)
+    assert not running.discard("reports/q1.md")
     assert stage.index.documents() == {}
     assert stage.catalogue.document(identifier) is None
     stage.index.optimise()
@@ -186,12 +187,12 @@ def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
 
 def test_uploads_have_limits(stage: Stage) -> None:
     stage.settings["parsing"] = {"max_bytes": 10}
-    ingestion = stage.start()
+    running = stage.start()
     with pytest.raises(BodyTooLarge, match="larger than 10 bytes"):
-        ingestion.put(Header("a"), [b"12345", b"678901"])
+        running.put(Header("a"), [b"12345", b"678901"])
     for name in ("", "a" * 5000, "new\nline", "nul\0"):
         with pytest.raises(InvalidRequest):
-            ingestion.put(Header(name), [b"1"])
+            running.put(Header(name), [b"1"])
     assert list((stage.home / "uploads").iterdir()) == []
 
 
@@ -256,12 +257,12 @@ def test_partitions_share_the_documents_out(stage: Stage, tmp_path: Path) -> Non
 
 def test_a_collection_is_erased(stage: Stage) -> None:
     stage.write("a.txt", "words")
-    ingestion = stage.start()
-    ingestion.put(Header("b"), [b"more words"])
+    running = stage.start()
+    running.put(Header("b"), [b"more words"])
     stage.settle()
     assert stage.catalogue.begin_removal("docs", 2)
     assert stage.catalogue.status("docs") is None
-    ingestion.erase()
+    running.erase()
     stage.catalogue.forget("docs")
     assert stage.index.documents() == {}
     assert list((stage.home / "uploads").iterdir()) == []

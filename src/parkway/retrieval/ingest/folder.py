@@ -89,7 +89,10 @@ class Folder:
             raise Missing(f"{path} is not in {self.root}") from error
         if ".." in parts:
             raise Missing(f"{path} is not in {self.root}")
-        held = _opened(os.fspath(self.root), os.O_DIRECTORY, None, follow=True)
+        try:
+            held = _opened(os.fspath(self.root), os.O_DIRECTORY, None, follow=True)
+        except Missing as error:
+            raise SourceUnavailable(f"{self.root} is not there") from error
         try:
             for part in parts[:-1]:
                 below = _opened(part, os.O_DIRECTORY, held)

@@ -70,6 +70,8 @@ class Indexing:
         """Passages that were embedded, rather than found again."""
         self.batches = 0
         """In which they were."""
+        self.outages = 0
+        """Batches in a row that failed for no fault of theirs."""
 
     @property
     def pending(self) -> int:
@@ -152,9 +154,11 @@ class Indexing:
                 self._index.remove(job.prepared.document.document_id, but=job.prepared.version)
                 self._checkpoint("replaced")
         except Exception as error:  # noqa: BLE001 - whatever it is: it costs these documents some time, or the one
+            self.outages = self.outages + 1 if passes(error) else 0
             for job in jobs:
                 self._give_up(job, error, alone=len(jobs) == 1)
             return
+        self.outages = 0
         self._outcomes.extend(self._indexed(job.prepared) for job in done)
 
     def _upsert(self, passages: Sequence[Passage]) -> None:

@@ -264,6 +264,8 @@ class Ingestion:
                     self._count(-received)
                     received = 0
                 pause_s = _BACK_OFF_S[0]
+                if self.indexing.outages:  # reading more would be in vain
+                    self._stop.wait(min(_BACK_OFF_S[1], _BACK_OFF_S[0] * 2 ** min(self.indexing.outages - 1, 10)))
             except StoreUnavailable as error:
                 log.warning("%s: %s", self.collection, error.message)
                 pause_s = self._pause(pause_s)

@@ -48,7 +48,7 @@ class Scan:
         """
         seen = array("Q")
         found = self._note(source, source.entries(), seen, urgent=False)
-        return found + self._gone(source, "", seen, found.unknown)
+        return found + self._gone(source.name, "", seen, found.unknown)
 
     def some_of(self, source: Folder, paths: Iterable[Path]) -> Changes:
         """Looks at some paths of a folder, each with all below it: those at which something happened."""
@@ -56,13 +56,16 @@ class Scan:
         for path in paths:
             seen = array("Q")
             here = self._note(source, source.at(path), seen, urgent=True)
-            uri = source.uri(path)
-            found = found + here + self._gone(source, uri, seen, here.unknown)
+            uri = "" if path == source.root else source.uri(path)
+            if uri and self._key(source.name, uri) not in seen:
+                known = document_id(self._collection, source.name, uri)
+                here.gone += self._catalogue.gone(self._collection, [known], self._now_ms())
+            found = found + here + self._gone(source.name, uri, seen, here.unknown)
         return found
 
     def forget(self, source: str) -> Changes:
         """Has all documents of a source removed that is none any more."""
-        return self._vanished(source, "", array("Q"), [])
+        return self._gone(source, "", array("Q"), [])
 
     def _note(self, source: Source, entries: Iterator[Entry | Unknown], seen: array[int], *, urgent: bool) -> Changes:
         found = Changes()
@@ -79,22 +82,17 @@ class Scan:
             seen.extend(self._key(source.name, one.uri) for one in known)
         return found
 
-    def _gone(self, source: Source, uri: str, seen: array[int], unknown: list[str]) -> Changes:
-        return self._vanished(source.name, uri, seen, unknown)
-
-    def _vanished(self, source: str, uri: str, seen: array[int], unknown: list[str]) -> Changes:
+    def _gone(self, source: str, folder: str, seen: array[int], unknown: list[str]) -> Changes:
+        """Has those removed that were not seen, below a folder or all."""
         found = Changes()
         there = array("Q", sorted(seen))
-        below = uri.rstrip("/") + "/"
         after = ""
-        while page := self._catalogue.below(self._collection, source, uri, after):
-            after = page[-1][0]
+        while page := self._catalogue.below(self._collection, source, folder, after):
+            after = page[-1][1]
             gone = [
                 identifier
-                for identifier, known in page
-                if (not uri or known == uri or known.startswith(below))
-                and not _has(there, int(identifier[:16], 16))
-                and not any(known.startswith(part) for part in unknown)
+                for identifier, uri in page
+                if not _has(there, int(identifier[:16], 16)) and not any(uri.startswith(part) for part in unknown)
             ]
             if gone:
                 found.gone += self._catalogue.gone(self._collection, gone, self._now_ms())

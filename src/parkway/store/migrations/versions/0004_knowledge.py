@@ -29,7 +29,7 @@ def upgrade() -> None:
         sa.Column("document_id", sa.Text),
         sa.Column("collection", sa.Text, nullable=False),
         sa.Column("source", sa.Text, nullable=False),
-        sa.Column("uri", sa.Text, nullable=False),
+        sa.Column("uri", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=False),
         sa.Column("slot", sa.Integer, nullable=False),
         *(sa.Column(name, sa.Text, nullable=False) for name in _TEXTS),
         sa.Column("access", sa.Text),
@@ -45,9 +45,9 @@ def upgrade() -> None:
         op.f("ix_knowledge_documents_collection_state_due_ms"), "knowledge_documents", ["collection", "state", "due_ms"]
     )
     op.create_index(
-        op.f("ix_knowledge_documents_collection_source_document_id"),
+        op.f("ix_knowledge_documents_collection_source_uri"),
         "knowledge_documents",
-        ["collection", "source", "document_id"],
+        ["collection", "source", "uri"],
     )
 
 
