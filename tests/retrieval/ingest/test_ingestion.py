@@ -38,6 +38,22 @@ def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
     assert titles == {"Ferries", "two.txt"}
 
 
+def test_both_databases_do(database_url: str, tmp_path: Path) -> None:
+    stage = Stage(tmp_path / "home", database_url)
+    for number in range(40):
+        stage.write(f"{number}.txt", f"document w{number}")
+    running = stage.start(readers=2)
+    stage.settle()
+    stage.write("1.txt", "changed")
+    (stage.folder / "2.txt").unlink()
+    running.put(Header("upload"), [b"uploaded"])
+    stage.settle()
+    content = stage.content()
+    assert len(content) == len(stage.states()) == 40
+    assert content[(stage.folder / "1.txt").as_uri()] == [(0, "changed")]
+    stage.close()
+
+
 def test_changes_and_removals_are_followed_without_a_scan(stage: Stage) -> None:
     stage.write("one.txt", "alpha")
     stage.start()
@@ -268,3 +284,21 @@ def test_a_collection_is_erased(stage: Stage) -> None:
     assert list((stage.home / "uploads").iterdir()) == []
     assert stage.catalogue.collections() == []
     assert stage.catalogue.documents("docs") == []
+
+
+def test_the_index_is_optimised_while_much_comes_in_and_afterwards(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ingestion, "_LOOK_S", 0.01)
+    monkeypatch.setattr(ingestion, "_GROWN", 50)
+    at: list[int] = []
+    monkeypatch.setattr(stage.index, "optimise", lambda: at.append(stage.index.size().passages))
+    for number in range(60):
+        stage.write(f"{number}.txt", f"document w{number}")
+    stage.start(optimise_s=3600.0)
+    stage.settle()
+    until(lambda: len(at) == 1)
+    stage.write("60.txt", "one more")
+    stage.start(optimise_s=0.05)
+    stage.settle()
+    until(lambda: 61 in at)

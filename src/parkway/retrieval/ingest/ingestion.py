@@ -39,7 +39,8 @@ _ROOM = 600_000  # characters between reading and embedding: about a batch
 _POLL_S = 0.25  # other processes may have documents wait, too
 _GATHER_S = 0.3
 _BACK_OFF_S = (0.5, 30.0)
-_OPTIMISE_S = 60.0
+_OPTIMISE_S, _LOOK_S = 60.0, 5.0
+_GROWN = 50_000  # passages
 
 
 class Ingestion:
@@ -320,14 +321,25 @@ class Ingestion:
             self._wake.set()
 
     def _optimise_all(self) -> None:
-        while not self._stop.wait(self._optimise_s):
-            if not self._changed or self._in_hand:
-                continue
-            self._changed = False
+        """Optimises in a quiet moment, and while much comes in whenever that is half as much again.
+
+        What is not optimised yet is held in memory, and searched without a graph.
+        """
+        last, size = time.monotonic(), 0
+        while not self._stop.wait(min(self._optimise_s, _LOOK_S)):
             try:
+                found = self._index.size()
+                grown = found.passages + found.removed - size >= max(_GROWN, size // 2)
+                quiet = self._changed and not self._in_hand and time.monotonic() - last >= self._optimise_s
+                if not (grown or quiet):
+                    continue
+                self._changed = False
                 self._index.optimise()
+                last, size = time.monotonic(), found.passages
             except Exception:  # a generation that could not be made costs speed and room, and is made later
                 log.exception("%s: the index could not be optimised", self.collection)
+                last = time.monotonic()
+                self._stop.wait(self._optimise_s)
 
     def _begin(self, work: Callable[[], object], what: str) -> None:
         self._threads.append(start_thread(work, name=f"ingest/{self.collection}/{what}"))
