@@ -20,6 +20,7 @@ SUBCOMMANDS = {
     "guardrails": ("test",),
     "audit": ("list", "export", "verify"),
     "cache": ("clear",),
+    "knowledge": ("add", "list", "status", "search", "eval", "rm"),
     "train": ("park-mini",),
 }
 PATHS = [(), *((name,) for name in (*COMMANDS, *HIDDEN)), *((a, b) for a, names in SUBCOMMANDS.items() for b in names)]

@@ -58,7 +58,10 @@ def _something_kept(client: openai.OpenAI) -> None:
     asked = client.responses.create(model="tiny", input="hello", max_output_tokens=1)
     kept = client.post("/conversations", cast_to=object, body={})
     assert isinstance(kept, dict)
+    client.put("/knowledge/docs", cast_to=object, body={})
+    client.put("/knowledge/docs/documents/a.txt", cast_to=object, body={"any": "document"})
     known.update(model="tiny", response=asked.id, conversation=kept["id"], trace=asked._request_id or "")
+    known.update(name="docs", uri="a.txt")
 
 
 @schema.hook

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 
-from parkway.core.errors import NoEndpoint
+from parkway.core.errors import KnowledgeUnavailable, NoEndpoint, StartupError
 from parkway.launch import control
 from parkway.launch.control import Control, ModelState, Overview
 from parkway.store.home import Home
@@ -121,3 +121,37 @@ async def test_what_a_killed_one_has_left_is_no_hindrance(home: Home) -> None:
     await listening.start()
     assert await asyncio.to_thread(control.overview, home) == OVERVIEW
     await listening.close()
+
+
+class Owners:
+    """Owns nothing: keeps what it was asked for, and refuses a path that is not there."""
+
+    def __init__(self) -> None:
+        self.asked: list[object] = []
+
+    async def ready(self) -> None:
+        self.asked.append("ready")
+
+    async def add(self, collection: str, paths: Sequence[str]) -> None:
+        self.asked.append((collection, *paths))
+        if "/nowhere" in paths:
+            raise StartupError("there is nothing at /nowhere")
+
+
+async def test_owners_are_asked_for_and_given_paths(home: Home) -> None:
+    supervisor, owners = Supervisor(), Owners()
+    listening = Control(home, supervisor.wake, supervisor.overview, owners=owners)
+    await listening.start()
+    await control.own(home)
+    await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a b"), Path("/c\nd")])
+    with pytest.raises(StartupError, match="nothing at /nowhere"):
+        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/nowhere")])
+    await listening.close()
+    assert owners.asked == ["ready", ("docs", "/a b", "/c\nd"), ("docs", "/nowhere")]
+
+
+async def test_without_a_supervisor_nobody_owns_anything(home: Home) -> None:
+    with pytest.raises(KnowledgeUnavailable, match="parkway up"):
+        await control.own(home)
+    with pytest.raises(StartupError, match="no Parkway runs"):
+        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a")])

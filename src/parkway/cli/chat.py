@@ -42,7 +42,7 @@ def command(message: str | None, model: str | None, conversation: str | None, ur
       echo "How do I list open ports?" | parkway chat
     """
     client = connect(url)
-    talk = Talk(client, _choose(client, model), conversation or new_id("chat"))
+    talk = Talk(client, choose(client, model), conversation or new_id("chat"))
     talk.hold(message, "parkway chat")
     return 0
 
@@ -80,7 +80,7 @@ class Talk:
         with contextlib.closing(self._client.chat(self._model, message, self._conversation)) as pieces:
             try:
                 for piece in pieces:
-                    print(_printable(piece), end="", flush=True)
+                    print(printable(piece), end="", flush=True)
             finally:
                 print(flush=True)
 
@@ -149,7 +149,7 @@ def _first_key(home: Home) -> str:
         ) from error
 
 
-def _choose(client: Client, wanted: str | None) -> str:
+def choose(client: Client, wanted: str | None) -> str:
     """The model to talk to."""
     known = client.models()
     if wanted is not None:
@@ -165,7 +165,7 @@ def _choose(client: Client, wanted: str | None) -> str:
     raise ModelNotFound(f"several models are served; choose one with --model: {', '.join(known)}")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """The text as a terminal may have it: a model's answer must not move the cursor or change the title."""
     if not sys.stdout.isatty():
         return text

@@ -6,7 +6,7 @@ import http.client
 import ssl
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import Any
+from typing import IO, Any, TypeVar
 from urllib.parse import urlsplit
 
 import msgspec
@@ -19,6 +19,8 @@ from parkway.core.errors import (
 )
 from parkway.core.models import ModelList
 from parkway.core.sse import EventSplitter, data_of
+
+T = TypeVar("T")
 
 _MOST_BYTES = 16 << 20
 
@@ -107,6 +109,23 @@ class Client:
                     if data is not None and (text := self._text(data)):
                         yield text
 
+    def ask(self, method: str, path: str, cls: type[T], body: Any = None, content: IO[bytes] | None = None) -> T:
+        """A question with one answer.
+
+        Args:
+            path: Quoted where that is needed.
+            content: What is sent as it is, in place of `body`.
+
+        Raises:
+            EndpointFailed, RelayedError: As for `models`; EndpointFailed also where the answer is no `cls`.
+        """
+        with closing(self._connect()) as connection:
+            answer = self._answer(connection, method, path, body, content).read(_MOST_BYTES)
+        try:
+            return msgspec.json.decode(answer, type=cls)
+        except msgspec.MsgspecError as error:
+            raise EndpointFailed(f"what answers at {self.url} is no Parkway, or another version: {error}") from error
+
     def say(self, request_id: str, thumb: str, comment: str | None) -> None:
         """Gives feedback, `up` or `down`, on an answer.
 
@@ -125,12 +144,18 @@ class Client:
         return http.client.HTTPConnection(host, port, timeout=self._timeout_s)
 
     def _answer(
-        self, connection: http.client.HTTPConnection, method: str, path: str, body: Any = None
+        self,
+        connection: http.client.HTTPConnection,
+        method: str,
+        path: str,
+        body: Any = None,
+        content: IO[bytes] | None = None,
     ) -> http.client.HTTPResponse:
         """Sends a request and returns the response once its headers say that it succeeded."""
-        data = None if body is None else msgspec.json.encode(body)
+        headers = self._headers if content is None else {**self._headers, "content-type": "application/octet-stream"}
+        data = content if body is None else msgspec.json.encode(body)
         try:
-            connection.request(method, self._parts.path + path, data, self._headers)
+            connection.request(method, self._parts.path + path, data, headers)
             response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise EndpointFailed(

@@ -17,6 +17,8 @@ COMMANDS: Mapping[str, str] = {
     "run": "Talk to a local model, without a Parkway that runs already.",
     "chat": "Talk to a model, once or back and forth.",
     "ps": "Show which local models are loaded, and what they use.",
+    "knowledge": "Add documents to collections, search them, and see how far they are.",
+    "ask": "Ask a question that the documents of a collection answer.",
     "pull": "Get a model from Hugging Face.",
     "list": "List the models on this machine.",
     "show": "Show what is known of a local model.",
@@ -36,7 +38,7 @@ COMMANDS: Mapping[str, str] = {
 }
 """What `parkway --help` lists, in this order. Each stands in the module of its name."""
 
-HIDDEN = frozenset({"gateway", "worker"})
+HIDDEN = frozenset({"gateway", "worker", "knowledge-owner"})
 """Parts that `parkway up` starts; nobody has to type them."""
 
 INTERRUPTED = 130
@@ -52,7 +54,7 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002 - likewise
         if cmd_name not in COMMANDS and cmd_name not in HIDDEN:
             return None
-        return importlib.import_module(f"parkway.cli.{cmd_name}").command
+        return importlib.import_module(f"parkway.cli.{cmd_name.replace('-', '_')}").command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]

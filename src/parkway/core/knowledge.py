@@ -42,6 +42,13 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 200.0
 
 
+class Asked(msgspec.Struct, frozen=True):
+    """A search as an owner gets it: with the principals of who asks, `*` left out."""
+
+    search: Search
+    principals: list[str]
+
+
 class Scores(msgspec.Struct, frozen=True, omit_defaults=True):
     """Of a hit: BM25, cosine, reciprocal rank fusion, and of the ranker. What it was not found by is missing."""
 
@@ -117,3 +124,53 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     passages: int
     sources: list[str] = []
     updated_ms: int = 0
+
+
+Principal = Annotated[str, msgspec.Meta(pattern=r"^(\*|(key|user|team):\S.{0,254})$")]
+"""Who may see a document: everyone who may search its collection (`*`), or `key:NAME`, `user:NAME`, `team:NAME`."""
+
+Access = Annotated[list[Principal], msgspec.Meta(max_length=64)]
+
+
+class CollectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A collection to be made, for documents that are sent; one that is there takes these in place of what it had.
+
+    Attributes:
+        access: Who may see its documents, where one does not say so itself.
+    """
+
+    access: Access = msgspec.field(default_factory=lambda: ["*"])
+
+
+class NewCollection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The same between the processes of one installation, whose administrator may name folders and files of it.
+
+    Attributes:
+        paths: Absolute; they are added to those that the collection has, and followed from then on.
+        access: None: as it was, or everyone.
+    """
+
+    paths: list[str] = []
+    access: list[str] | None = None
+
+
+class CollectionList(msgspec.Struct, kw_only=True):
+    """The collections that the caller may search."""
+
+    data: list[CollectionStatus]
+    object: str = "list"
+
+
+class DocumentPage(msgspec.Struct, kw_only=True):
+    """Documents in the order of their ids; the next page comes after that of the last."""
+
+    data: list[DocumentStatus]
+    has_more: bool
+    object: str = "list"
+
+
+class Removed(msgspec.Struct, kw_only=True):
+    """What was removed: a collection, or a document by its URI. It is not found any more."""
+
+    id: str
+    deleted: bool = True

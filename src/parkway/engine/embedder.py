@@ -98,6 +98,19 @@ class Embedder:
                 )
         return tokenised
 
+    def tokenise_cut(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, cut off where the model stops reading. Not for the event loop."""
+        most, after = self.context, self._after
+        cut: list[list[int]] = []
+        for encoding in self._tokenizer.encode_batch(list(texts)):
+            ids = encoding.ids
+            cut.append(ids if len(ids) <= most else ids[: most - after] + ids[len(ids) - after :])
+        return cut
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """The tokens of each text, the tokenizer's own around it included. Not for the event loop."""
+        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+
     def tokenise_query(self, query: str) -> list[int]:
         """Token ids of what documents are ranked by. Not for the event loop.
 

@@ -12,6 +12,7 @@ from parkway.gateway.administration import AdministrationRoutes
 from parkway.gateway.config import InForce
 from parkway.gateway.decision import Asked, refused
 from parkway.gateway.door import Door
+from parkway.gateway.knowledge import KnowledgeRoutes
 from parkway.gateway.models import ModelRoute
 from parkway.gateway.openapi import OpenApi
 from parkway.gateway.own import OwnRoutes, now_s
@@ -31,6 +32,7 @@ def create(current: Current, scores: Scores, readiness: Readiness, config: InFor
     used = UsageRoutes(own, database)
     traces = TraceRoutes(own, database)
     administration = AdministrationRoutes(own, database)
+    knowledge = KnowledgeRoutes(own)
     document = OpenApi()
     responses = ResponseRoutes(own)
     asked = {surface.route: ModelRoute(surface, current, config) for surface in Surface}
@@ -52,11 +54,19 @@ def create(current: Current, scores: Scores, readiness: Readiness, config: InFor
         ("GET", "/v1/traces/{trace}", traces.show),
         ("GET", "/v1/audit", administration.list_audit),
         ("DELETE", "/v1/cache", administration.clear_cache),
+        ("GET", "/v1/knowledge", knowledge.list),
+        ("GET", "/v1/knowledge/{name}", knowledge.show),
+        ("PUT", "/v1/knowledge/{name}", knowledge.add),
+        ("DELETE", "/v1/knowledge/{name}", knowledge.remove),
+        ("GET", "/v1/knowledge/{name}/documents", knowledge.documents),
+        ("PUT", "/v1/knowledge/{name}/documents/{uri:uri}", knowledge.add_document),
+        ("DELETE", "/v1/knowledge/{name}/documents/{uri:uri}", knowledge.remove_document),
+        ("POST", "/v1/knowledge/{name}/search", knowledge.search),
     ]
     routes = [
         *(Route(path, route, methods=["POST"]) for path, route in asked.items()),
         *(
-            Route(path, traced(current, path.replace(":path", ""), handler), methods=[method])
+            Route(path, traced(current, path.replace(":path", "").replace(":uri", ""), handler), methods=[method])
             for method, path, handler in listed
         ),
         Route("/healthz", own.alive, methods=["GET"]),

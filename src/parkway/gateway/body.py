@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope
@@ -23,13 +23,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
         DeadlineExceeded: It did not arrive within `timeout_s`.
         ClientDisconnect: The client left before its end.
     """
-    encoding = headers.get(b"content-encoding", b"identity")
-    if encoding != b"identity":
-        told = encoding.decode("latin-1")
-        raise InvalidRequest(f"content-encoding {told!r} is not supported; send the body as plain JSON")
-    announced = headers.get(b"content-length")
-    if announced is not None and announced.isdigit() and int(announced) > max_bytes:
-        raise _too_large(max_bytes)
+    _check_head(headers, max_bytes)
     try:
         with Deadline.after(timeout_s):
             return await _read_all(receive, max_bytes)
@@ -37,6 +31,39 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, max_bytes:
         raise DeadlineExceeded(
             f"the request body did not arrive within {timeout_s:g} s; set by gateway.body_timeout_s"
         ) from error
+
+
+async def stream_body(
+    headers: Mapping[bytes, bytes], receive: Receive, max_bytes: int, timeout_s: float
+) -> AsyncIterator[bytes]:
+    """The body, piece by piece, for what need not be in memory as a whole.
+
+    Args:
+        timeout_s: The longest silence of the client.
+
+    Raises:
+        InvalidRequest, BodyTooLarge, DeadlineExceeded, ClientDisconnect: As `read_body`, also in the middle.
+    """
+    _check_head(headers, max_bytes, "bounds.max_document_bytes")
+    size = 0
+    more = True
+    while more:
+        try:
+            with Deadline.after(timeout_s):
+                message = await receive()
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                f"nothing more of the request body came within {timeout_s:g} s; set by gateway.body_timeout_s"
+            ) from error
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        piece: bytes = message.get("body", b"")
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes, "bounds.max_document_bytes")
+        if piece:
+            yield piece
+        more = message.get("more_body", False)
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
@@ -72,5 +99,15 @@ async def _read_all(receive: Receive, max_bytes: int) -> bytes:
     return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
-def _too_large(max_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(f"the body is over {max_bytes} bytes; send less, or raise bounds.max_body_bytes")
+def _check_head(headers: Mapping[bytes, bytes], max_bytes: int, setting: str = "bounds.max_body_bytes") -> None:
+    encoding = headers.get(b"content-encoding", b"identity")
+    if encoding != b"identity":
+        told = encoding.decode("latin-1")
+        raise InvalidRequest(f"content-encoding {told!r} is not supported; send the body as plain JSON")
+    announced = headers.get(b"content-length")
+    if announced is not None and announced.isdigit() and int(announced) > max_bytes:
+        raise _too_large(max_bytes, setting)
+
+
+def _too_large(max_bytes: int, setting: str = "bounds.max_body_bytes") -> BodyTooLarge:
+    return BodyTooLarge(f"the body is over {max_bytes} bytes; send less, or raise {setting}")

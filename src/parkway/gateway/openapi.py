@@ -17,6 +17,16 @@ from parkway.aggregate.dialects.responses import ResponsesDialect
 from parkway.core.chat import ChatChunk, ChatCompletion, ChatRequest
 from parkway.core.completions import Completion, CompletionRequest
 from parkway.core.embeddings import EmbeddingList, EmbeddingRequest
+from parkway.core.knowledge import (
+    CollectionList,
+    CollectionRequest,
+    CollectionStatus,
+    DocumentPage,
+    DocumentStatus,
+    Found,
+    Removed,
+    Search,
+)
 from parkway.core.messages import (
     AnthropicError,
     AnthropicMessage,
@@ -33,6 +43,7 @@ from parkway.feedback.scores import Feedback, FeedbackRequest
 from parkway.feedback.trace_list import TracePage, TraceView
 from parkway.feedback.usage import FILTERS, GROUPS, UsageReport
 from parkway.gateway.administration import AuditPage, Cleared
+from parkway.gateway.knowledge import MAX_ACCESS
 from parkway.gateway.own import Deleted, Health
 from parkway.gateway.traces import LATEST_MS, LONGEST_MS
 from parkway.gateway.usage import BudgetList
@@ -71,6 +82,8 @@ class Operation:
     error: type[Any] = ErrorBody
     """The type of an answer with a status of 400 and above."""
     query: dict[str, dict[str, Any]] = field(default_factory=dict)
+    raw: bool = False
+    """The body is bytes of any type."""
     open: bool = False
     """Answers without a key."""
     failures: tuple[int, ...] = ()
@@ -78,6 +91,7 @@ class Operation:
 
 _MODEL_FAILURES = (400, 403, 404, 413, 502, 503, 504)
 _ANTHROPIC_FAILURES = (400, 403, 404, 413, 502, 504, 529)
+_KNOWLEDGE_FAILURES = (503, 504)
 _PAGE = {
     "limit": {"type": "integer", "minimum": 1, "maximum": 100, "default": 20},
     "after": {"type": "string"},
@@ -191,6 +205,41 @@ OPERATIONS = (
         method="delete", path="/v1/cache", summary="Clear the response cache, for administrators", answer=Cleared,
         query={"model": {"type": "string", "minLength": 1, "maxLength": 256}}, failures=(400, 403, 503),
     ),
+    Operation(
+        method="get", path="/v1/knowledge", summary="List the collections that the caller may search",
+        answer=CollectionList, failures=_KNOWLEDGE_FAILURES,
+    ),
+    Operation(
+        method="get", path="/v1/knowledge/{name}", summary="Show a collection and how far it is",
+        answer=CollectionStatus, failures=(404, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="put", path="/v1/knowledge/{name}", summary="Make a collection, for administrators",
+        body=CollectionRequest, answer=CollectionStatus, failures=(400, 403, 409, 413, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="delete", path="/v1/knowledge/{name}", answer=Removed,
+        summary="Remove a collection with all that is kept of its documents, for administrators",
+        failures=(403, 404, 409, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="get", path="/v1/knowledge/{name}/documents", summary="List the documents that the caller may see",
+        answer=DocumentPage, query=_PAGE, failures=(400, 404, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="put", path="/v1/knowledge/{name}/documents/{uri}", raw=True, answer=DocumentStatus,
+        summary="Send a document, for administrators; its type is its content type, or found out",
+        query={"access": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_ACCESS}},
+        failures=(400, 403, 404, 409, 413, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="delete", path="/v1/knowledge/{name}/documents/{uri}", summary="Remove a document, for administrators",
+        answer=Removed, failures=(400, 403, 404, 409, *_KNOWLEDGE_FAILURES),
+    ),
+    Operation(
+        method="post", path="/v1/knowledge/{name}/search", summary="Find passages by words and by meaning",
+        body=Search, answer=Found, failures=(400, 404, 413, *_KNOWLEDGE_FAILURES),
+    ),
     Operation(method="get", path="/healthz", summary="The process is alive", answer=Health, open=True),
     Operation(
         method="get", path="/readyz", summary="The next request would be answered", answer=Health, open=True,
@@ -268,6 +317,9 @@ def _describe(operation: Operation, schemas: dict[type[Any], dict[str, Any]]) ->
     if operation.body is not None:
         body = {"application/json": {"schema": schemas[operation.body]}}
         described["requestBody"] = {"required": True, "content": body}
+    if operation.raw:
+        binary = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": True, "content": binary}
     if operation.open:
         described["security"] = []
     return described

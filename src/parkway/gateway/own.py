@@ -62,11 +62,17 @@ class OwnRoutes:
         """The parts that are in force now."""
         return self.current.parts
 
-    async def caller(self, request: Request, *, administers: bool = False) -> Caller:
+    async def caller(
+        self, request: Request, *, administers: bool = False, searches: str | None = None, counted: bool = True
+    ) -> Caller:
         """Who asks, within the same limits as on the model routes.
 
+        Args:
+            searches: The collection of documents that is searched, or looked into.
+            counted: Whether the request is counted here; if not, whoever asks counts it. One that is refused is.
+
         Raises:
-            NotAllowed: `administers`, and the caller may not administer the installation.
+            NotAllowed: `administers`, and the caller may not administer the installation; or it may not search.
         """
         caller: Caller | None = None
         error: ParkwayError | None = None
@@ -74,9 +80,13 @@ class OwnRoutes:
         try:
             caller = await self.parts.identity.identify(headers.get("authorization"), headers.get("x-api-key"))
             request.scope["state"]["key_id"] = caller.key_id
-            await self.parts.limiter.admit(caller)
+            permissions = self.parts.permissions
+            if counted or not (searches is None or permissions.allows(caller, "search", searches)):
+                await self.parts.limiter.admit(caller)
             if administers:
-                self.parts.permissions.check(caller, "administer")
+                permissions.check(caller, "administer")
+            if searches is not None:
+                permissions.check(caller, "search", searches)
             return caller
         except ParkwayError as refused:
             error = refused

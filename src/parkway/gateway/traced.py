@@ -36,6 +36,7 @@ def traced(current: Current, route: str, handler: Handler) -> Handler:
         parent = joined_header(request.scope, b"traceparent")
         state = joined_header(request.scope, b"tracestate") if parent is not None else None
         trace = current.parts.traces.begin(parent, state)
+        request.scope["state"]["trace"] = trace  # for handlers with something to add
         CURRENT.set((request.scope["state"]["request_id"], trace.trace_id))
         status, outcome = InternalError.status, InternalError.code
         try:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from parkway.core.errors import NoEndpoint, ParkwayError, StartupError
+from parkway.core.errors import KnowledgeUnavailable, NoEndpoint, ParkwayError, StartupError
 from parkway.core.tasks import Tasks
 from parkway.store.home import Home
 
@@ -57,10 +57,13 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Question(msgspec.Struct, frozen=True):
-    """`wake` loads `model` and is answered when it is ready, `list` asks for all models, `reload` for new gateways."""
+    """`wake` loads `model` and is answered when it is ready, `list` asks for all models, `reload` for new gateways,
+    `knowledge` for the owners of the documents, and for `paths` to become part of `collection` where there is one."""
 
-    ask: Literal["wake", "list", "reload"]
+    ask: Literal["wake", "list", "reload", "knowledge"]
     model: str = ""
+    collection: str = ""
+    paths: list[str] = []
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -71,6 +74,14 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     overview: Overview | None = None
 
 
+class Owning(Protocol):
+    """The owners of the documents; both raise ParkwayError."""
+
+    async def ready(self) -> None: ...
+
+    async def add(self, collection: str, paths: Sequence[str]) -> None: ...
+
+
 class Control:
     """The supervisor's end.
 
@@ -78,6 +89,7 @@ class Control:
         wake: Returns once a model is ready.
         overview: What there is now.
         reload: Returns once new gateways serve.
+        owners: The owners of the documents.
     """
 
     def __init__(
@@ -86,11 +98,13 @@ class Control:
         wake: Callable[[str], Awaitable[None]],
         overview: Callable[[], Awaitable[Overview]],
         reload: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        owners: Owning | None = None,
     ) -> None:
         self._path = _path_of(home)
         self._wake = wake
         self._overview = overview
         self._reload = reload
+        self._owners = owners
         self._clients = 0
         self._tasks = Tasks("control")
         self._server: asyncio.Server | None = None
@@ -144,12 +158,20 @@ class Control:
         try:
             if question.ask == "wake":
                 await self._wake(question.model)
+            elif question.ask == "knowledge":
+                await self._own(question.collection, question.paths)
             elif self._reload is not None:
                 # Whoever asked may leave; what has begun goes on.
                 await asyncio.shield(self._tasks.start(self._reload(), name="replace the gateways"))
         except ParkwayError as error:
             return Answer(error=error.message, retry_after_s=error.retry_after_s)
         return Answer()
+
+    async def _own(self, collection: str, paths: list[str]) -> None:
+        if self._owners is not None and collection:
+            await self._owners.add(collection, paths)
+        elif self._owners is not None:
+            await self._owners.ready()
 
 
 async def wake(home: Home, model: str) -> None:
@@ -166,6 +188,35 @@ async def wake(home: Home, model: str) -> None:
         )
     if answer.error is not None:
         raise NoEndpoint(answer.error, retry_after_s=answer.retry_after_s)
+
+
+async def own(home: Home) -> None:
+    """Asks the supervisor on `home` for the owners of the documents, and waits until they serve.
+
+    Raises:
+        KnowledgeUnavailable: They cannot be started, or no supervisor is there.
+    """
+    answer = await _ask(home, Question("knowledge"))
+    if answer is None:
+        raise KnowledgeUnavailable("nobody is there who could start the owner of the documents; start it: parkway up")
+    if answer.error is not None:
+        raise KnowledgeUnavailable(answer.error)
+
+
+def add_paths(home: Home, collection: str, paths: Sequence[Path]) -> None:
+    """Has folders and files become part of a collection of the Parkway on `home`. For commands.
+
+    Not over HTTP: who may administer a Parkway from elsewhere may not read this machine's files for that.
+
+    Raises:
+        StartupError: No Parkway runs there, or it cannot; the message says why.
+    """
+    question = Question("knowledge", collection=collection, paths=[str(path) for path in paths])
+    answer = asyncio.run(_ask(home, question))
+    if answer is None:
+        raise StartupError(f"no Parkway runs on this home ({home.path}); start it with: parkway up")
+    if answer.error is not None:
+        raise StartupError(answer.error)
 
 
 def overview(home: Home, timeout_s: float = 5.0) -> Overview | None:

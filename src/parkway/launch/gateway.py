@@ -38,7 +38,9 @@ from parkway.gateway.app import create
 from parkway.gateway.config import InForce
 from parkway.gateway.door import Door
 from parkway.gateway.readiness import Readiness
-from parkway.launch.control import wake
+from parkway.launch import owners
+from parkway.launch.control import own, wake
+from parkway.launch.engines import TOKEN_VARIABLE
 from parkway.launch.intakes import intakes_of
 from parkway.launch.live import Live, shared_by
 from parkway.launch.reload import INTERVAL_S, Outcome, Reload, Source, Watcher
@@ -46,7 +48,7 @@ from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
 from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.flight import Flights
-from parkway.pipeline.grounds import Grounds, NoKnowledge, Searching
+from parkway.pipeline.grounds import Grounds, Searching
 from parkway.pipeline.parts import Current, Parts
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
@@ -60,7 +62,9 @@ from parkway.policy.limiter import Limiter
 from parkway.policy.permissions import Permissions
 from parkway.policy.shared_counters import SharedCounters
 from parkway.router.admission.gates import Gates
+from parkway.router.connections import Connections
 from parkway.router.endpoint import Endpoint
+from parkway.router.knowledge import Knowledge, urls_of
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -162,6 +166,8 @@ async def assemble(
     )
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     flights = Flights(settings.gateway.timeout_s)
+    asking = Connections(settings.router)
+    knowledge = _knowledge(settings, home, asking)
     cleared = Generations()
     cache_of = partial(
         _response_cache, cleared=cleared, view=view, router=router, redis=redis, prefix=settings.redis.prefix
@@ -183,7 +189,8 @@ async def assemble(
         guardrails=Guardrails(settings.guardrails, embed=Embedding(router), audit=audit.found),
         response_cache=cache_of(settings.response_cache),
         flights=flights,
-        grounds=Grounds(settings.grounding, settings.grounded_models(), searching or NoKnowledge()),
+        grounds=Grounds(settings.grounding, settings.grounded_models(), searching or knowledge),
+        knowledge=knowledge,
     )
     metrics.registry.register(QueueFigures(gates))
     metrics.show(
@@ -274,6 +281,7 @@ async def assemble(
             await flights.close()
             await parts.grounds.tasks.close()
             await router.close()
+            asking.close()
             audit.administer("gateway.stop", process, actor=operator())
             await asyncio.gather(requests.close(), ledger.close(), audit.close(), traces.close())
             await asyncio.to_thread(export.close)
@@ -285,6 +293,18 @@ async def assemble(
                 await follower.close()
             if metrics.combined is not None:
                 metrics.combined.end()
+
+
+def _knowledge(settings: Settings, home: Home | None, connections: Connections) -> Knowledge:
+    """The owners of the documents that our supervisor keeps running; without one there are no collections."""
+    urls = urls_of(os.environ.get(owners.VARIABLE, ""))
+    return Knowledge(
+        connections,
+        urls[0] if urls else None,
+        os.environ.get(TOKEN_VARIABLE, ""),
+        expected=partial(owners.any_collections, settings, home) if home is not None else lambda: True,
+        start=partial(own, home) if home is not None else None,
+    )
 
 
 def _adopt(view: View, audit: AuditLog, endpoints: list[Endpoint]) -> None:

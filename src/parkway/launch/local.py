@@ -15,7 +15,7 @@ from functools import partial
 
 from parkway.core.errors import StartupError
 from parkway.core.tasks import Tasks
-from parkway.launch import running
+from parkway.launch import owners, running
 from parkway.launch.catalogue import Catalogue
 from parkway.launch.child import Say
 from parkway.launch.control import Control, Overview
@@ -26,6 +26,7 @@ from parkway.launch.gateways import Gateways
 from parkway.launch.listener import bind_each, reachable
 from parkway.launch.memory import default_limit_bytes
 from parkway.launch.on_demand import OnDemand
+from parkway.launch.owners import Owners, addresses, reserve
 from parkway.launch.publication import Publication, remote_endpoints
 from parkway.launch.registry import open_registry
 from parkway.launch.reload import Source
@@ -89,9 +90,12 @@ class Local:
         self._hurried = False
         self._publication = Publication(say)
         self._token = secrets.token_urlsafe(32)
+        places = reserve(settings.knowledge_partitions)
         with _writing(home):
-            family = Family(settings, home, {TOKEN_VARIABLE: self._token}, say)
+            environment = {TOKEN_VARIABLE: self._token, owners.VARIABLE: addresses(places)}
+            family = Family(settings, home, environment, say)
         self._family = family
+        self._owners = Owners(settings, home, family, places, self._token, say)
         self._limit_bytes = settings.memory_bytes or default_limit_bytes()
         self._engines = Engines(settings, family, self._publication, self._token, say)
         self._engines.check_fit(self._limit_bytes)
@@ -114,12 +118,13 @@ class Local:
             on_demand, catalogue = self._lay_out(tasks)
             database = self._open_store()
             overview = partial(self._overview, on_demand)
-            control = Control(self._home, on_demand.wake, overview, self._gateways.reload)
+            control = Control(self._home, on_demand.wake, overview, self._gateways.reload, self._owners)
             self._listen_for_reload(tasks)
             try:
                 with _writing(self._home):
                     await control.start()
                 on_demand.start()
+                self._owners.start(tasks)
                 self._follow_configuration(tasks)
                 self._gateways.start(tasks)
                 if await self._becomes_ready():
@@ -133,6 +138,7 @@ class Local:
                 await control.close()
                 self._publication.close()
                 self._registry.close()
+                self._owners.close()
                 running.remove(self._home)
                 database.close()
         return INTERRUPTED if self._hurried else 0

@@ -201,6 +201,7 @@ class Settings(Section):
         liveness_s: A gateway or an engine that runs but has not answered for this long is started again.
         memory_bytes: For all engines of this machine together; by default most of what the process may use.
         pulled_models: Whether pulled models that `models` does not mention are served too, on demand.
+        knowledge_partitions: How many processes share the documents of all collections; fixed once there are some.
     """
 
     gateway: GatewayConfig = GatewayConfig()
@@ -229,6 +230,7 @@ class Settings(Section):
     liveness_s: Annotated[float, Field(gt=0, le=86_400)] = 30.0
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     pulled_models: bool = True
+    knowledge_partitions: Annotated[int, Field(ge=1, le=64)] = 1
 
     @model_validator(mode="after")
     def _engines_possible(self) -> Settings:

@@ -19,4 +19,6 @@ class Bounds(Section):
     """The most documents in one rerank request."""
     max_collections: PositiveInt = 8
     """The most collections that `knowledge` may name."""
+    max_document_bytes: PositiveInt = 100 * 1024 * 1024
+    """Of one that is sent to a collection."""
     max_answer_bytes: PositiveInt = 64 * 1024 * 1024

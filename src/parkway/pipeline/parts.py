@@ -21,6 +21,7 @@ from parkway.policy.identity import Identity
 from parkway.policy.limiter import Limiter
 from parkway.policy.permissions import Permissions
 from parkway.router.admission.gates import Gates
+from parkway.router.knowledge import Knowledge
 from parkway.router.router import Router
 
 
@@ -43,6 +44,7 @@ class Parts:
     response_cache: ResponseCache | None
     flights: Flights
     grounds: Grounds
+    knowledge: Knowledge
 
 
 @dataclass(slots=True)

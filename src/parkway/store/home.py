@@ -79,6 +79,11 @@ class Home:
         return self.path / "figures"
 
     @property
+    def knowledge(self) -> Path:
+        """The directory of the documents' indexes, one in it for each collection."""
+        return self.path / "knowledge"
+
+    @property
     def registry_file(self) -> Path:
         """What a registry outside the home had last, for a start while it is away."""
         return self.path / "registry.json"

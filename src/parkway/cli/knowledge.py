@@ -1,0 +1,353 @@
+"""`parkway knowledge`: collections of documents, and searching them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import click
+
+from parkway.cli.chat import connect
+from parkway.cli.client import Client
+from parkway.cli.listing import print_json, print_table
+from parkway.cli.options import json_option
+from parkway.cli.place import place_of
+from parkway.core.errors import RelayedError
+from parkway.core.knowledge import (
+    CollectionList,
+    CollectionStatus,
+    DocumentPage,
+    DocumentStatus,
+    Found,
+    Hit,
+    Removed,
+)
+from parkway.launch.control import add_paths
+from parkway.store.home import Home
+from parkway.store.models import readable_bytes
+
+_LOOK_S = 0.3
+_SHOWN_CHARS = 240
+
+url_option = click.option("--url", help="A gateway elsewhere; its key is read from $PARKWAY_API_KEY.")
+
+
+@click.group("knowledge")
+def command() -> None:
+    """Add documents to collections, search them, and see how far they are.
+
+    \b
+    Examples:
+      parkway knowledge add docs ./docs
+      parkway knowledge search docs "how do I rotate a key"
+      parkway ask "How do I rotate a key?" --in docs
+    """
+
+
+@command.command("add")
+@click.argument("name")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--wait/--no-wait", default=True, help="Whether to stay until all is indexed.  [default: wait]")
+@url_option
+@json_option
+def add(name: str, paths: tuple[Path, ...], wait: bool, url: str | None, as_json: bool) -> int:
+    """Add folders and files to the collection NAME, which is made if it is new.
+
+    They are followed from now on: what is new, changed or deleted there is so here within seconds. With --url, each
+    file is sent to that gateway instead, and not followed.
+
+    \b
+    Examples:
+      parkway knowledge add docs ./docs
+      parkway knowledge add papers a.pdf b.pdf --no-wait
+      parkway knowledge add docs ./docs --url https://parkway.example.com
+    """
+    client = connect(url)
+    if url is None:
+        add_paths(Home.open(), name, [path.resolve() for path in paths])
+    else:
+        client.ask("PUT", _path(name), CollectionStatus)
+        _send(client, name, paths)
+    status = client.ask("GET", _path(name), CollectionStatus)
+    if wait:
+        status = _indexed(client, name, status)
+    if as_json:
+        print_json(status)
+    else:
+        click.echo(f"{name}: {_told(status)}")
+        _warn(client, status)
+    return 1 if wait and status.documents and status.set_aside == status.documents else 0
+
+
+@command.command("list")
+@url_option
+@json_option
+def list_collections(url: str | None, as_json: bool) -> None:
+    """List the collections that you may search.
+
+    \b
+    Examples:
+      parkway knowledge list
+      parkway knowledge list --json
+    """
+    found = connect(url).ask("GET", "/v1/knowledge", CollectionList).data
+    if as_json:
+        print_json(found)
+    elif not found:
+        click.echo("no collections yet; make one: parkway knowledge add docs ./docs", err=True)
+    else:
+        columns = ("collection", "documents", "indexed", "waiting", "set aside", "passages", "sources")
+        print_table(columns, [_row(status) for status in found])
+
+
+@command.command("status")
+@click.argument("name", required=False)
+@click.option("--documents", is_flag=True, help="Every document, and not only those that were set aside.")
+@url_option
+@json_option
+def show_status(name: str | None, documents: bool, url: str | None, as_json: bool) -> None:
+    """Show how far the collection NAME is, and which documents could not be read and why; without NAME, all.
+
+    \b
+    Examples:
+      parkway knowledge status
+      parkway knowledge status docs --documents
+      parkway knowledge status docs --json
+    """
+    client = connect(url)
+    if name is None:
+        found = client.ask("GET", "/v1/knowledge", CollectionList).data
+        if as_json:
+            print_json(found)
+        for status in () if as_json else found:
+            click.echo(f"{status.name}: {_told(status)}")
+        return
+    status = client.ask("GET", _path(name), CollectionStatus)
+    listed = [each for each in _documents(client, name) if documents or each.state == "set_aside"]
+    if as_json:
+        print_json({"collection": status, "documents": listed})
+        return
+    click.echo(f"{name}: {_told(status)}")
+    for source in status.sources:
+        click.echo(f"  from {source}")
+    if listed:
+        columns = ("document", "state", "size", "passages", "why")
+        print_table(columns, [_document_row(each) for each in listed])
+
+
+@command.command("search")
+@click.argument("name")
+@click.argument("query")
+@click.option("--limit", type=click.IntRange(1, 200), default=5, show_default=True, help="The most hits.")
+@click.option("--explain", is_flag=True, help="Say why each hit stands where it stands.")
+@url_option
+@json_option
+def search(name: str, query: str, limit: int, explain: bool, url: str | None, as_json: bool) -> int:
+    """Find passages in the collection NAME by words and by meaning.
+
+    \b
+    Examples:
+      parkway knowledge search docs "how do I rotate a key"
+      parkway knowledge search docs "rotate key" --limit 20 --explain
+      parkway knowledge search docs "rotate key" --json
+    """
+    body = {"query": query, "limit": limit, "explain": explain}
+    found = connect(url).ask("POST", _path(name, "/search"), Found, body)
+    if as_json:
+        print_json(found)
+        return 0
+    for number, hit in enumerate(found.hits, 1):
+        _print_hit(number, hit)
+    took = found.took_ms.get("total")
+    shown = "" if took is None else f" in {took:.1f} ms"
+    click.echo(f"{len(found.hits)} hits{shown}; confidence {found.confidence:.2f}", err=True)
+    return 0 if found.hits else 1
+
+
+@command.command("eval")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--in", "name", required=True, metavar="NAME", help="The collection.")
+@click.option("--compare", is_flag=True, help="Beside it, the same without re-ranking, with the difference.")
+@url_option
+def evaluate(file: Path, name: str, compare: bool, url: str | None) -> None:
+    """Measure how well the collection NAME is searched, on questions in FILE whose answers are known.
+
+    A line of FILE is a question: {"query": "How long is a key valid?", "relevant": ["docs/keys.md"]}. One without
+    anything relevant is one that the documents do not answer. Numbers have their 95 % intervals by bootstrap.
+
+    
+    Examples:
+      parkway knowledge eval questions.jsonl --in docs
+      parkway knowledge eval questions.jsonl --in docs --compare
+    """
+    from parkway.retrieval import evaluation  # with numpy, which nothing else here needs
+
+    client = connect(url)
+    questions = evaluation.load(file)
+
+    def asked(more: dict[str, object]) -> evaluation.Results:
+        with _bar("searching", len(questions)) as advance:
+            done = 0
+
+            def ask(query: str) -> Found:
+                nonlocal done
+                body = {"query": query, "limit": evaluation.DEPTH, **more}
+                found = client.ask("POST", _path(name, "/search"), Found, body)
+                done += 1
+                advance(done)
+                return found
+
+            return evaluation.evaluate(questions, ask)
+
+    results = {name: asked({})}
+    if compare:
+        results = {f"{name}, not re-ranked": asked({"rerank": False}), **results}
+    click.echo(evaluation.table(results))
+    click.echo()
+    click.echo(evaluation.stages(results[name]))
+    click.echo(f"\ntold apart from questions without an answer (AUC): {evaluation.answerable(results[name]):.3f}")
+
+
+@command.command("rm")
+@click.argument("name")
+@click.argument("uri", required=False)
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@url_option
+def remove(name: str, uri: str | None, yes: bool, url: str | None) -> None:
+    """Remove the collection NAME with all that is kept of its documents, or the document URI that was sent to it.
+
+    Folders and files that it was made of stay as they are.
+
+    \b
+    Examples:
+      parkway knowledge rm docs
+      parkway knowledge rm docs reports/2026.pdf --yes
+    """
+    client = connect(url)
+    if not yes:
+        click.confirm(f"Remove {f'{uri} from {name}' if uri else f'the collection {name}'}?", abort=True)
+    path = _path(name) if uri is None else _path(name, f"/documents/{quote(uri, safe='')}")
+    removed = client.ask("DELETE", path, Removed)
+    click.echo(f"removed {removed.id}")
+
+
+def _path(name: str, rest: str = "") -> str:
+    return f"/v1/knowledge/{quote(name, safe='')}{rest}"
+
+
+def _told(status: CollectionStatus) -> str:
+    more = [
+        f"{count} {what}" for count, what in ((status.waiting, "waiting"), (status.set_aside, "set aside")) if count
+    ]
+    aside = f" ({', '.join(more)})" if more else ""
+    return f"{status.indexed} of {status.documents} documents indexed{aside}, {status.passages} passages"
+
+
+def _warn(client: Client, status: CollectionStatus) -> None:
+    """Says why documents were set aside: the first few of them."""
+    if not status.set_aside:
+        return
+    aside = [each for each in _documents(client, status.name) if each.state == "set_aside"]
+    for each in aside[:5]:
+        click.echo(f"  set aside: {each.uri}: {each.reason}", err=True)
+    if len(aside) > 5:
+        click.echo(f"  and {len(aside) - 5} more: parkway knowledge status {status.name}", err=True)
+
+
+def _documents(client: Client, name: str) -> Iterator[DocumentStatus]:
+    after = ""
+    while True:
+        page = client.ask("GET", _path(name, f"/documents?limit=100&after={quote(after, safe='')}"), DocumentPage)
+        yield from page.data
+        if not page.has_more:
+            return
+        after = page.data[-1].document_id
+
+
+def _row(status: CollectionStatus) -> tuple[object, ...]:
+    counts = (status.documents, status.indexed, status.waiting, status.set_aside, status.passages)
+    return (status.name, *counts, ", ".join(status.sources) or None)
+
+
+def _document_row(each: DocumentStatus) -> tuple[object, ...]:
+    return (each.uri, each.state.replace("_", " "), readable_bytes(each.bytes), each.passages, each.reason or None)
+
+
+def _print_hit(number: int, hit: Hit) -> None:
+    text = " ".join(hit.text.split())
+    place = place_of(hit.uri, title=hit.title, page=hit.page, quote=hit.text, headings=hit.headings)
+    click.echo(click.style(f"{number}. {_printable(place)}", bold=True))
+    click.echo(f"   {_printable(text[:_SHOWN_CHARS])}{'…' if len(text) > _SHOWN_CHARS else ''}")
+    named = (("rank", hit.scores.rank), ("fused", hit.scores.fused))
+    named += (("keyword", hit.scores.keyword), ("vector", hit.scores.vector))
+    click.echo(
+        click.style("   " + "  ".join(f"{name} {value:.3f}" for name, value in named if value is not None), dim=True)
+    )
+    for name, value in sorted((hit.explanation or {}).items(), key=lambda each: -abs(each[1])):
+        click.echo(click.style(f"     {value:+.3f} {name}", dim=True))
+
+
+def _printable(text: str) -> str:
+    return "".join(char if char.isprintable() else " " for char in text)
+
+
+def _send(client: Client, name: str, paths: tuple[Path, ...]) -> None:
+    """Every file, under its path below what was given."""
+    files = [(file, _uri(file, path)) for path in paths for file in _files(path)]
+    with _bar("sending", len(files)) as advance:
+        for number, (file, uri) in enumerate(files, 1):
+            with file.open("rb") as content:
+                try:
+                    path = _path(name, f"/documents/{quote(uri, safe='')}")
+                    client.ask("PUT", path, DocumentStatus, content=content)
+                except RelayedError as error:
+                    if error.status not in (400, 413, 422):
+                        raise
+                    click.echo(f"{file} is not taken: {error.message}", err=True)
+            advance(number)
+
+
+def _files(path: Path) -> list[Path]:
+    """A file, or those below a folder but for what is hidden; links to folders are not followed."""
+    if path.is_file():
+        return [path]
+    found: list[Path] = []
+    for folder, folders, names in os.walk(path):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        found += [Path(folder, name) for name in names if not name.startswith(".")]
+    return sorted(each for each in found if each.is_file() and each.resolve().is_relative_to(path.resolve()))
+
+
+def _uri(file: Path, given: Path) -> str:
+    return file.name if file == given else f"{given.resolve().name}/{file.relative_to(given).as_posix()}"
+
+
+def _indexed(client: Client, name: str, status: CollectionStatus) -> CollectionStatus:
+    """Waits until nothing waits any more, with a bar."""
+    with _bar("indexing", status.documents) as advance:
+        while status.waiting:
+            advance(status.documents - status.waiting, status.documents)
+            time.sleep(_LOOK_S)
+            status = client.ask("GET", _path(name), CollectionStatus)
+        advance(status.documents, status.documents)
+    return status
+
+
+@contextmanager
+def _bar(what: str, total: int) -> Iterator[Callable[..., None]]:
+    """A bar on a terminal, on standard error; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda *_: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done, of=total: progress.update(task, completed=done, total=of)

@@ -1,0 +1,90 @@
+"""What an owner of documents is made of: a library that takes them in, and a search that finds what stands in them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from parkway.core.knowledge import (
+    CollectionStatus,
+    DocumentPage,
+    DocumentStatus,
+    Found,
+    NewCollection,
+    Search,
+)
+
+
+class Searching(Protocol):
+    """Finds passages, over all partitions."""
+
+    async def search(self, collection: str, search: Search, principals: frozenset[str]) -> Found:
+        """Raises: CollectionNotFound, InvalidRequest."""
+        ...
+
+
+class Library(Protocol):
+    """Collections and their documents. What it has taken is safe: it survives a kill of the process."""
+
+    async def collections(self) -> list[CollectionStatus]:
+        """All of them, by name."""
+        ...
+
+    async def status(self, collection: str) -> CollectionStatus:
+        """Raises: CollectionNotFound."""
+        ...
+
+    async def add(self, collection: str, new: NewCollection) -> CollectionStatus:
+        """Makes a collection or adds to it; returns when its sources were looked through, not when they are indexed.
+
+        Raises:
+            InvalidRequest: There is nothing at a path.
+        """
+        ...
+
+    async def remove(self, collection: str) -> None:
+        """Removes a collection and all that is kept of its documents. Raises: CollectionNotFound."""
+        ...
+
+    async def documents(
+        self, collection: str, after: str, limit: int, principals: frozenset[str] | None
+    ) -> DocumentPage:
+        """Documents in the order of their ids, from the one after `after`; only what `principals` may see, None: all.
+
+        Raises:
+            CollectionNotFound: There is none.
+        """
+        ...
+
+    async def add_document(
+        self, collection: str, uri: str, media_type: str, access: tuple[str, ...], content: AsyncIterator[bytes]
+    ) -> DocumentStatus:
+        """Keeps a document and has it indexed; one of the same URI is replaced.
+
+        Args:
+            access: Empty: as the collection says.
+
+        Raises:
+            CollectionNotFound: There is none.
+            BodyTooLarge: Of `content`, or any other error; then nothing has changed.
+        """
+        ...
+
+    async def remove_document(self, collection: str, uri: str) -> None:
+        """Raises: CollectionNotFound, DocumentNotFound."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Owned:
+    """What one owner works with.
+
+    Attributes:
+        candidates: What this partition alone has for the question of another, in the words of `partition_index.py`;
+            raises CollectionNotFound.
+    """
+
+    library: Library
+    searching: Searching
+    candidates: Callable[[str, bytes], Awaitable[bytes]] | None = None

@@ -1,0 +1,256 @@
+"""The owner's HTTP server: the library and the search, for the gateways of this installation and for nobody else."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import TypeVar
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from parkway.core import wire
+from parkway.core.errors import (
+    BodyTooLarge,
+    InternalError,
+    InvalidKey,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    Overloaded,
+    ParkwayError,
+)
+from parkway.core.knowledge import Asked, CollectionList, NewCollection, Removed
+from parkway.launch.library import Owned
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+MAX_REQUEST_BYTES = 1 << 20
+"""Of a search or of a new collection; documents have a limit of their own."""
+
+MAX_REQUESTS = 256
+"""At one moment; one more is refused."""
+
+DRAIN_S = 3
+
+
+async def serve(
+    owned: Owned, listener: socket.socket, token: str, announce: Callable[[], None], max_document_bytes: int
+) -> None:
+    """Serves until SIGTERM or SIGINT, then finishes what runs, for `DRAIN_S` seconds at most.
+
+    Args:
+        listener: Bound. It is listened on from now on: whoever comes before is refused at once.
+        announce: Called when the first request would succeed.
+    """
+    config = uvicorn.Config(
+        create_app(owned, token, max_document_bytes),
+        lifespan="off", http="httptools", ws="none", access_log=False, log_config=None, server_header=False,
+        date_header=False, proxy_headers=False, timeout_keep_alive=600, timeout_graceful_shutdown=DRAIN_S,
+    )  # fmt: skip
+    await _Server(config, announce).serve(sockets=[listener])
+
+
+def create_app(owned: Owned, token: str, max_document_bytes: int) -> ASGIApp:
+    """The routes around what an owner has."""
+    routes = OwnerRoutes(owned, max_document_bytes)
+    return Starlette(
+        routes=[
+            Route("/healthz", routes.alive),
+            Route("/collections", routes.collections),
+            Route("/collections/{name}", routes.status, methods=["GET"]),
+            Route("/collections/{name}", routes.add, methods=["PUT"]),
+            Route("/collections/{name}", routes.remove, methods=["DELETE"]),
+            Route("/collections/{name}/search", routes.search, methods=["POST"]),
+            Route("/collections/{name}/index/search", routes.candidates, methods=["POST"]),
+            Route("/collections/{name}/documents", routes.documents, methods=["GET"]),
+            Route("/collections/{name}/document", routes.add_document, methods=["PUT"]),
+            Route("/collections/{name}/document", routes.remove_document, methods=["DELETE"]),
+        ],
+        middleware=[Middleware(_Door, token=token)],
+        exception_handlers={ParkwayError: _told, HTTPException: _http_error, Exception: _told},
+    )
+
+
+class OwnerRoutes:
+    """The handlers. They check sizes and types; what is asked for is what the library and the search do."""
+
+    def __init__(self, owned: Owned, max_document_bytes: int) -> None:
+        self._library = owned.library
+        self._searching = owned.searching
+        self._candidates = owned.candidates
+        self._max_document_bytes = max_document_bytes
+
+    async def alive(self, _: Request) -> Response:
+        return _json({"status": "ok"})
+
+    async def collections(self, _: Request) -> Response:
+        return _json(CollectionList(data=await self._library.collections()))
+
+    async def status(self, request: Request) -> Response:
+        return _json(await self._library.status(_name(request)))
+
+    async def add(self, request: Request) -> Response:
+        return _json(await self._library.add(_name(request), await _body(request, NewCollection)))
+
+    async def remove(self, request: Request) -> Response:
+        await self._library.remove(_name(request))
+        return _json(Removed(id=_name(request)))
+
+    async def search(self, request: Request) -> Response:
+        asked = await _body(request, Asked)
+        return _json(await self._searching.search(_name(request), asked.search, frozenset(asked.principals)))
+
+    async def candidates(self, request: Request) -> Response:
+        """For the owner of another partition."""
+        if self._candidates is None:
+            raise NotFound("there are no partitions")
+        body = b"".join([part async for part in _bounded(request.stream(), MAX_REQUEST_BYTES)])
+        return Response(await self._candidates(_name(request), body), media_type="application/msgpack")
+
+    async def documents(self, request: Request) -> Response:
+        query = request.query_params
+        principals = frozenset(filter(None, query.getlist("principal"))) if "principal" in query else None
+        limit = int(query.get("limit", "20"))
+        return _json(await self._library.documents(_name(request), query.get("after", ""), limit, principals))
+
+    async def add_document(self, request: Request) -> Response:
+        media_type = request.headers.get("content-type", "")
+        access = tuple(request.query_params.getlist("access"))
+        content = _bounded(request.stream(), self._max_document_bytes)
+        try:
+            added = await self._library.add_document(_name(request), _uri(request), media_type, access, content)
+        except ParkwayError:
+            # To its end: who still sends when the connection is closed may never see the answer.
+            with suppress(ParkwayError):
+                async for _ in content:
+                    pass
+            raise
+        return _json(added)
+
+    async def remove_document(self, request: Request) -> Response:
+        await self._library.remove_document(_name(request), _uri(request))
+        return _json(Removed(id=_uri(request)))
+
+
+class _Door:
+    """Lets in who presents the token, and everybody to /healthz; no more than `MAX_REQUESTS` at one moment."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app = app
+        self._expected = f"Bearer {token}".encode()
+        self._running = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        given = next((value for name, value in scope["headers"] if name == b"authorization"), b"")
+        known = hmac.compare_digest(given, self._expected)
+        if scope["path"] != "/healthz" and not known:
+            await _refused(InvalidKey("the token is not this owner's"))(scope, receive, send)
+        elif self._running >= MAX_REQUESTS:
+            error = Overloaded(f"the owner of the documents works on {MAX_REQUESTS} requests", retry_after_s=1)
+            await _refused(error)(scope, receive, send)
+        else:
+            self._running += 1
+            try:
+                await self._app(scope, receive, send)
+            except ClientDisconnect:
+                pass  # nobody is there to be told
+            finally:
+                self._running -= 1
+
+
+class _Server(uvicorn.Server):
+    """uvicorn, which says when it is ready and leaves exit codes to us."""
+
+    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._say_ready = ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._say_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Drain on a signal. uvicorn's own version raises it again afterwards, as if draining had failed."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        try:
+            yield
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+
+def _name(request: Request) -> str:
+    return str(request.path_params["name"])
+
+
+def _uri(request: Request) -> str:
+    """From the query: a path could not have every character of it."""
+    uri = request.query_params.get("uri", "")
+    if not uri:
+        raise InvalidRequest("`uri` is missing", param="uri")
+    return uri
+
+
+async def _body(request: Request, cls: type[T]) -> T:
+    parts = [part async for part in _bounded(request.stream(), MAX_REQUEST_BYTES)]
+    return wire.decode(b"".join(parts), cls)
+
+
+async def _bounded(stream: AsyncIterator[bytes], most: int) -> AsyncIterator[bytes]:
+    """Raises: BodyTooLarge."""
+    size = 0
+    async for piece in stream:
+        size += len(piece)
+        if size > most:
+            raise BodyTooLarge(f"over {most} bytes")
+        if piece:
+            yield piece
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(wire.encode(value), status, media_type="application/json")
+
+
+def _refused(error: ParkwayError) -> Response:
+    return Response(wire.encode(error.to_body()), error.status, error.headers(), "application/json")
+
+
+async def _told(_: Request, error: Exception) -> Response:
+    if not isinstance(error, ParkwayError):  # a defect of ours, which uvicorn puts into the log
+        error = InternalError("the owner of the documents failed; its log has the details")
+    elif error.status >= 500:
+        log.error("%s", error.message)
+    return _refused(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    told: ParkwayError = (
+        MethodNotAllowed(f"{request.method} is not allowed here")
+        if status == MethodNotAllowed.status
+        else NotFound("no such path")
+    )
+    return _refused(told)
