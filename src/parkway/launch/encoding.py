@@ -7,7 +7,6 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from tokenizers import Tokenizer
 
 from parkway.core.tasks import start_thread
@@ -62,7 +61,7 @@ class Encoding:
         made = np.zeros((len(tokens), self.dimensions), np.float32)
         for start in range(0, len(order), _BATCH):
             part = order[start : start + _BATCH]
-            made[part] = torch.stack(self._wait(self._embedder.embed([tokens[at] for at in part]))).numpy()
+            made[part] = [row.numpy() for row in self._wait(self._embedder.embed([tokens[at] for at in part]))]
         return made
 
     def close(self) -> None:

@@ -84,7 +84,7 @@ class Ingestion:
         self._clock = clock
         self._checkpoint = checkpoint
         self._optimise_s = optimise_s
-        self._uploads = Uploads(uploads, collection, self._partition)
+        self._uploads = Uploads(uploads, collection)
         self._sources: dict[str, Source] = {source.name: open_source(source) for source in config.sources}
         self._sources[UPLOADS] = self._uploads
         self._scans = scans
@@ -111,7 +111,8 @@ class Ingestion:
         Raises:
             StoreUnavailable, IndexUnavailable: Nothing has begun.
         """
-        self._uploads.tidy()
+        if self._scans:  # others take nothing in, and what they would tidy away may just be coming in
+            self._uploads.tidy()
         self._catalogue.release(self.collection, self._partition)
         reconcile(self.collection, self._catalogue, self._index, self._partition, self._now_ms, self._checkpoint)
         self._catalogue.renew(self.collection, self._partition, self._reading.recipe, self._now_ms())
