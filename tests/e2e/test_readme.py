@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,11 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), flags=re.DOTALL)
 
 
+@pytest.mark.timeout(300)
 def test_the_tour(tmp_path: Path) -> None:
     if not (ROOT / "src/parkway/models/park-mini/model.safetensors").exists():
         pytest.skip("the tour asks park-mini, whose weights are not here")
+    shutil.copytree(ROOT / "docs", tmp_path / "docs")
     with Parkway(tmp_path / "home", {}) as running:
         shell = "\n".join(
             ["set -eu", *blocks("sh"), f"{sys.executable} - <<'PYTHON'\n{blocks('python')[0]}\nPYTHON"]
@@ -34,8 +37,8 @@ def test_the_tour(tmp_path: Path) -> None:
             env={**os.environ, **running.environment},
             capture_output=True,
             text=True,
-            timeout=100,
+            timeout=250,
         )
         assert done.returncode == 0, done.stderr
-        for expected in ("tar", '"id":"park-mini"', '"thumb":"up"', "park-mini"):
+        for expected in ("tar", '"id":"park-mini"', '"thumb":"up"', "park-mini", "docs/keys-and-limits.md:", "[1]"):
             assert expected in done.stdout.replace('": ', '":'), done.stdout
