@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import msgspec
+
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.chunking.packing import fitted
 from parkway.retrieval.chunking.sentence import words
@@ -42,7 +44,21 @@ class Fixed:
             while start - 1 > first and shared + units[start - 1].tokens <= most:
                 start -= 1
                 shared += units[start].tokens
-        return fitted(parsed.text, groups, [()], self.encoder, self.tokens)
+        chunks = fitted(parsed.text, groups, [()], self.encoder, self.tokens)
+        return self._in_order(parsed.text, chunks) if self.overlap else chunks
+
+    def _in_order(self, text: str, chunks: list[Chunk]) -> list[Chunk]:
+        """Without what the overlap says twice of chunks that turned out too long and were cut once more."""
+        kept: list[Chunk] = []
+        for chunk in chunks:
+            if kept and (chunk.start <= kept[-1].start or chunk.end <= kept[-1].end):
+                if chunk.end <= (done := kept[-1].end):
+                    continue
+                start = done + len(text[done : chunk.end]) - len(text[done : chunk.end].lstrip())
+                (tokens,) = self.encoder.count([text[start : chunk.end]])
+                chunk = msgspec.structs.replace(chunk, start=start, tokens=tokens)
+            kept.append(chunk)
+        return kept
 
     def _words(self, parsed: Parsed) -> list[Unit]:
         text = parsed.text
