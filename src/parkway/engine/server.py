@@ -4,11 +4,10 @@ import asyncio
 import hmac
 import logging
 import os
-import signal
 import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parkway.core import wire
+from parkway.core.child_server import ChildServer
 from parkway.core.errors import (
     ConfigurationError,
     Draining,
@@ -84,7 +84,7 @@ async def serve(config: EngineConfig, announce: Callable[[str], None]) -> None:
         service = load_service(config, name, stack)
         await service.warm_up()
         app = create_app(service, config, name, token=os.environ.get(TOKEN_VARIABLE))
-        server = _Server(_uvicorn_config(app, config), lambda: announce(_url(listener)))
+        server = ChildServer(_uvicorn_config(app, config), lambda: announce(_url(listener)))
         try:
             async with Tasks("engine") as tasks:
                 tasks.start(_end_after_drain(server, service, config.drain_s), name="drain")
@@ -183,37 +183,7 @@ class _Door:
         await Call(request_id_of(scope), b"", send).fail(error)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, which says when it is ready and leaves exit codes to us."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._say_ready = ready
-        self.stopping = asyncio.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._say_ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Drain on a signal. uvicorn's own version raises it again afterwards, as if draining had failed."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.should_exit = True
-        self.stopping.set()
-
-
-async def _end_after_drain(server: _Server, service: Service, drain_s: float) -> None:
+async def _end_after_drain(server: ChildServer, service: Service, drain_s: float) -> None:
     """Once the time to drain is over, end what still runs with an error rather than in silence."""
     await server.stopping.wait()
     await asyncio.sleep(drain_s)

@@ -139,6 +139,7 @@ class Owner:
 
     async def open(self) -> None:
         """Opens all that there is."""
+        self._home.knowledge.mkdir(mode=0o700, exist_ok=True)
         if self._share.number == 0:
             await self._change(self._note_configured)
         await self._adopt()
@@ -234,7 +235,7 @@ class Owner:
         await self._change(clear)
 
     def _note_configured(self) -> None:
-        for name, config in getattr(self._settings, "knowledge", {}).items():
+        for name, config in self._settings.knowledge.items():
             self._catalogue.save(name, config, "config", _now_ms())
 
     # Library
@@ -287,7 +288,7 @@ class Owner:
         self._catalogue.save(collection, changed, "api" if known is None else known.origin, _now_ms())
 
     async def remove(self, collection: str) -> None:
-        if collection in getattr(self._settings, "knowledge", {}):
+        if collection in self._settings.knowledge:
             raise Conflict(f"{collection} stands in parkway.yaml, under `knowledge`; remove it there first")
         await self.status(collection)
         await self._change(lambda: self._catalogue.begin_removal(collection, _now_ms()))

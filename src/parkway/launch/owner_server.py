@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import uvicorn
@@ -21,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from parkway.core import wire
+from parkway.core.child_server import ChildServer
 from parkway.core.errors import (
     BodyTooLarge,
     InternalError,
@@ -61,7 +60,7 @@ async def serve(
         lifespan="off", http="httptools", ws="none", access_log=False, log_config=None, server_header=False,
         date_header=False, proxy_headers=False, timeout_keep_alive=600, timeout_graceful_shutdown=DRAIN_S,
     )  # fmt: skip
-    await _Server(config, announce).serve(sockets=[listener])
+    await ChildServer(config, announce).serve(sockets=[listener])
 
 
 def create_app(owned: Owned, token: str, max_document_bytes: int) -> ASGIApp:
@@ -172,34 +171,6 @@ class _Door:
                 pass  # nobody is there to be told
             finally:
                 self._running -= 1
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which says when it is ready and leaves exit codes to us."""
-
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._say_ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._say_ready()
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Drain on a signal. uvicorn's own version raises it again afterwards, as if draining had failed."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stop)
-        try:
-            yield
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    def _stop(self) -> None:
-        self.should_exit = True
 
 
 def _name(request: Request) -> str:
