@@ -158,6 +158,21 @@ async def test_a_file_that_changes_while_it_is_read_is_read_again(path: Path) ->
     assert [new.limits.burst for new in looks.part.committed] == [44]
 
 
+async def test_a_fault_that_comes_while_the_file_is_read_is_told_once(path: Path) -> None:
+    def change() -> None:
+        write(path, "models: {}\nlimits: 7")
+        raise ConfigurationError("read in the middle of a change")
+
+    write(path, "models: {}\nlimits: {burst: 3}")
+    looks = Looks(path)
+    looks.reading = change
+    await looks.times(2)
+    assert looks.told == []
+    looks.reading = lambda: None
+    await looks.times(4)
+    assert ["limits" in str(outcome.error) for outcome in looks.told] == [True]
+
+
 async def test_a_fault_is_told_once_and_its_end_too(path: Path) -> None:
     write(path, "models: {}")
     looks = Looks(path)

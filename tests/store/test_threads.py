@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -55,4 +57,13 @@ async def test_a_failure_of_any_kind_reaches_the_caller_and_the_thread_lives_on(
     with pytest.raises(SystemExit):
         await threads.run(leave, timeout_s=10)
     assert await threads.run(lambda: 1, timeout_s=10) == 1
+    threads.close(timeout_s=5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a whole process has one priority")
+async def test_the_event_loop_goes_first() -> None:
+    threads = Threads("test", size=1, waiting=4)
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await threads.run(lambda: os.getpriority(os.PRIO_PROCESS, threading.get_native_id()), timeout_s=10) > mine
+    assert os.getpriority(os.PRIO_PROCESS, 0) == mine
     threads.close(timeout_s=5)

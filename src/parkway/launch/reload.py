@@ -161,6 +161,9 @@ class Watcher:
             others = [f"what is in {path}" for path in self._files[1:] if path in before and before[path] != now[path]]
             outcome = replace(outcome, changed=(*outcome.changed, *others))
         except ParkwayError as error:
+            if await asyncio.to_thread(_stamp_of, self._files[:1]) != stamp[:1]:  # likewise
+                self._taken = None
+                return
             outcome = Outcome(error=error.message)
         was_valid, self._valid = self._valid, outcome.error is None
         if outcome.error is not None or outcome.changed or not was_valid:
