@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -120,7 +121,8 @@ class Ledger:
         """Writes what is pending now; while the store is away it stays pending and is tried again."""
         left = len(self._pending)  # what comes meanwhile is written the next time, together with more
         while left > 0:
-            batch = dict(sorted(self._pending.items())[:_BATCH])  # sorted: two writers must not lock each other out
+            # Sorted: two writers must not lock each other out. A batch and not all: this is the event loop's time.
+            batch = dict(sorted(itertools.islice(self._pending.items(), _BATCH)))
             for account in batch:
                 del self._pending[account]
             try:
