@@ -86,9 +86,9 @@ _STORE_PAUSE_S = 0.5
 _FIGURES_S = 2.0
 
 _COLLECT_AFTER = (10_000, 10, 10)
-"""Thresholds of the garbage collector, of which only the first is not Python's own: with that it walks what 100,000 keys
-have left behind every few thousand requests, an eighth of their cost. There is little to find, as next to nothing of a
-request hangs together in a ring; the others are as they were, or what failures leave behind would stay for long."""
+"""Thresholds of the garbage collector. The first is not Python's own: with that it walks what 100,000 keys have left
+behind every few thousand requests, an eighth of their cost, and finds little, as next to nothing of a request hangs
+together in a ring. The others are, or what failures leave behind would stay for long."""
 
 
 def run(settings: Settings, home: Home, listeners: Sequence[socket.socket], source: Path | None = None) -> None:
