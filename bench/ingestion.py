@@ -17,6 +17,7 @@ import numpy as np
 from parkway.core.tasks import start_thread
 from parkway.retrieval.catalogue import Catalogue
 from parkway.retrieval.chunking.encoder import Encoder
+from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.config import IndexConfig
@@ -24,6 +25,7 @@ from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.index import Candidate, Filter, Index, Query, Size
 from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.ingestion import Ingestion
+from parkway.retrieval.listing import Listing
 from parkway.store.sql import Database
 
 ANYBODY = Filter(frozenset({"key:bench"}))
@@ -145,7 +147,8 @@ def measure(home: Path, documents: int, embedding: Embedding, index: Index, read
     database.migrate()
     catalogue = Catalogue(database)
     config = CollectionConfig.model_validate([str(home / "folder")])
-    catalogue.save("bench", config, "config", 0)
+    Collections(database).save({"bench": config}, "config", 0)
+    listing = Listing(database)
     ingestion = Ingestion(
         "bench",
         config,
@@ -161,8 +164,7 @@ def measure(home: Path, documents: int, embedding: Embedding, index: Index, read
     ingestion.start()
     while shown < documents:
         threading.Event().wait(0.2)
-        status = catalogue.status("bench")
-        assert status is not None
+        [status] = listing.statuses("bench")
         if status.indexed >= min(documents, shown + max(1, documents // 10)):
             shown = status.indexed
             seconds = time.monotonic() - began

@@ -12,10 +12,8 @@ import random
 from pathlib import Path
 from typing import Any
 
-from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.support import Claim, Source, Support
 from parkway.aggregate.grounding.words import content_of
-from parkway.core.knowledge import Hit, Scores
 
 _THRESHOLDS = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 _OTHERS, _NEAREST = 400, 5
@@ -24,12 +22,7 @@ _NOTHING = content_of("")
 
 def source_of(document: dict[str, Any]) -> Source:
     """An abstract, ready to be cited."""
-    text, name = document["text"], document["_id"]
-    hit = Hit(
-        passage_id=name, document_id=name, collection="scifact", text=text, title=document["title"],
-        start=0, end=len(text), scores=Scores(),
-    )  # fmt: skip
-    return Source(Passage(1, hit, text))
+    return Source(document["text"], [document["title"]])
 
 
 def best(claim: Claim, sources: list[Source]) -> float:

@@ -22,6 +22,9 @@ OVERVIEW = Overview(
             since_s=61, requests=2, unloads_in_s=240,
         ),
         ModelState(name="big", state="given up", load="on_demand", since_s=5, reason="model 'big' does not fit"),
+        ModelState(
+            name="knowledge", state="ready", load="start", memory_bytes=610_000_000, since_s=9, requests=None
+        ),
     ],
 )  # fmt: skip
 
@@ -57,9 +60,10 @@ def supervisor(home: Home) -> Iterator[None]:
 def test_a_table_for_people(parkway: Command) -> None:
     done = parkway("ps")
     assert done.out.splitlines() == [
-        "model  state     since  memory  needs up to  requests  unloaded in",
-        "qwen   ready     1 min  1.2 GB  1.5 GB              2  4 min",
-        "big    given up  5 s    -       -                   0  -",
+        "name       state     since  memory  needs up to  requests  unloaded in",
+        "qwen       ready     1 min  1.2 GB  1.5 GB              2  4 min",
+        "big        given up  5 s    -       -                   0  -",
+        "knowledge  ready     9 s    610 MB  -                   -  -",
     ]
     assert done.err.splitlines() == ["1.2 GB of 6.4 GB in use", "big: model 'big' does not fit"]
 
@@ -69,7 +73,7 @@ def test_json_for_programs(parkway: Command) -> None:
     shown = parkway("ps", "--json").json
     assert isinstance(shown, dict)
     assert shown["limit_bytes"] == 6_400_000_000
-    assert [model["state"] for model in shown["models"]] == ["ready", "given up"]
+    assert [model["state"] for model in shown["models"]] == ["ready", "given up", "ready"]
     assert shown["models"][0]["unloads_in_s"] == 240
 
 

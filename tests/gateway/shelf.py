@@ -19,8 +19,10 @@ from parkway.core.knowledge import (
     Found,
     Hit,
     NewCollection,
+    NewDocument,
     Scores,
     Search,
+    Value,
 )
 from parkway.core.tasks import Tasks
 from parkway.launch.library import Owned
@@ -35,6 +37,7 @@ class Kept:
     text: str
     media_type: str
     access: tuple[str, ...]
+    metadata: dict[str, Value] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,7 +53,10 @@ class Shelf:
 
     async def status(self, collection: str) -> CollectionStatus:
         count = len(self._of(collection))
-        return CollectionStatus(name=collection, documents=count, waiting=0, indexed=count, set_aside=0, passages=count)
+        return CollectionStatus(
+            name=collection, documents=count, waiting=0, indexed=count, set_aside=0, passages=count,
+            sources=["/srv/secret"], trouble=["/srv/secret: is not there"],
+        )  # fmt: skip
 
     async def add(self, collection: str, new: NewCollection) -> CollectionStatus:
         kept = self.kept.setdefault(collection, {})
@@ -76,13 +82,12 @@ class Shelf:
         data = sorted((each for each in seen if each.document_id > after), key=lambda each: each.document_id)
         return DocumentPage(data=data[:limit], has_more=len(data) > limit)
 
-    async def add_document(
-        self, collection: str, uri: str, media_type: str, access: tuple[str, ...], content: AsyncIterator[bytes]
-    ) -> DocumentStatus:
+    async def add_document(self, collection: str, new: NewDocument, content: AsyncIterator[bytes]) -> DocumentStatus:
         kept = self._of(collection)
         data = b"".join([piece async for piece in content])
-        kept[uri] = Kept(data.decode(), media_type, access or tuple(self.access.get(collection, ["*"])))
-        return _status(collection, uri, kept[uri])
+        access = tuple(new.access or self.access.get(collection, ["*"]))
+        kept[new.uri] = Kept(data.decode(), new.media_type, access, new.metadata)
+        return _status(collection, new.uri, kept[new.uri])
 
     async def remove_document(self, collection: str, uri: str) -> None:
         if self._of(collection).pop(uri, None) is None:

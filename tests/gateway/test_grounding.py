@@ -262,9 +262,8 @@ async def test_collections_that_are_denied_look_like_those_that_are_not_there(ga
 @pytest.mark.parametrize(
     ("more", "param"),
     [
-        ({"n": 2}, "n"),
-        ({"tools": [{"type": "function", "function": {"name": "x"}}]}, "tools"),
-        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"response_format": {"type": "json_object"}, "grounding": {"tier": "extractive"}}, "response_format"),
+        ({"structured_outputs": {"regex": "a"}, "grounding": {"tier": "links"}}, "structured_outputs"),
         ({"logprobs": True}, "logprobs"),
         ({"knowledge": ["docs"] * 9}, "knowledge"),
         ({"messages": [{"role": "system", "content": "x"}]}, "messages"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from urllib.parse import quote
 
@@ -11,6 +12,7 @@ import pytest
 from sqlalchemy import select
 from yarl import URL
 
+from parkway.feedback.stats import stats
 from parkway.launch.settings import Settings
 from parkway.policy.chain import decode_entry
 from parkway.policy.keys import KeyStore
@@ -132,11 +134,39 @@ async def test_documents_come_and_go(gate: Gate, shelf: Shelf) -> None:
     after = first["data"][0]["document_id"]
     second = await (await gate.get(f"/v1/knowledge/notes/documents?after={after}")).json()
     assert (len(second["data"]), second["has_more"]) == (1, False)
+    about = quote('{"year": 2026, "tags": ["a", "b"], "draft": false, "weight": 1.5, "area": "law & order"}')
+    assert (await send(gate, "PUT", f"{path}3?metadata={about}", b"x")).status == 200
+    assert shelf.kept["notes"][uri + "3"].metadata == {
+        "year": 2026, "tags": ["a", "b"], "draft": False, "weight": 1.5, "area": "law & order",
+    }  # fmt: skip
+    assert (await send(gate, "DELETE", f"{path}3")).status == 200
     assert {first["data"][0]["uri"], second["data"][0]["uri"]} == {uri, uri + "2"}
     assert (await send(gate, "DELETE", path)).status == 200
     assert (await (await send(gate, "DELETE", path)).json())["error"]["code"] == "document_not_found"
     assert (await send(gate, "DELETE", "/v1/knowledge/notes")).status == 200
     assert (await send(gate, "DELETE", "/v1/knowledge/notes")).status == 404
+
+
+@pytest.mark.parametrize("metadata", ["", "{", "[]", '{"a": null}', '{"a": {}}', '{"": 1}', '{"a": [1]}'])
+async def test_metadata_that_no_filter_could_compare_is_told(gate: Gate, shelf: Shelf, metadata: str) -> None:
+    told = await send(gate, "PUT", f"/v1/knowledge/legal/documents/x?metadata={quote(metadata)}", b"x")
+    assert (told.status, (await told.json())["error"]["param"]) == (400, "metadata")
+    assert "x" not in shelf.kept["legal"]
+
+
+async def test_making_one_that_is_there_opens_it_to_nobody(gate: Gate, shelf: Shelf) -> None:
+    await send(gate, "PUT", "/v1/knowledge/legal", b'{"access": ["team:people"]}')
+    assert (await send(gate, "PUT", "/v1/knowledge/legal")).status == 200
+    assert shelf.access["legal"] == ["team:people"]
+
+
+async def test_where_documents_lie_is_for_administrators(gate: Gate) -> None:
+    reader = await key(gate, "reader", "knowledge:*")
+    for who, sources in ((None, ["/srv/secret"]), (reader, [])):
+        shown = await (await gate.get("/v1/knowledge/legal", who)).json()
+        listed = (await (await gate.get("/v1/knowledge", who)).json())["data"][0]
+        assert shown["sources"] == listed["sources"] == sources
+        assert bool(shown["trouble"]) == bool(listed["trouble"]) == bool(sources)
 
 
 async def test_the_list_of_documents_has_what_the_caller_may_see(gate: Gate) -> None:
@@ -213,6 +243,32 @@ async def test_what_was_changed_and_refused_stands_in_the_audit_log(gate: Gate) 
     told = {(entry.action, entry.detail) for entry in entries if entry.kind == "administration"}
     assert {("knowledge.add", "notes"), ("knowledge.document.add", "notes: a")} <= told
     assert denied == ["POST /v1/knowledge/legal/search"]
+
+
+async def test_searches_are_logged_and_counted(gate: Gate) -> None:
+    asked = await gate.post("/v1/knowledge/handbook/search", {"query": "leave " * 4})
+    await gate.post("/v1/knowledge/handbook/search", {"query": ""})
+    await gate.post("/v1/knowledge/nowhere/search", {"query": "x"})
+    entries: list[dict[str, object]] = []
+    for _ in range(100):
+        entries = gate.logged()
+        if len(entries) == 3:
+            break
+        await asyncio.sleep(0.02)
+    found, wrong, nowhere = entries
+    assert (found["request_id"], found["surface"], found["model"], found["status"], found["outcome"]) == (
+        asked.headers["x-request-id"], "search", "knowledge/handbook", 200, "ok",
+    )  # fmt: skip
+    assert found["prompt_tokens"] == 6
+    assert json.loads(str(found["search"])) == {"collections": ["handbook"], "hits": 1, "took_ms": {"total": 1.0}}
+    assert (wrong["status"], wrong["search"], wrong["prompt_tokens"]) == (400, None, None)
+    assert (nowhere["status"], nowhere["outcome"]) == (404, "collection_not_found")
+    figures = await (await gate.get("/metrics")).text()
+    assert 'parkway_searches_total{outcome="ok",surface="search"} 1.0' in figures
+    assert 'parkway_searches_total{outcome="collection_not_found",surface="search"} 1.0' in figures
+    assert 'parkway_search_seconds_count{stage="total"} 1.0' in figures
+    with gate.database.read() as connection:
+        assert stats(connection, 0, 1 << 62) == [], "no model was asked"
 
 
 async def test_without_an_owner_there_are_no_collections(start_gate: StartGate) -> None:

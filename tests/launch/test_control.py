@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
 
 from parkway.core.errors import KnowledgeUnavailable, NoEndpoint, StartupError
+from parkway.core.knowledge import NewCollection
 from parkway.launch import control
 from parkway.launch.control import Control, ModelState, Overview
 from parkway.store.home import Home
@@ -132,9 +133,9 @@ class Owners:
     async def ready(self) -> None:
         self.asked.append("ready")
 
-    async def add(self, collection: str, paths: Sequence[str]) -> None:
-        self.asked.append((collection, *paths))
-        if "/nowhere" in paths:
+    async def add(self, collection: str, new: NewCollection) -> None:
+        self.asked.append((collection, *new.paths, *new.metadata.items()))
+        if "/nowhere" in new.paths:
             raise StartupError("there is nothing at /nowhere")
 
 
@@ -143,15 +144,15 @@ async def test_owners_are_asked_for_and_given_paths(home: Home) -> None:
     listening = Control(home, supervisor.wake, supervisor.overview, owners=owners)
     await listening.start()
     await control.own(home)
-    await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a b"), Path("/c\nd")])
+    await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a b"), Path("/c\nd")], {"year": 2026})
     with pytest.raises(StartupError, match="nothing at /nowhere"):
-        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/nowhere")])
+        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/nowhere")], {})
     await listening.close()
-    assert owners.asked == ["ready", ("docs", "/a b", "/c\nd"), ("docs", "/nowhere")]
+    assert owners.asked == ["ready", ("docs", "/a b", "/c\nd", ("year", 2026)), ("docs", "/nowhere")]
 
 
 async def test_without_a_supervisor_nobody_owns_anything(home: Home) -> None:
     with pytest.raises(KnowledgeUnavailable, match="parkway up"):
         await control.own(home)
     with pytest.raises(StartupError, match="no Parkway runs"):
-        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a")])
+        await asyncio.to_thread(control.add_paths, home, "docs", [Path("/a")], {})

@@ -39,6 +39,13 @@ class Part:
         ({}, {"limits": {"burst": 1000}}, []),
         ({}, {"limits": {"burst": 7, "rate_per_s": 3}}, ["limits.rate_per_s", "limits.burst"]),
         ({}, {"start_timeout_s": 3}, ["start_timeout_s"]),
+        ({}, {"knowledge": {"docs": "./docs"}}, ["knowledge"]),
+        ({"knowledge": {"docs": "./docs"}}, {"knowledge": {"docs": {"sources": ["./docs"]}}}, []),
+        (
+            {"knowledge": {"docs": "./docs", "a": "./a"}},
+            {"knowledge": {"docs": {"sources": ["./b"], "index": {"language": "german"}}}},
+            ["knowledge", "knowledge.docs.sources", "knowledge.docs.index.language"],
+        ),
         ({}, {"models": {"a": "http://a"}}, ["models.a.url"]),
         ({"models": {"a": "http://a"}}, {"models": {"a": "http://b"}}, ["models.a.url"]),
         ({"models": {"a": "http://a"}}, {"models": {"a": {"url": "http://a", "weight": 3}}}, ["models.a.url"]),

@@ -50,12 +50,14 @@ def search(running: Up, query: str, collection: str = "birds", *, patient: bool 
 
 
 def found(running: Up, query: str, name: str) -> bool:
-    return search(running, query)[:1] == [quote(name)]
+    return search(running, query)[:1] == [name]
 
 
 def test_a_folder_is_found_and_followed(running: Up, birds: Path) -> None:
     assert found(running, "kingfisher", "kingfisher.md")
     assert len(search(running, "bird")) == 4
+    told = json.loads(running.request("POST", "/v1/knowledge/birds/search", {"query": "bird"}).read())
+    assert told["cached"], "nothing has changed since"
     (birds / "owl.md").write_text("An owl hunts at night.\n")
     wait_until(lambda: found(running, "owl at night", "owl.md"), "the new document")
     (birds / "owl.md").unlink()

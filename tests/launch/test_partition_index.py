@@ -58,6 +58,13 @@ class Owner(http.server.BaseHTTPRequestHandler):
         if self.rude:
             self.close_connection = True
 
+    def do_GET(self) -> None:
+        self.seen.append((self.path, self.headers["authorization"]))
+        self.send_response(self.status)
+        self.send_header("content-length", "3")
+        self.end_headers()
+        self.wfile.write(b"a.1")
+
     def log_message(self, *_: object) -> None:
         pass
 
@@ -107,7 +114,20 @@ def test_a_partition_that_does_not_know_the_collection_yet_has_nothing_of_it(own
         index.search(Query("x", None, Filter(frozenset())))
 
 
+def test_it_says_whether_it_has_changed(owner: tuple[type[Owner], str]) -> None:
+    handler, url = owner
+    index = PartitionIndex(url, "secret", "docs")
+    assert index.revision() == "a.1"
+    assert handler.seen == [("/collections/docs/index/revision", "Bearer secret")]
+    handler.status = 404
+    assert index.revision() == ""
+    handler.status = 503
+    with pytest.raises(IndexUnavailable, match="status 503"):
+        index.revision()
+
+
 def test_one_that_is_away_is_an_error_and_not_a_shorter_list(owner: tuple[type[Owner], str]) -> None:
     index = PartitionIndex("http://127.0.0.1:9", "secret", "docs")
-    with pytest.raises(IndexUnavailable, match="does not answer"):
-        index.search(Query("x", None, Filter(frozenset())))
+    for ask in (lambda: index.search(Query("x", None, Filter(frozenset()))), index.revision):
+        with pytest.raises(IndexUnavailable, match="does not answer"):
+            ask()

@@ -8,8 +8,10 @@ import pytest
 
 from parkway.core.tasks import start_thread
 from parkway.retrieval.catalogue import Catalogue, Outcome, Partition, document_id
+from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.ingest.source import Entry
+from parkway.retrieval.listing import Listing
 from parkway.store.sql import Database
 
 ALL = Partition()
@@ -17,27 +19,29 @@ ALL = Partition()
 
 @pytest.fixture
 def catalogue(database: Database) -> Catalogue:
-    catalogue = Catalogue(database)
-    catalogue.save("docs", CollectionConfig(), "api", 1)
-    return catalogue
+    Collections(database).save({"docs": CollectionConfig()}, "api", 1)
+    return Catalogue(database)
 
 
 def entries(count: int, fingerprint: str = "1") -> list[Entry]:
     return [Entry(f"uri {number}", fingerprint) for number in range(count)]
 
 
-def test_collections(catalogue: Catalogue) -> None:
-    catalogue.save("other", CollectionConfig.model_validate(["./a"]), "config", 2)
-    catalogue.save("other", CollectionConfig.model_validate(["./a", "./b"]), "config", 3)
-    found = {one.name: one for one in catalogue.collections()}
+def test_collections(database: Database) -> None:
+    collections = Collections(database)
+    collections.save({"docs": CollectionConfig()}, "api", 1)
+    collections.save({"other": CollectionConfig.model_validate(["./a"])}, "config", 2)
+    collections.save({"other": CollectionConfig.model_validate(["./a", "./b"])}, "config", 3)
+    found = collections.all()
     assert list(found) == ["docs", "other"]
     assert [source.path for source in found["other"].config.sources] == ["./a", "./b"]
-    assert catalogue.begin_removal("other", 4)
-    assert not catalogue.begin_removal("none", 4)
-    assert catalogue.collections()[1].removing
-    catalogue.forget("other")
-    assert [one.name for one in catalogue.collections()] == ["docs"]
-    assert catalogue.status("other") is None
+    assert collections.begin_removal("other", 4)
+    assert not collections.begin_removal("none", 4)
+    assert collections.all()["other"].removing
+    assert [one.name for one in Listing(database).statuses()] == ["docs"]
+    collections.forget("other")
+    assert list(collections.all()) == ["docs"]
+    assert Listing(database).statuses("other") == []
 
 
 def test_new_changed_and_the_same(catalogue: Catalogue) -> None:
@@ -78,7 +82,7 @@ def test_what_is_urgent_comes_first(catalogue: Catalogue) -> None:
     assert first.uri == "now"
 
 
-def test_a_change_while_it_is_worked_on_is_not_lost(catalogue: Catalogue) -> None:
+def test_a_change_while_it_is_worked_on_is_not_lost(catalogue: Catalogue, database: Database) -> None:
     catalogue.note("docs", "s", entries(1), 10, urgent=False)
     [document] = catalogue.claim("docs", ALL, 1, 20, 100)
     catalogue.note("docs", "s", entries(1, "2"), 21, urgent=False)
@@ -88,8 +92,7 @@ def test_a_change_while_it_is_worked_on_is_not_lost(catalogue: Catalogue) -> Non
     assert (again.version, again.state) == ("a", "waiting")
     catalogue.finish([Outcome(again, "indexed", version="b", passages=2)], 25)
     assert catalogue.claim("docs", ALL, 1, 26, 100) == []
-    status = catalogue.status("docs")
-    assert status is not None
+    [status] = Listing(database).statuses("docs")
     assert (status.indexed, status.passages) == (1, 2)
 
 

@@ -10,12 +10,14 @@ import pytest
 
 from parkway.core.errors import IndexUnavailable, InvalidRequest
 from parkway.core.knowledge import Found, Range, Search
+from parkway.retrieval.config import SearchConfig
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.index import Index
+from parkway.retrieval.index.revised import RevisedIndex
 from parkway.retrieval.query_vectors import QueryVectors
 from parkway.retrieval.ranking.ranker import Ranker
-from parkway.retrieval.search import SearchConfig, Searcher
+from parkway.retrieval.search import Searcher
 from tests.retrieval.index.corpus import DIMENSIONS, passage
 
 ANN = frozenset({"user:ann"})
@@ -171,6 +173,88 @@ def test_vectors_of_hot_queries_are_kept() -> None:
     for query in ("a one", "b two", "a one", "c three", "a one", "b two", "half a \ud800"):
         assert vectors.of(query).shape == (DIMENSIONS,)
     assert calls == ["a one", "b two", "c three", "b two", "half a ?"]
-    assert (vectors.hits, vectors.misses) == (2, 5)
+    assert (vectors.tally.hits, vectors.tally.misses) == (2, 5)
     with pytest.raises(InvalidRequest, match="no vector"):
         QueryVectors(lambda texts: np.full((len(texts), 3), np.nan), 1).of("x")
+
+
+@pytest.fixture(params=[1, 3])
+def keeping(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Searcher, list[RevisedIndex]]]:
+    """One that keeps what it has found, over one partition and over three."""
+    indexes = [RevisedIndex(EdgeIndex(tmp_path / str(at), IndexConfig(), DIMENSIONS)) for at in range(request.param)]
+    fill(indexes)
+    searcher = Searcher(
+        "docs", indexes, QueryVectors(embed, 4), Ranker.load("english"), revisions=[each.revision for each in indexes]
+    )
+    for each in indexes[:1]:
+        each.changed = searcher.forget  # of the others only their revisions tell
+    yield searcher, indexes
+    searcher.close()
+    for each in indexes:
+        each.close()
+
+
+def test_what_was_found_is_told_again_to_whoever_may_see_the_same(
+    keeping: tuple[Searcher, list[RevisedIndex]],
+) -> None:
+    searcher, _ = keeping
+    first = searcher.search(Search(query="master key under the mat"), ANN)
+    again = searcher.search(Search(query="master key under the mat"), ANN)
+    assert (first.cached, again.cached) == (False, True)
+    assert (again.hits, again.confidence, again.version) == (first.hits, first.confidence, first.version)
+    assert set(again.took_ms) == {"total"}
+    bob = searcher.search(Search(query="master key under the mat"), frozenset({"user:bob"}))
+    assert not bob.cached
+    assert documents(bob)[0] == "secret"
+    assert "secret" not in documents(searcher.search(Search(query="master key under the mat"), ANN))
+    for other in (
+        Search(query="master key under the mat", limit=3),
+        Search(query="master key under the mat", filter={"of": "keys"}),
+        Search(query="master key under the mat", filter={"of": ["keys"]}),
+        Search(query="master key under the mat", explain=True),
+    ):
+        assert not searcher.search(other, ANN).cached
+
+
+def test_a_change_in_any_partition_is_found_at_once(keeping: tuple[Searcher, list[RevisedIndex]]) -> None:
+    searcher, indexes = keeping
+    for number, index in enumerate(indexes):
+        query = Search(query=f"newly arrived {number}")
+        assert searcher.search(query, ANN).cached is False
+        assert searcher.search(query, ANN).cached is True
+        one = passage(100 + number, document=f"new {number}", text=f"Newly arrived is {number}.", access=("*",))
+        index.upsert([one], embed([one.searched]))
+        found = searcher.search(query, ANN)
+        assert not found.cached
+        assert documents(found)[0] == f"new {number}"
+        assert searcher.search(query, ANN).cached
+        index.remove(f"new {number}")
+        assert f"new {number}" not in documents(searcher.search(query, ANN))
+
+
+def test_other_settings_are_in_force_from_the_next_search_on(keeping: tuple[Searcher, list[RevisedIndex]]) -> None:
+    searcher, _ = keeping
+    both = Search(query="API key valid thirty days")
+    assert sum(name in ("keys", "copy") for name in documents(searcher.search(both, ANN))) == 2
+    searcher.configure(SearchConfig(duplicates=False, cache_bytes=0), str.upper)
+    found = searcher.search(both, ANN)
+    assert sum(name in ("keys", "copy") for name in documents(found)) == 3
+    assert not searcher.search(both, ANN).cached
+    assert all(hit.uri == hit.uri.upper() for hit in found.hits)
+    searcher.configure(SearchConfig(diversity=0.9), str)
+    diverse = searcher.search(Search(query="API key", limit=3), ANN)
+    plain = searcher.search(Search(query="API key", limit=3, diversity=0), ANN)
+    assert set(documents(diverse)) != set(documents(plain)) or documents(diverse) != documents(plain)
+
+
+def test_what_there_was_no_time_to_rank_is_not_kept(tmp_path: Path) -> None:
+    index = RevisedIndex(EdgeIndex(tmp_path, IndexConfig(), DIMENSIONS))
+    fill([index])
+    ticks = iter(range(1000))
+    searcher = Searcher(
+        "docs", [index], QueryVectors(embed, 4), Ranker.load("english"), clock=lambda: next(ticks),
+        revisions=[index.revision],
+    )  # fmt: skip
+    for _ in range(2):
+        assert not searcher.search(Search(query="API key"), ANN).cached
+    index.close()

@@ -11,6 +11,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import click
+import msgspec
 
 from parkway.cli.chat import connect
 from parkway.cli.client import Client
@@ -26,6 +27,8 @@ from parkway.core.knowledge import (
     Found,
     Hit,
     Removed,
+    Value,
+    checked_name,
 )
 from parkway.launch.control import add_paths
 from parkway.store.home import Home
@@ -52,10 +55,11 @@ def command() -> None:
 @command.command("add")
 @click.argument("name")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--metadata", "given", multiple=True, metavar="KEY=VALUE", help="For filters; may be repeated.")
 @click.option("--wait/--no-wait", default=True, help="Whether to stay until all is indexed.  [default: wait]")
 @url_option
 @json_option
-def add(name: str, paths: tuple[Path, ...], wait: bool, url: str | None, as_json: bool) -> int:
+def add(name: str, paths: tuple[Path, ...], given: tuple[str, ...], wait: bool, url: str | None, as_json: bool) -> int:
     """Add folders and files to the collection NAME, which is made if it is new.
 
     They are followed from now on: what is new, changed or deleted there is so here within seconds. With --url, each
@@ -64,15 +68,20 @@ def add(name: str, paths: tuple[Path, ...], wait: bool, url: str | None, as_json
     \b
     Examples:
       parkway knowledge add docs ./docs
-      parkway knowledge add papers a.pdf b.pdf --no-wait
+      parkway knowledge add papers a.pdf b.pdf --metadata year=2026 --metadata area=law
       parkway knowledge add docs ./docs --url https://parkway.example.com
     """
+    metadata = dict(map(_fact, given))
+    try:
+        checked_name(name)
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="NAME") from None
     client = connect(url)
     if url is None:
-        add_paths(Home.open(), name, [path.resolve() for path in paths])
+        add_paths(Home.open(), name, [path.resolve() for path in paths], metadata)
     else:
         client.ask("PUT", _path(name), CollectionStatus)
-        _send(client, name, paths)
+        _send(client, name, paths, metadata)
     status = client.ask("GET", _path(name), CollectionStatus)
     if wait:
         status = _indexed(client, name, status)
@@ -135,6 +144,8 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
     click.echo(f"{name}: {_told(status)}")
     for source in status.sources:
         click.echo(f"  from {source}")
+    for trouble in status.trouble:
+        click.echo(f"  trouble: {trouble}")
     if listed:
         columns = ("document", "state", "size", "passages", "why")
         print_table(columns, [_document_row(each) for each in listed])
@@ -296,14 +307,26 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
-def _send(client: Client, name: str, paths: tuple[Path, ...]) -> None:
+def _fact(given: str) -> tuple[str, Value]:
+    """A number, `true` and `false` are what they look like, a list is one as JSON has it, all else is text."""
+    key, found, value = given.partition("=")
+    if not found or not key:
+        raise click.BadParameter(f"{given!r} is not KEY=VALUE", param_hint="--metadata")
+    try:
+        return key, msgspec.json.decode(value, type=bool | int | float | list[str])
+    except msgspec.MsgspecError:
+        return key, value
+
+
+def _send(client: Client, name: str, paths: tuple[Path, ...], metadata: dict[str, Value]) -> None:
     """Every file, under its path below what was given."""
+    query = f"?metadata={quote(msgspec.json.encode(metadata))}" if metadata else ""
     files = [(file, _uri(file, path)) for path in paths for file in _files(path)]
     with _bar("sending", len(files)) as advance:
         for number, (file, uri) in enumerate(files, 1):
             with file.open("rb") as content:
                 try:
-                    path = _path(name, f"/documents/{quote(uri, safe='')}")
+                    path = _path(name, f"/documents/{quote(uri, safe='')}{query}")
                     client.ask("PUT", path, DocumentStatus, content=content)
                 except RelayedError as error:
                     if error.status not in (400, 413, 422):

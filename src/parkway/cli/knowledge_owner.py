@@ -19,8 +19,15 @@ from parkway.store.home import Home
 @click.option("--partition", type=click.IntRange(0, 63), default=0, help="Which part of the documents, from 0.")
 @click.option("--partitions", type=click.IntRange(1, 64), default=1, help="How many parts there are.")
 @click.option("--fd", type=int, help="A bound socket, inherited.  [default: a free port of 127.0.0.1]")
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="The file whose changes are followed.  [default: --config]",
+)
 @lifeline_option
-def command(config: Path | None, partition: int, partitions: int, fd: int | None, lifeline: int | None) -> None:
+def command(
+    config: Path | None, partition: int, partitions: int, fd: int | None, source: Path | None, lifeline: int | None
+) -> None:
     """Own the documents alone: their index, their encoder, their ingestion. `parkway up` starts it.
 
     Prints `ready http://HOST:PORT` once its indexes are open. $PARKWAY_ENGINE_TOKEN is what clients must send.
@@ -37,4 +44,4 @@ def command(config: Path | None, partition: int, partitions: int, fd: int | None
     from parkway.launch.owner import run
 
     listener = socket.create_server(("127.0.0.1", 0)) if fd is None else socket.socket(fileno=fd)
-    run(settings, Home.open(), listener, partition, partitions)
+    run(settings, Home.open(), listener, partition, partitions, source or config)

@@ -3,37 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 _MOST_BYTES = 8 << 20
 _SOUGHT_CHARS = 60
 
 
 def place_of(uri: str, *, title: str = "", page: int | None = None, quote: str = "", headings: list[str]) -> str:
-    """The file with the line where `quote` begins, where it is one of this machine; else page or headings.
+    """The document with the line where `quote` begins, where it is a file below where we are; else page or headings.
 
     Args:
         quote: Word for word, as it stands in the text.
     """
-    file = _file(uri)
-    shown = uri if file is None else _short(file)
-    shown = shown or title
+    shown = uri or title
     if page is not None:
         return f"{shown}, page {page}"
-    if file is not None and (line := _line(file, quote)) is not None:
+    if uri and (line := _line(Path(uri), quote)) is not None:
         return f"{shown}:{line}"
     return f"{shown} › {' › '.join(headings)}" if headings else shown
-
-
-def _file(uri: str) -> Path | None:
-    parts = urlsplit(uri)
-    return Path(unquote(parts.path)) if parts.scheme == "file" and parts.netloc in ("", "localhost") else None
-
-
-def _short(file: Path) -> str:
-    """Relative to where we are, if it is below."""
-    here = Path.cwd()
-    return str(file.relative_to(here)) if file.is_relative_to(here) else str(file)
 
 
 def _line(file: Path, quote: str) -> int | None:

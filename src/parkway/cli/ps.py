@@ -19,7 +19,8 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"))
 def command(as_json: bool) -> None:
     """Show each local model of the Parkway that runs on this home: its state, its memory, and when it is unloaded.
 
-    asleep: loaded when somebody asks for it. waiting: for memory that others use. given up: it cannot be loaded.
+    knowledge: the process that has the documents open; it counts as models do.
+        asleep: loaded when somebody asks for it. waiting: for memory that others use. given up: it cannot be loaded.
 
     \b
     Examples:
@@ -33,7 +34,7 @@ def command(as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    columns = ("model", "state", "since", "memory", "needs up to", "requests", "unloaded in")
+    columns = ("name", "state", "since", "memory", "needs up to", "requests", "unloaded in")
     print_table(columns, [_row(model) for model in found.models])
     click.echo(f"{readable_bytes(found.used_bytes)} of {readable_bytes(found.limit_bytes)} in use", err=True)
     for model in found.models:

@@ -145,17 +145,21 @@ class AnswerMessage(msgspec.Struct, kw_only=True):
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """`stop_reason` is the stop string that ended the answer, as vLLM has it; unset where none did."""
+    """`stop_reason` is the stop string that ended the answer, as vLLM has it; unset where none did.
+
+    `parkway` stands in each of several answers from documents.
+    """
 
     index: int
     message: AnswerMessage
     finish_reason: FinishReason | None
     logprobs: ChoiceLogprobs | None = None
     stop_reason: str | UnsetType = UNSET
+    parkway: Grounded | UnsetType = UNSET
 
 
 class ChatCompletion(msgspec.Struct, kw_only=True):
-    """The whole answer. `created` is in seconds since 1970; `parkway` stands in answers from documents."""
+    """The whole answer. `created` is in seconds since 1970; `parkway` stands in answers from documents, of choice 0."""
 
     id: str
     created: int
@@ -180,6 +184,7 @@ class ChunkChoice(msgspec.Struct, kw_only=True):
     finish_reason: FinishReason | None = None
     logprobs: ChoiceLogprobs | None = None
     stop_reason: str | UnsetType = UNSET
+    parkway: Grounded | UnsetType = UNSET
 
 
 class ChatChunk(msgspec.Struct, kw_only=True):

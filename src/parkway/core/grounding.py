@@ -12,6 +12,9 @@ from parkway.core.knowledge import Range, Value
 Tier = Literal["generated", "extractive", "links"]
 """Of a grounded answer: in the model's words; the best sentences of documents, word for word; where to read."""
 
+Told = Tier | Literal["unchecked"]
+"""The tier of an answer as it came to be: `unchecked` where it calls tools, or has a form such as JSON."""
+
 Checking = Literal["off", "mark", "drop"]
 """What becomes of a sentence of an answer that no passage supports."""
 
@@ -77,7 +80,7 @@ class Grounded(msgspec.Struct, kw_only=True, omit_defaults=True):
         dropped: Sentences that were left out because no passage supports them.
     """
 
-    tier: Tier
+    tier: Told
     answered: bool
     confidence: float
     citations: list[Citation]

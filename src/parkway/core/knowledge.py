@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
 import msgspec
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-"""Of a collection."""
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 Value = str | int | float | bool | list[str]
+
+
+def can_be_name(name: str) -> bool:
+    """Whether a collection can be called so."""
+    return _NAME.fullmatch(name) is not None
+
+
+def checked_name(name: str) -> str:
+    """The name of a collection.
+
+    Raises:
+        ValueError: None can be called so; the message says what would be right.
+    """
+    if not can_be_name(name):
+        raise ValueError(
+            f"{name[:64]!r} cannot be the name of a collection; one has 1 to 64 of a-z, 0-9, `.`, `_`, `-`, and begins "
+            "with a letter or a digit"
+        )
+    return name
 
 
 class Range(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -27,7 +46,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         filter: Of metadata: equal to a value, to one of several, or within a range.
         documents: Only those.
         rerank: Whether the first hits are ordered once more by all that is known of them.
-        diversity: 0 to 1: how much hits that say the same give way to others (maximal marginal relevance).
+        diversity: 0 to 1: how much hits that say the same give way to others (maximal marginal relevance); None: as
+            the collection says.
         explain: Whether each hit says why it stands where it stands.
         budget_ms: What re-ranking may take; where it is over, the order is as it was before.
     """
@@ -37,7 +57,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     filter: dict[str, str | int | float | bool | list[str] | Range] = {}
     documents: list[str] | None = None
     rerank: bool = True
-    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] = 0.0
+    diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     explain: bool = False
     budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 200.0
 
@@ -86,14 +106,16 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         confidence: 0 to 1: how sure it is that the answer stands in these hits.
-        took_ms: By stage: `embed`, `search`, `rank`, `total`.
+        took_ms: By stage: `embed`, `search`, `rank`, `total`; of what is `cached`, `total` alone.
         version: Of the collection; another one once anything in it has changed. Empty where that is not known.
+        cached: Whether the same was found before, for the same caller, and nothing has changed since.
     """
 
     hits: list[Hit]
     confidence: float = 0.0
     took_ms: dict[str, float] = {}
     version: str = ""
+    cached: bool = False
 
 
 State = Literal["waiting", "indexed", "set_aside", "removing"]
@@ -114,7 +136,13 @@ class DocumentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
 
 
 class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """A collection and how far it is. `indexed` and so on count documents."""
+    """A collection and how far it is. `indexed` and so on count documents.
+
+    Attributes:
+        sources: Where its documents come from; told to administrators alone.
+        trouble: What is wrong just now: a source that cannot be looked through, settings that cannot be taken over;
+            told to administrators alone.
+    """
 
     name: str
     documents: int
@@ -124,6 +152,7 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     passages: int
     sources: list[str] = []
     updated_ms: int = 0
+    trouble: list[str] = []
 
 
 Principal = Annotated[str, msgspec.Meta(pattern=r"^(\*|(key|user|team):\S.{0,254})$")]
@@ -142,16 +171,37 @@ class CollectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     access: Access = msgspec.field(default_factory=lambda: ["*"])
 
 
+Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(min_length=1, max_length=128)], Value], msgspec.Meta(max_length=64)
+]
+"""Of a document, for filters to compare."""
+
+
 class NewCollection(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The same between the processes of one installation, whose administrator may name folders and files of it.
 
     Attributes:
         paths: Absolute; they are added to those that the collection has, and followed from then on.
         access: None: as it was, or everyone.
+        metadata: Of the documents at `paths`.
     """
 
     paths: list[str] = []
     access: list[str] | None = None
+    metadata: Metadata = {}
+
+
+class NewDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """What is said of a document that is sent.
+
+    Attributes:
+        access: Who may see it; empty: as the collection says.
+    """
+
+    uri: str
+    media_type: str = ""
+    access: Access = []
+    metadata: Metadata = {}
 
 
 class CollectionList(msgspec.Struct, kw_only=True):

@@ -7,7 +7,7 @@ and of whoever scrapes it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, ProcessCollector, generate_latest
@@ -17,6 +17,7 @@ from prometheus_client.registry import Collector
 
 from parkway.core.errors import ParkwayError
 from parkway.core.grounding import Grounded
+from parkway.core.knowledge import Found
 from parkway.feedback.combined import Combined
 from parkway.feedback.figures import Count, Counts, Level, Spread, Spreads
 from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL, RequestRecord
@@ -35,6 +36,8 @@ MAX_FOUND = 2000
 # objectives are usually set.
 _FIRST_TOKEN_BUCKETS = (0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.25, 0.35, 0.5, 0.75, 1.0, 1.5, 2.5, 5.0, 10.0, 30.0)
 _INTERVAL_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.015, 0.025, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5)
+_SEARCH_BUCKETS = (0.0005, 0.001, 0.0025, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+_SEARCH_STAGES = frozenset({"embed", "search", "rank", "total"})
 _TOTAL_BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -150,6 +153,19 @@ class Metrics:
             ("result",),
             registry=self.registry,
         )
+        self._searches = Counts(
+            "parkway_searches",
+            "Searches of documents, by the surface that asked and how they ended",
+            ("surface", "outcome"),
+            self.registry,
+        )
+        self._search_stages = Spreads(
+            "parkway_search_seconds",
+            "How long searches of documents take, by stage; one that was kept from before has `total` alone",
+            ("stage",),
+            _SEARCH_BUCKETS,
+            self.registry,
+        )
         ProcessCollector(registry=self.registry)
 
     def observe(self, record: RequestRecord) -> None:
@@ -194,6 +210,13 @@ class Metrics:
         for result, count in counts:
             if count:
                 self._sentences.labels(result).inc(count)
+
+    def searched(self, surface: str, outcome: str, found: Sequence[Found]) -> None:
+        """Counts a search of documents, of each of its collections how long it took."""
+        self._searches.labels(surface, outcome if outcome in self._outcomes else OTHER_OUTCOME).value += 1
+        for each in found:
+            for stage in _SEARCH_STAGES & each.took_ms.keys():
+                self._search_stages.labels(stage).add(each.took_ms[stage] / 1000)
 
     def render(self) -> bytes:
         """The text of `/metrics`, of type `CONTENT_TYPE`."""

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Literal
 
 import msgspec
 
-Surface = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages"]
+from parkway.core.knowledge import Found
+
+Surface = Literal["chat", "completions", "embeddings", "rerank", "responses", "messages", "search"]
+SEARCH: Surface = "search"
+"""Of documents alone; `model` is `knowledge/` and the collection then."""
 
 UNKNOWN_MODEL = "unknown"
 """Stands in figures for every model name that nobody serves: clients may send any, figures stay bounded."""
@@ -42,6 +47,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
             to somebody else (`shared`). Such a request has no tokens here, as it cost none.
         queue_ms: How long it waited for its turn.
         trace_id: Of its trace.
+        search: JSON of `SearchRecord`, where documents were searched.
     """
 
     request_id: str
@@ -68,6 +74,33 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache: str | None = None
     queue_ms: float | None = None
     trace_id: str | None = None
+    search: str | None = None
+
+
+class SearchRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a request found in documents.
+
+    Attributes:
+        took_ms: By stage; of several collections, which are searched side by side, the longest.
+        cached: How many of the collections had been searched for the same before.
+    """
+
+    collections: list[str]
+    hits: int
+    took_ms: dict[str, float]
+    cached: int = 0
+
+    @classmethod
+    def of(cls, collections: list[str], found: Sequence[Found]) -> SearchRecord:
+        took_ms: dict[str, float] = {}
+        for each in found:
+            for stage, took in each.took_ms.items():
+                took_ms[stage] = max(took_ms.get(stage, 0.0), took)
+        return cls(collections, sum(len(each.hits) for each in found), took_ms, sum(each.cached for each in found))
+
+    def text(self) -> str:
+        """As it stands in the log."""
+        return msgspec.json.encode(self).decode()
 
 
 def bounded(record: RequestRecord) -> RequestRecord:

@@ -22,7 +22,7 @@ from sqlalchemy import (
     select,
 )
 
-from parkway.feedback.record import CANCELLED, OK, UNKNOWN_MODEL
+from parkway.feedback.record import CANCELLED, OK, SEARCH, UNKNOWN_MODEL
 from parkway.store import schema
 
 _PERCENTS = (50, 95, 99)
@@ -80,7 +80,8 @@ def stats(connection: Connection, since_ms: int, until_ms: int) -> list[ModelSta
         since_ms: Milliseconds since 1970; `until_ms` likewise. Requests belong to the window that they arrived in.
     """
     window_s = max(until_ms - since_ms, 1) / 1000
-    window = and_(_requests.started_ms >= since_ms, _requests.started_ms < until_ms)
+    asked_a_model = _requests.surface != SEARCH
+    window = and_(_requests.started_ms >= since_ms, _requests.started_ms < until_ms, asked_a_model)
     counts = connection.execute(_counts(window)).all()
     first_token = _percentiles(connection, window, _requests.first_token_ms)
     total = _percentiles(connection, window, _requests.total_ms)

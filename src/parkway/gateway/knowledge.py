@@ -6,7 +6,7 @@ Whether there is a collection that the caller may not search is nothing that the
 from __future__ import annotations
 
 import asyncio
-import re
+import time
 from dataclasses import dataclass
 
 import msgspec
@@ -14,19 +14,26 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 
-from parkway.core.errors import InvalidRequest, NotAllowed, ParkwayError
+from parkway.core.errors import InternalError, InvalidRequest, NotAllowed, ParkwayError
 from parkway.core.knowledge import (
     CollectionList,
     CollectionRequest,
+    CollectionStatus,
     DocumentPage,
     Found,
+    Metadata,
     NewCollection,
+    NewDocument,
     Principal,
     Removed,
     Search,
+    Value,
+    can_be_name,
+    checked_name,
 )
 from parkway.core.trace import Trace
 from parkway.core.wire import decode
+from parkway.feedback.record import CANCELLED, OK, SEARCH, RequestRecord, SearchRecord
 from parkway.gateway.body import headers_of, read_body, stream_body
 from parkway.gateway.own import Json, OwnRoutes, integer
 from parkway.policy.caller import Caller
@@ -38,7 +45,7 @@ from parkway.router.knowledge import Knowledge, not_found
 MAX_URI_CHARS = 2048
 MAX_ACCESS = 64
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
+_MAX_TYPE_CHARS = 200
 _LEASE_MARGIN_S = 60.0
 
 
@@ -69,24 +76,22 @@ class KnowledgeRoutes:
         found = await self._knowledge.collections(self._deadline())
         permissions = self.own.parts.permissions
         allowed = set(await permissions.allowed(caller, "search", [each.name for each in found]))
-        return Json(CollectionList(data=[each for each in found if each.name in allowed]))
+        return Json(CollectionList(data=[self._shown(each, caller) for each in found if each.name in allowed]))
 
     async def show(self, request: Request) -> Response:
-        await self._searcher(request)
-        return Json(await self._knowledge.status(_name(request), self._deadline()))
+        caller = await self._searcher(request)
+        return Json(self._shown(await self._knowledge.status(_name(request), self._deadline()), caller))
 
     async def add(self, request: Request) -> Response:
         caller = await self.own.caller(request, administers=True)
-        name = request.path_params["name"]
-        if _NAME.fullmatch(name) is None:
-            raise InvalidRequest(
-                f"{name[:64]!r} cannot be the name of a collection; one has 1 to 64 of a-z, 0-9, `.`, `_`, `-`, and "
-                "begins with a letter or a digit",
-                param="name",
-            )
+        try:
+            name = checked_name(request.path_params["name"])
+        except ValueError as error:
+            raise InvalidRequest(str(error), param="name") from None
         body = await self._read(request)
-        new = decode(body, CollectionRequest) if body else CollectionRequest()
-        added = await self._knowledge.add(name, NewCollection(access=new.access), self._deadline())
+        # Without one, who may see a collection that is there stays as it is.
+        access = decode(body, CollectionRequest).access if body else None
+        added = await self._knowledge.add(name, NewCollection(access=access), self._deadline())
         self.own.parts.audit.administer("knowledge.add", name, key_id=caller.key_id)
         return Json(added)
 
@@ -112,12 +117,15 @@ class KnowledgeRoutes:
         """The body is the document, byte by byte; it goes through here without being held."""
         caller = await self.own.caller(request, administers=True)
         name, uri = _name(request), _uri(request)
-        access = _access(request)
+        new = NewDocument(
+            uri=uri,
+            media_type=request.headers.get("content-type", "")[:_MAX_TYPE_CHARS],
+            access=_access(request),
+            metadata=_metadata(request),
+        )
         limit, timeout_s = self.own.parts.bounds.max_document_bytes, self.own.config.gateway.body_timeout_s
         content = stream_body(headers_of(request.scope), request.receive, limit, timeout_s)
-        added = await self._knowledge.add_document(
-            name, uri, content, self._deadline(), media_type=request.headers.get("content-type", ""), access=access
-        )
+        added = await self._knowledge.add_document(name, new, content, self._deadline())
         self.own.parts.audit.administer("knowledge.document.add", f"{name}: {uri}", key_id=caller.key_id)
         return Json(added)
 
@@ -132,22 +140,57 @@ class KnowledgeRoutes:
         """Costs a request, and the tokens of its query."""
         caller = await self._searcher(request, counted=False)
         parts, deadline = self.own.parts, self._deadline()
-        search = await self.own.body(request, Search)
-        tokens = -(-len(search.query.encode()) // BYTES_A_TOKEN)
-        lease_s = self.own.config.gateway.timeout_s + _LEASE_MARGIN_S
-        reservation = await parts.limiter.reserve(Party.of(caller), Estimate(tokens), lease_s)
-        used = Taken(0, 0)
+        found: Found | None = None
+        status, outcome, tokens = InternalError.status, InternalError.code, 0
         try:
-            found = await self._found(request, search, caller, deadline)
-            used = Taken(tokens, 0)
+            search = await self.own.body(request, Search)
+            tokens = -(-len(search.query.encode()) // BYTES_A_TOKEN)
+            lease_s = self.own.config.gateway.timeout_s + _LEASE_MARGIN_S
+            reservation = await parts.limiter.reserve(Party.of(caller), Estimate(tokens), lease_s)
+            try:
+                found = await self._found(request, search, caller, deadline)
+            finally:
+                parts.limiter.settle(reservation, Taken(tokens if found is not None else 0, 0))
+            status, outcome = 200, OK
+        except ParkwayError as error:
+            status, outcome = error.status, error.code
+            raise
+        except asyncio.CancelledError:
+            status, outcome = 499, CANCELLED
+            raise
         finally:
-            parts.limiter.settle(reservation, used)
+            self._record(request, caller, found, status, outcome, tokens)
         headers = {name.decode(): value.decode() for name, value in reservation.headers()}
         return Json(found, headers=headers)
 
+    def _record(
+        self, request: Request, caller: Caller, found: Found | None, status: int, outcome: str, tokens: int
+    ) -> None:
+        """What is kept of a search: as of a request to a model."""
+        parts, trace, name = self.own.parts, self._trace(request), _name(request)
+        total_ms = (time.monotonic() - trace.root.started) * 1000
+        parts.metrics.searched(SEARCH, outcome, [found] if found is not None else [])
+        parts.log.append(
+            RequestRecord(
+                request_id=request.scope["state"]["request_id"],
+                key_id=caller.key_id,
+                surface=SEARCH,
+                model=f"knowledge/{name}",
+                stream=False,
+                status=status,
+                outcome=outcome,
+                prompt_tokens=tokens if found is not None else None,
+                total_ms=total_ms,
+                started_ms=time.time_ns() // 1_000_000 - int(total_ms),
+                user=caller.user,
+                team=caller.team,
+                trace_id=trace.trace_id,
+                search=SearchRecord.of([name], [found]).text() if found is not None else None,
+            )
+        )
+
     async def _found(self, request: Request, search: Search, caller: Caller, deadline: float) -> Found:
-        trace: Trace = request.scope["state"]["trace"]
-        span = trace.begin("search", "client")
+        span = self._trace(request).begin("search", "client")
         span.attributes["parkway.knowledge"] = _name(request)
         try:
             found = await self._knowledge.search(_name(request), search, caller.principals, deadline)
@@ -162,6 +205,10 @@ class KnowledgeRoutes:
         span.end()
         return found
 
+    @staticmethod
+    def _trace(request: Request) -> Trace:
+        return request.scope["state"]["trace"]
+
     async def _searcher(self, request: Request, *, counted: bool = True) -> Caller:
         """Who asks, and may search the collection in the path.
 
@@ -175,6 +222,12 @@ class KnowledgeRoutes:
             raise not_found(name) from None
         _name(request)
         return caller
+
+    def _shown(self, status: CollectionStatus, caller: Caller) -> CollectionStatus:
+        """Where the documents lie is for those alone who administer the installation."""
+        if self.own.parts.permissions.allows(caller, "administer"):
+            return status
+        return msgspec.structs.replace(status, sources=[], trouble=[])
 
     @property
     def _knowledge(self) -> Knowledge:
@@ -191,7 +244,7 @@ class KnowledgeRoutes:
 def _name(request: Request) -> str:
     """The collection in the path. Raises: CollectionNotFound, where none can be called so."""
     name: str = request.path_params["name"]
-    if _NAME.fullmatch(name) is None:
+    if not can_be_name(name):
         raise not_found(name)
     return name
 
@@ -206,12 +259,22 @@ def _uri(request: Request) -> str:
     return uri
 
 
-def _access(request: Request) -> tuple[str, ...]:
+def _metadata(request: Request) -> dict[str, Value]:
+    given = request.query_params.get("metadata", "{}")
+    try:
+        return msgspec.json.decode(given, type=Metadata)
+    except msgspec.MsgspecError as error:
+        raise InvalidRequest(
+            f"`metadata`: {error}; it is a JSON object of texts, numbers, booleans and lists of texts", param="metadata"
+        ) from error
+
+
+def _access(request: Request) -> list[str]:
     given = request.query_params.getlist("access")
     try:
         if len(given) > MAX_ACCESS:
             raise msgspec.ValidationError(f"{len(given)} are too many; {MAX_ACCESS} are allowed")
-        return tuple(msgspec.convert(given, list[Principal]))
+        return msgspec.convert(given, list[Principal])
     except msgspec.ValidationError as error:
         raise InvalidRequest(
             f"`access`: {error}; each is `*`, or key:NAME, user:NAME or team:NAME", param="access"

@@ -229,7 +229,10 @@ OPERATIONS = (
     Operation(
         method="put", path="/v1/knowledge/{name}/documents/{uri}", raw=True, answer=DocumentStatus,
         summary="Send a document, for administrators; its type is its content type, or found out",
-        query={"access": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_ACCESS}},
+        query={
+            "access": {"type": "array", "items": {"type": "string"}, "maxItems": MAX_ACCESS},
+            "metadata": {"type": "string", "contentMediaType": "application/json"},
+        },
         failures=(400, 403, 404, 409, 413, *_KNOWLEDGE_FAILURES),
     ),
     Operation(

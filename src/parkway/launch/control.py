@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import msgspec
 
 from parkway.core.errors import KnowledgeUnavailable, NoEndpoint, ParkwayError, StartupError
+from parkway.core.knowledge import NewCollection, Value
 from parkway.core.tasks import Tasks
 from parkway.store.home import Home
 
@@ -26,13 +27,13 @@ _NOT_THERE_S = 1.0
 
 
 class ModelState(msgspec.Struct, frozen=True, kw_only=True):
-    """A model of this machine, as `parkway ps` shows it.
+    """A model of this machine, or an owner of documents, as `parkway ps` shows it.
 
     Attributes:
-        memory_bytes: What its engines use; None where they do not run.
+        memory_bytes: What its processes use; None where they do not run.
         needs_bytes: What it may use at most; None where its files cannot be read.
         since_s: For how long it has been in this state.
-        requests: Answers that run or wait.
+        requests: Answers that run or wait; None of an owner of documents.
         unloads_in_s: When it will be unloaded if nobody uses it until then; None where that is not planned.
         reason: Why it was given up.
     """
@@ -43,13 +44,13 @@ class ModelState(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: int | None = None
     needs_bytes: int | None = None
     since_s: float = 0.0
-    requests: int = 0
+    requests: int | None = 0
     unloads_in_s: float | None = None
     reason: str | None = None
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """All models of this machine, and what they may use together."""
+    """All models and owners of documents of this machine, and what they may use together."""
 
     limit_bytes: int
     used_bytes: int
@@ -58,12 +59,12 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
 
 class Question(msgspec.Struct, frozen=True):
     """`wake` loads `model` and is answered when it is ready, `list` asks for all models, `reload` for new gateways,
-    `knowledge` for the owners of the documents, and for `paths` to become part of `collection` where there is one."""
+    `knowledge` for the owners of the documents, and for `new` to become part of `collection` where there is one."""
 
     ask: Literal["wake", "list", "reload", "knowledge"]
     model: str = ""
     collection: str = ""
-    paths: list[str] = []
+    new: NewCollection = NewCollection()
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -79,7 +80,7 @@ class Owning(Protocol):
 
     async def ready(self) -> None: ...
 
-    async def add(self, collection: str, paths: Sequence[str]) -> None: ...
+    async def add(self, collection: str, new: NewCollection) -> None: ...
 
 
 class Control:
@@ -159,7 +160,7 @@ class Control:
             if question.ask == "wake":
                 await self._wake(question.model)
             elif question.ask == "knowledge":
-                await self._own(question.collection, question.paths)
+                await self._own(question.collection, question.new)
             elif self._reload is not None:
                 # Whoever asked may leave; what has begun goes on.
                 await asyncio.shield(self._tasks.start(self._reload(), name="replace the gateways"))
@@ -167,9 +168,9 @@ class Control:
             return Answer(error=error.message, retry_after_s=error.retry_after_s)
         return Answer()
 
-    async def _own(self, collection: str, paths: list[str]) -> None:
+    async def _own(self, collection: str, new: NewCollection) -> None:
         if self._owners is not None and collection:
-            await self._owners.add(collection, paths)
+            await self._owners.add(collection, new)
         elif self._owners is not None:
             await self._owners.ready()
 
@@ -203,7 +204,7 @@ async def own(home: Home) -> None:
         raise KnowledgeUnavailable(answer.error)
 
 
-def add_paths(home: Home, collection: str, paths: Sequence[Path]) -> None:
+def add_paths(home: Home, collection: str, paths: Sequence[Path], metadata: Mapping[str, Value]) -> None:
     """Has folders and files become part of a collection of the Parkway on `home`. For commands.
 
     Not over HTTP: who may administer a Parkway from elsewhere may not read this machine's files for that.
@@ -211,7 +212,8 @@ def add_paths(home: Home, collection: str, paths: Sequence[Path]) -> None:
     Raises:
         StartupError: No Parkway runs there, or it cannot; the message says why.
     """
-    question = Question("knowledge", collection=collection, paths=[str(path) for path in paths])
+    new = NewCollection([str(path) for path in paths], metadata=dict(metadata))
+    question = Question("knowledge", collection=collection, new=new)
     answer = asyncio.run(_ask(home, question))
     if answer is None:
         raise StartupError(f"no Parkway runs on this home ({home.path}); start it with: parkway up")

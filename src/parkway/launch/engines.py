@@ -30,13 +30,14 @@ TOKEN_VARIABLE = "PARKWAY_ENGINE_TOKEN"  # noqa: S105 - the variable's name; the
 NOT_STARTED = "http://not-started.invalid/v1"
 """The address of what does not serve."""
 
-_SHOWN: Mapping[State, Literal["loading", "ready", "down", "given up"]] = {
+SHOWN: Mapping[State, Literal["loading", "ready", "down", "given up"]] = {
     "starting": "loading",
     "ready": "ready",
     "waiting": "down",
     "given up": "given up",
     "stopped": "down",
 }
+"""The states of a process as people are told of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,19 +132,23 @@ class Engines:
         """What counts against the limit of all engines together."""
         return sum(engine.charged_bytes() for engine in self._engines)
 
-    def check_fit(self, limit_bytes: int) -> None:
+    def check_fit(self, limit_bytes: int, beside_bytes: int = 0) -> None:
         """Sees that the models fit into the memory that they may use, at least without their caches.
+
+        Args:
+            beside_bytes: What the owners of documents need.
 
         Raises:
             ConfigurationError: They do not; the message has the numbers and what would help.
         """
         needed = sum(engine.need.least_bytes for engine in self._engines if engine.need)
-        if needed > limit_bytes:
+        if self._engines and needed + beside_bytes > limit_bytes:
+            beside = f", beside {readable_bytes(beside_bytes)} for documents" if beside_bytes else ""
             each = "; ".join(f"{engine.model} {engine.need}" for engine in self._engines if engine.need)
             raise ConfigurationError(
                 f"memory_bytes: the models that are loaded at the start need {readable_bytes(needed)} without their "
-                f"caches, and may use {readable_bytes(limit_bytes)}. What helps: `load: on_demand` for some of them, "
-                f"`engine.quantization: int8`, a larger `memory_bytes`. They need: {each}"
+                f"caches{beside}, and may use {readable_bytes(limit_bytes)}. What helps: `load: on_demand` for some "
+                f"of them, `engine.quantization: int8`, a larger `memory_bytes`. They need: {each}"
             )
 
     async def states(self) -> list[ModelState]:
@@ -196,7 +201,7 @@ async def _activity(engine: Engine, token: str) -> int:
 
 
 def _state(engine: Engine, requests: int) -> ModelState:
-    state = _SHOWN[engine.child.state]
+    state = SHOWN[engine.child.state]
     return ModelState(
         name=engine.child.program.name.removeprefix("engine "),
         state=state,

@@ -11,7 +11,7 @@ from parkway.core.tasks import Tasks
 from parkway.launch.child import Say
 from parkway.launch.family import write_snapshot
 from parkway.launch.publication import remote_endpoints
-from parkway.launch.reload import HOSTS, INTERVAL_S, Commit, Outcome, Reload, Source, Watcher, permission_files
+from parkway.launch.reload import HOSTS, INTERVAL_S, Commit, Outcome, Prepare, Reload, Source, Watcher, permission_files
 from parkway.launch.settings import Settings
 from parkway.router.endpoint import Endpoint
 from parkway.store.home import Home
@@ -26,13 +26,18 @@ _AT_START = (
     "gateway.host", "gateway.port", "gateway.workers", "registry.*", "store.*", "engine.*",
     "models.*.path", "models.*.load", "models.*.keep_alive_s",
     "start_timeout_s", "liveness_s", "memory_bytes", "pulled_models",
+    "knowledge.*.model", "knowledge.*.index", "knowledge.*.index.*", "knowledge_partitions",
 )  # fmt: skip
 
 
 class Followed:
     """A configuration whose changes the supervisor follows."""
 
-    def __init__(self, settings: Settings, source: Source, home: Home, write: Write, say: Say) -> None:
+    def __init__(self, settings: Settings, source: Source, home: Home, write: Write, own: Prepare, say: Say) -> None:
+        """
+        Args:
+            own: Has the owners of documents started where there is something to own now.
+        """
         self._home = home
         self._write = write
         self._say = say
@@ -40,6 +45,7 @@ class Followed:
         self._changed = asyncio.Event()
         self._reload = Reload(settings)
         self._reload.register(self._publish, HOSTS)
+        self._reload.register(own, "knowledge")
         self._reload.register(_check_permissions, files=permission_files)
         self._watcher = Watcher(self._reload, source, self._tell)
 

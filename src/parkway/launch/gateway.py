@@ -50,6 +50,7 @@ from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.flight import Flights
 from parkway.pipeline.grounds import Grounds, Searching
 from parkway.pipeline.parts import Current, Parts
+from parkway.pipeline.passage_figures import PassageFigures
 from parkway.pipeline.queue_figures import QueueFigures
 from parkway.pipeline.shaping import Shaping
 from parkway.policy.audit import AuditLog
@@ -173,7 +174,8 @@ async def assemble(
     metrics.registry.register(RoutingFigures(router.conditions, router.counts.of))
     flights = Flights(settings.gateway.timeout_s)
     asking = Connections(settings.router)
-    knowledge = _knowledge(settings, home, asking)
+    reload = Reload(settings)
+    knowledge = _knowledge(reload, home, asking)
     cleared = Generations()
     cache_of = partial(
         _response_cache, cleared=cleared, view=view, router=router, redis=redis, prefix=settings.redis.prefix
@@ -199,6 +201,7 @@ async def assemble(
         knowledge=knowledge,
     )
     metrics.registry.register(QueueFigures(gates))
+    metrics.registry.register(PassageFigures())
     metrics.show(
         "parkway_limits_outage",
         "1 while limits are not shared because Redis is away",
@@ -217,7 +220,6 @@ async def assemble(
         follower = Follower(settings.registry, publisher, partial(_adopt, view, audit), kept)
         metrics.show("parkway_registry_connected", "1 while etcd answers", partial(getattr, follower, "connected"))
 
-    reload = Reload(settings)
     Live(
         started=settings,
         database=database,
@@ -272,9 +274,10 @@ async def assemble(
         gates.start(tasks, lambda: in_force.gateway.drain_s if readiness.draining else None)
         if follower is not None:
             tasks.start(follower.run(), name="registry")
-        if home is not None and settings.gateway.workers > 1:
+        if home is not None and (settings.gateway.workers > 1 or owners.VARIABLE in os.environ):
             metrics.combined = combined = Combined(metrics.registry, home.figures)
-            tasks.every(_FIGURES_S, lambda: asyncio.to_thread(combined.write), name="figures")
+            if settings.gateway.workers > 1:  # whoever is asked shows what the others have written
+                tasks.every(_FIGURES_S, lambda: asyncio.to_thread(combined.write), name="figures")
         trust_issuers()
         if source is not None:
             tell = partial(_tell, source=source, readiness=readiness, parts=parts)
@@ -301,14 +304,14 @@ async def assemble(
                 metrics.combined.end()
 
 
-def _knowledge(settings: Settings, home: Home | None, connections: Connections) -> Knowledge:
+def _knowledge(reload: Reload, home: Home | None, connections: Connections) -> Knowledge:
     """The owners of the documents that our supervisor keeps running; without one there are no collections."""
     urls = urls_of(os.environ.get(owners.VARIABLE, ""))
     return Knowledge(
         connections,
         urls[0] if urls else None,
         os.environ.get(TOKEN_VARIABLE, ""),
-        expected=partial(owners.any_collections, settings, home) if home is not None else lambda: True,
+        expected=lambda: home is None or owners.any_collections(reload.settings, home),
         start=partial(own, home) if home is not None else None,
     )
 

@@ -12,6 +12,7 @@ from parkway.core.knowledge import (
     DocumentStatus,
     Found,
     NewCollection,
+    NewDocument,
     Search,
 )
 
@@ -57,13 +58,8 @@ class Library(Protocol):
         """
         ...
 
-    async def add_document(
-        self, collection: str, uri: str, media_type: str, access: tuple[str, ...], content: AsyncIterator[bytes]
-    ) -> DocumentStatus:
+    async def add_document(self, collection: str, new: NewDocument, content: AsyncIterator[bytes]) -> DocumentStatus:
         """Keeps a document and has it indexed; one of the same URI is replaced.
-
-        Args:
-            access: Empty: as the collection says.
 
         Raises:
             CollectionNotFound: There is none.
@@ -83,8 +79,10 @@ class Owned:
     Attributes:
         candidates: What this partition alone has for the question of another, in the words of `partition_index.py`;
             raises CollectionNotFound.
+        revision: Of this partition of a collection: another one once anything in it has changed. Likewise.
     """
 
     library: Library
     searching: Searching
     candidates: Callable[[str, bytes], Awaitable[bytes]] | None = None
+    revision: Callable[[str], str] | None = None

@@ -75,6 +75,7 @@ class Live:
         reload.register(lambda new: partial(parts.log.replace, new.feedback), "feedback")
         reload.register(lambda new: partial(parts.traces.replace, new.traces), "traces")
         reload.register(lambda new: self.export.prepare(new.traces), "traces")
+        reload.register(lambda _: lambda: None, "knowledge")  # which the owners of documents follow themselves
         reload.register(self._kept, "conversations", "responses")
         reload.register(self._response_cache, *_keys("response_cache", ResponseCacheConfig.model_fields, ("place",)))
 

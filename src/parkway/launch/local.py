@@ -95,12 +95,12 @@ class Local:
             environment = {TOKEN_VARIABLE: self._token, owners.VARIABLE: addresses(places)}
             family = Family(settings, home, environment, say)
         self._family = family
-        self._owners = Owners(settings, home, family, places, self._token, say)
+        followed = () if source is None else ("--source", str(source.path))
+        self._owners = Owners(settings, home, family, places, self._token, say, followed)
         self._limit_bytes = settings.memory_bytes or default_limit_bytes()
         self._engines = Engines(settings, family, self._publication, self._token, say)
-        self._engines.check_fit(self._limit_bytes)
+        self._engines.check_fit(self._limit_bytes, self._owners.needed_bytes())
         shutil.rmtree(home.figures, ignore_errors=True)  # those of an earlier run
-        followed = () if source is None else ("--source", str(source.path))
         self._gateways = Gateways(settings, family, listeners, say, *followed)
         self._followed: Followed | None = None
         self._registry: EndpointRegistry
@@ -146,9 +146,11 @@ class Local:
     def _lay_out(self, tasks: Tasks) -> tuple[OnDemand, Catalogue]:
         """What is loaded on demand."""
         drain_s = self._settings.engine.drain_s
-        on_demand = OnDemand(
-            self._limit_bytes, self._engines.charged_bytes, drain_s, self._publication, tasks, self._say
-        )
+
+        def always_bytes() -> int:
+            return self._engines.charged_bytes() + self._owners.charged_bytes()
+
+        on_demand = OnDemand(self._limit_bytes, always_bytes, drain_s, self._publication, tasks, self._say)
         catalogue = Catalogue(
             self._settings, self._home, self._family, self._publication, on_demand, self._token, self._say
         )
@@ -159,7 +161,7 @@ class Local:
         return on_demand, catalogue
 
     async def _overview(self, on_demand: OnDemand) -> Overview:
-        models = [*await self._engines.states(), *on_demand.states()]
+        models = [*await self._engines.states(), *on_demand.states(), *self._owners.states()]
         return Overview(limit_bytes=self._limit_bytes, used_bytes=on_demand.used_bytes(), models=models)
 
     def _listen_for_signals(self) -> None:
@@ -204,7 +206,7 @@ class Local:
     def _follow_configuration(self, tasks: Tasks) -> None:
         if self._source is not None:
             write = partial(self._registry.replace, "config")
-            self._followed = Followed(self._settings, self._source, self._home, write, self._say)
+            self._followed = Followed(self._settings, self._source, self._home, write, self._owners.prepare, self._say)
             self._followed.start(tasks)
             self._gateways.drain_s = lambda: self._drain_s
 

@@ -79,11 +79,23 @@ def default_limit_bytes() -> int:
 
 def resident_bytes(pid: int) -> int | None:
     """The resident memory of a process; None where it is gone or this system does not tell."""
+    return _status(pid).get("VmRSS")
+
+
+def own_bytes(pid: int) -> int | None:
+    """The same without pages of files, which others get when memory is short."""
+    status = _status(pid)
+    return status["VmRSS"] - status.get("RssFile", 0) if "VmRSS" in status else None
+
+
+def _status(pid: int) -> dict[str, int]:
+    """Sizes in bytes, by their names in /proc."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:")), None)
+        return {}
+    words = [line.split() for line in lines if line.endswith(" kB")]
+    return {name.rstrip(":"): int(size) * 1024 for name, size, _ in words}
 
 
 def _multiplies_bfloat16() -> bool:

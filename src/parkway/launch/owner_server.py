@@ -30,7 +30,7 @@ from parkway.core.errors import (
     Overloaded,
     ParkwayError,
 )
-from parkway.core.knowledge import Asked, CollectionList, NewCollection, Removed
+from parkway.core.knowledge import Asked, CollectionList, NewCollection, NewDocument, Removed
 from parkway.launch.library import Owned
 
 log = logging.getLogger(__name__)
@@ -75,6 +75,7 @@ def create_app(owned: Owned, token: str, max_document_bytes: int) -> ASGIApp:
             Route("/collections/{name}", routes.remove, methods=["DELETE"]),
             Route("/collections/{name}/search", routes.search, methods=["POST"]),
             Route("/collections/{name}/index/search", routes.candidates, methods=["POST"]),
+            Route("/collections/{name}/index/revision", routes.revision, methods=["GET"]),
             Route("/collections/{name}/documents", routes.documents, methods=["GET"]),
             Route("/collections/{name}/document", routes.add_document, methods=["PUT"]),
             Route("/collections/{name}/document", routes.remove_document, methods=["DELETE"]),
@@ -91,6 +92,7 @@ class OwnerRoutes:
         self._library = owned.library
         self._searching = owned.searching
         self._candidates = owned.candidates
+        self._revision = owned.revision
         self._max_document_bytes = max_document_bytes
 
     async def alive(self, _: Request) -> Response:
@@ -120,6 +122,12 @@ class OwnerRoutes:
         body = b"".join([part async for part in _bounded(request.stream(), MAX_REQUEST_BYTES)])
         return Response(await self._candidates(_name(request), body), media_type="application/msgpack")
 
+    async def revision(self, request: Request) -> Response:
+        """Likewise."""
+        if self._revision is None:
+            raise NotFound("there are no partitions")
+        return Response(self._revision(_name(request)))
+
     async def documents(self, request: Request) -> Response:
         query = request.query_params
         principals = frozenset(filter(None, query.getlist("principal"))) if "principal" in query else None
@@ -127,11 +135,10 @@ class OwnerRoutes:
         return _json(await self._library.documents(_name(request), query.get("after", ""), limit, principals))
 
     async def add_document(self, request: Request) -> Response:
-        media_type = request.headers.get("content-type", "")
-        access = tuple(request.query_params.getlist("access"))
+        new = wire.decode(request.query_params.get("document", "").encode(), NewDocument)
         content = _bounded(request.stream(), self._max_document_bytes)
         try:
-            added = await self._library.add_document(_name(request), _uri(request), media_type, access, content)
+            added = await self._library.add_document(_name(request), new, content)
         except ParkwayError:
             # To its end: who still sends when the connection is closed may never see the answer.
             with suppress(ParkwayError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,8 +14,12 @@ from parkway.core.errors import StartupError
 from parkway.core.knowledge import NewCollection
 from parkway.core.tasks import Tasks
 from parkway.launch.child import Child, Say, State
+from parkway.launch.control import ModelState
+from parkway.launch.engines import SHOWN
 from parkway.launch.family import Family
 from parkway.launch.liveness import watch
+from parkway.launch.memory import PROCESS_BYTES, own_bytes
+from parkway.launch.reload import Commit
 from parkway.launch.settings import Settings
 from parkway.router.config import RouterConfig
 from parkway.router.connections import Connections
@@ -50,7 +55,7 @@ def addresses(sockets: Sequence[socket.socket]) -> str:
 
 def any_collections(settings: Settings, home: Home) -> bool:
     """Whether there is anything to own: a collection that is configured, or one that was added on this home."""
-    if getattr(settings, "knowledge", None):
+    if settings.knowledge:
         return True
     with suppress(OSError):
         return any(each.is_dir() for each in home.knowledge.iterdir())
@@ -63,6 +68,17 @@ class _Owner:
 
     child: Child
     watching: asyncio.Task[None]
+    changed: list[float]  # when its state last changed, in seconds of the monotonic clock
+
+    def used_bytes(self) -> int | None:
+        """Memory of its own; None while there is no process."""
+        return own_bytes(self.child.pid) if self.child.pid is not None else None
+
+    def charged_bytes(self) -> int:
+        """What counts against the limit: what is needed while it starts, then what is used."""
+        if self.child.state in ("given up", "stopped"):
+            return 0
+        return max(PROCESS_BYTES, self.used_bytes() or 0) if self.child.state != "ready" else self.used_bytes() or 0
 
 
 class Owners:
@@ -71,6 +87,7 @@ class Owners:
     Args:
         sockets: As by `reserve`, one for each partition.
         token: What owners ask of their clients.
+        options: More for the command of each.
     """
 
     def __init__(
@@ -81,6 +98,7 @@ class Owners:
         sockets: Sequence[socket.socket],
         token: str,
         say: Say,
+        options: Sequence[str] = (),
     ) -> None:
         self._settings = settings
         self._home = home
@@ -88,6 +106,7 @@ class Owners:
         self._sockets = sockets
         self._token = token
         self._say = say
+        self._options = options
         self._owners: dict[int, _Owner] = {}
         self._tasks = Tasks("owners")
 
@@ -96,6 +115,39 @@ class Owners:
         self._tasks = tasks
         if any_collections(self._settings, self._home):
             self._start()
+
+    def prepare(self, settings: Settings) -> Commit:
+        """Other settings: of collections there may be the first."""
+
+        def commit() -> None:
+            self._settings = settings
+            if any_collections(settings, self._home):
+                self._start()
+
+        return commit
+
+    def charged_bytes(self) -> int:
+        """What counts against the limit of all that runs on this machine."""
+        return sum(owner.charged_bytes() for owner in self._owners.values())
+
+    def needed_bytes(self) -> int:
+        """What they need at the least, if there is anything to own."""
+        return PROCESS_BYTES * len(self._sockets) if any_collections(self._settings, self._home) else 0
+
+    def states(self) -> list[ModelState]:
+        """Each as `parkway ps` shows it."""
+        return [
+            ModelState(
+                name=owner.child.program.name,
+                state=SHOWN[owner.child.state],
+                load="start",
+                memory_bytes=owner.used_bytes(),
+                since_s=time.monotonic() - owner.changed[0],
+                requests=None,
+                reason=owner.child.reason or None,
+            )
+            for _, owner in sorted(self._owners.items())
+        ]
 
     async def ready(self) -> None:
         """Has them started, and returns once all of them serve.
@@ -115,21 +167,21 @@ class Owners:
                 why = "ended before it was ready" if child.state == "waiting" else "is not ready"
                 raise StartupError(f"{child.program.name} {why}; its log is {child.log.path}")
 
-    async def add(self, collection: str, paths: Sequence[str]) -> None:
+    async def add(self, collection: str, new: NewCollection) -> None:
         """Has folders and files of this machine become part of a collection, which is made where there is none.
 
         Raises:
             StartupError: No owner can be started.
             ParkwayError: It refuses.
         """
-        if not all(Path(path).is_absolute() for path in paths):
+        if not all(Path(path).is_absolute() for path in new.paths):
             raise StartupError("paths have to be absolute")
         await self.ready()
         connections = Connections(RouterConfig())
         try:
             knowledge = Knowledge(connections, addresses(self._sockets[:1]), self._token)
             deadline = asyncio.get_running_loop().time() + _SCAN_S
-            await knowledge.add(collection, NewCollection(list(paths)), deadline)
+            await knowledge.add(collection, new, deadline)
         finally:
             connections.close()
 
@@ -155,8 +207,10 @@ class Owners:
     def _run(self, partition: int) -> _Owner:
         name, place = self._name(partition), self._sockets[partition]
         host, port = place.getsockname()[:2]
+        since = [time.monotonic()]
 
         def changed(state: State, _: str) -> None:
+            since[0] = time.monotonic()
             if state == "ready":
                 self._say(f"{name} is ready")
 
@@ -165,13 +219,14 @@ class Owners:
             "knowledge-owner",
             *("--partition", str(partition), "--partitions", str(len(self._sockets)), "--fd", str(place.fileno())),
             *self._family.configuration,
+            *self._options,
             pass_fds=(place.fileno(),),
             announces=True,
             on_change=changed,
         )
         self._tasks.start(child.run(), name=name)
         watching = watch(child, lambda: (str(host), int(port)), self._settings.liveness_s)
-        return _Owner(child, self._tasks.start(watching, name=f"{name} liveness"))
+        return _Owner(child, self._tasks.start(watching, name=f"{name} liveness"), since)
 
 
 def _starts(child: Child) -> bool:

@@ -84,7 +84,7 @@ class PartitionIndex:
 
     def __init__(self, url: str, token: str, collection: str, timeout_s: float = 30.0) -> None:
         self._authority = urlsplit(url).netloc
-        self._path = f"/collections/{quote(collection, safe='')}/index/search"
+        self._path = f"/collections/{quote(collection, safe='')}/index"
         self._headers = {"authorization": f"Bearer {token}", "content-type": "application/msgpack"}
         self._timeout_s = timeout_s
         self._kept = threading.local()
@@ -108,19 +108,29 @@ class PartitionIndex:
             exact=query.exact,
             effort=query.effort,
         )
-        status, body = self._ask(msgspec.msgpack.encode(question))
+        body = self._ask("POST", "/search", msgspec.msgpack.encode(question))
+        return [] if body is None else [_read(each) for each in msgspec.msgpack.decode(body, type=list[_Candidate])]
+
+    def revision(self) -> str:
+        """Another one once anything there has changed. Raises as `search` does."""
+        body = self._ask("GET", "/revision", b"")
+        return "" if body is None else body.decode()
+
+    def _ask(self, method: str, path: str, body: bytes) -> bytes | None:
+        """The answer; None where the collection is not known."""
+        status, answer = self._exchange(method, path, body)
         if status == 404:
-            return []
+            return None
         if status != 200:
             raise IndexUnavailable(f"a partition of the documents answered with status {status}", retry_after_s=1)
-        return [_read(each) for each in msgspec.msgpack.decode(body, type=list[_Candidate])]
+        return answer
 
-    def _ask(self, body: bytes) -> tuple[int, bytes]:
+    def _exchange(self, method: str, path: str, body: bytes) -> tuple[int, bytes]:
         kept: http.client.HTTPConnection | None = getattr(self._kept, "connection", None)
         for connection in (kept, None):
             fresh = connection or http.client.HTTPConnection(self._authority, timeout=self._timeout_s)
             try:
-                fresh.request("POST", self._path, body, self._headers)
+                fresh.request(method, self._path + path, body, self._headers)
                 response = fresh.getresponse()
                 found = response.read(MAX_ANSWER_BYTES)
             except (OSError, http.client.HTTPException) as error:

@@ -198,6 +198,11 @@ def changes(old: Settings, new: Settings) -> Iterator[str]:
         if name == "models":
             for model in sorted(old.models.keys() | new.models.keys()):
                 yield from _model_changes(f"models.{model}", old.models.get(model), new.models.get(model))
+        elif name == "knowledge":
+            if old.knowledge.keys() != new.knowledge.keys():
+                yield name
+            for collection in sorted(old.knowledge.keys() & new.knowledge.keys()):
+                yield from _changes(f"{name}.{collection}", old.knowledge[collection], new.knowledge[collection])
         else:
             yield from _changes(name, getattr(old, name), getattr(new, name))
 

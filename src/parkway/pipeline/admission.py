@@ -69,21 +69,7 @@ def check_bounds(request: Request, bounds: Bounds) -> None:
 
 
 def _check_grounded(request: ChatRequest) -> None:
-    """Refuses what an answer from documents cannot be, because what documents say must not decide about it."""
-    if (request.n or 1) > 1:
-        raise InvalidRequest("`n`: an answer from `knowledge` is one; leave `n` out", param="n")
-    if request.tools:
-        raise UnsupportedField(
-            "`tools` together with `knowledge`: what stands in documents must not have tools called; leave one out",
-            param="tools",
-        )
-    form = request.response_format
-    if request.structured_outputs is not None or (form is not None and form.get("type") != "text"):
-        name = "response_format" if request.structured_outputs is None else "structured_outputs"
-        raise UnsupportedField(
-            f"`{name}` together with `knowledge`: an answer from documents is text with citations; leave one out",
-            param=name,
-        )
+    """Refuses what an answer from documents cannot have: what is dropped or marked has no probabilities."""
     if request.logprobs:
         raise UnsupportedField(
             "`logprobs` together with `knowledge`: sentences are checked as a whole; leave one out", param="logprobs"

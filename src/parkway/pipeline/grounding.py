@@ -17,33 +17,31 @@ from parkway.aggregate.grounding.citation import annotations_of
 from parkway.aggregate.grounding.config import terms_for
 from parkway.aggregate.grounding.passage import Passage, cost_of, merged, select
 from parkway.aggregate.grounding.prompt import FRAME_TOKENS
-from parkway.aggregate.grounding.question import bounded, query_of, question_in, rewriting
+from parkway.aggregate.grounding.question import bounded, question_in
 from parkway.aggregate.grounding.quotation import Quoted, link, quote
 from parkway.aggregate.response_cache.retelling import events
 from parkway.aggregate.transcript import Transcript
-from parkway.core.chat import ChatRequest, Message
+from parkway.core.chat import ChatRequest
 from parkway.core.errors import (
-    CollectionNotFound,
     EndpointFailed,
     InvalidRequest,
-    KnowledgeUnavailable,
     ModelNotFound,
     NoEndpoint,
     Overloaded,
     ParkwayError,
     RelayedError,
+    UnsupportedField,
     nearest,
 )
-from parkway.core.grounding import Grounded
 from parkway.core.ids import new_id
-from parkway.core.knowledge import Found, Hit, Search
-from parkway.core.trace import Span
+from parkway.core.knowledge import Hit
 from parkway.core.wire import encode
 from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.exchange import Exchange
-from parkway.pipeline.grounds import Grounding, Looked, no_collection
+from parkway.pipeline.grounds import Grounding, Looked
 from parkway.pipeline.guard import LOOP_NS, report
 from parkway.pipeline.guarded import answer_guard
+from parkway.pipeline.lookup import look_up
 from parkway.pipeline.memory import said_in
 from parkway.pipeline.parts import Parts
 from parkway.pipeline.reservation import lease_s
@@ -51,7 +49,6 @@ from parkway.pipeline.routing import wants_usage
 from parkway.policy.guardrails.guard import Found as Findings
 from parkway.policy.guardrails.guard import Guard
 from parkway.policy.guardrails.window import apply
-from parkway.router.call import Call
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +65,7 @@ async def ground(exchange: Exchange, parts: Parts) -> Exchange:
 
     Raises:
         InvalidRequest: Nothing is asked in words.
+        UnsupportedField: A form is asked for, and no model is asked for words of its own.
         RateLimited, BudgetExceeded: The prompt is too much with passages.
     """
     request = exchange.request
@@ -79,15 +77,46 @@ async def ground(exchange: Exchange, parts: Parts) -> Exchange:
     if not question:
         raise InvalidRequest("`knowledge` needs a question in words: no message of the user has any", param="messages")
     terms = terms_for(request.model, grounds.config, grounds.models, request.grounding)
-    search = grounds.tasks.start(_search(exchange, request, said, parts), name=exchange.request_id)
-    exchange.grounding = grounding = Grounding(terms, grounds.config, question, search)
-    exchange.answer_headers.append((_TIER, terms.tier.encode()))
+    formed = _form_of(request)
+    if formed is not None and terms.tier != "generated":
+        raise UnsupportedField(
+            f"`{formed}` together with `knowledge`: answers of {request.model[:200]!r} are quoted from documents "
+            f"(tier `{terms.tier}`), and quotations have no other form; leave one out, or ask another model",
+            param=formed,
+        )
+    search = grounds.tasks.start(look_up(exchange, request, said, parts), name=exchange.request_id)
+    exchange.grounding = grounding = Grounding(
+        terms,
+        grounds.config,
+        question,
+        search,
+        request.n or 1,
+        formed is not None,
+        _tools_of(request),
+        resumed=said[-1].role == "tool",
+    )
+    exchange.answer_headers.append((_TIER, b"unchecked" if grounding.formed else terms.tier.encode()))
     if terms.tier == "generated" and exchange.reservation is not None:
         grounding.reserved = terms.context_tokens + FRAME_TOKENS
         exchange.prompt_tokens += grounding.reserved
         await parts.limiter.extend(exchange.reservation, grounding.reserved, lease_s(exchange))
     exchange.mark("ground")
     return exchange
+
+
+def _form_of(request: ChatRequest) -> str | None:
+    """The field that says that the answer shall be more than text."""
+    if request.structured_outputs is not None:
+        return "structured_outputs"
+    form = request.response_format
+    return "response_format" if form is not None and form.get("type") != "text" else None
+
+
+def _tools_of(request: ChatRequest) -> frozenset[str]:
+    """The names of the tools that the client offers."""
+    functions = (tool.get("function") for tool in request.tools or ())
+    names = (function.get("name") for function in functions if isinstance(function, dict))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 async def quoted(exchange: Exchange, parts: Parts) -> bool:
@@ -117,7 +146,7 @@ async def read(exchange: Exchange, parts: Parts) -> bool:
         return grounding is None
     if not grounding.read:
         await _take_in(exchange, grounding, await grounding.search, parts)
-    if grounding.known and grounding.terms.tier == "generated":
+    if grounding.terms.tier == "generated" and (grounding.known or grounding.tools):
         return True
     await _answer(exchange, grounding, parts)
     return False
@@ -144,7 +173,7 @@ class QuotingInstead:
         grounding = exchange.grounding
         if grounding is None or not _is_unreachable(error) or exchange.client.started:
             return False
-        if grounding.config.on_failure == "error" or grounding.terms.tier != "generated":
+        if grounding.config.on_failure == "error" or grounding.terms.tier != "generated" or grounding.formed:
             return False
         log.info("request %s: answered by quotations, for: %s", exchange.request_id, error)
         if exchange.reply is not None:
@@ -161,91 +190,6 @@ class QuotingInstead:
 def _is_unreachable(error: BaseException | None) -> bool:
     """Whether it says that no endpoint answers, or that it has too much to do."""
     return isinstance(error, _UNREACHABLE) or (isinstance(error, RelayedError) and error.status in _TOO_MANY)
-
-
-async def _search(exchange: Exchange, request: ChatRequest, said: list[Message], parts: Parts) -> Looked:
-    """Searches all collections beside each other."""
-    config, caller = parts.grounds.config, exchange.known_caller
-    span = exchange.trace.begin("retrieve")
-    looked = Looked(query_of(said))
-    wanted = request.grounding
-    try:
-        if config.rewrite_model is not None:
-            looked.query = await _rewritten(said, config.rewrite_model, config.rewrite_timeout_s, parts) or looked.query
-        search = Search(
-            query=looked.query,
-            limit=config.hits,
-            filter=wanted.filter if wanted is not None else {},
-            documents=wanted.documents if wanted is not None else None,
-        )
-        async with asyncio.timeout(config.search_timeout_s):
-            told = await asyncio.gather(
-                *(parts.grounds.knowledge.search(name, search, caller.principals) for name in _names(request)),
-                return_exceptions=True,
-            )
-        if (failed := next((each for each in told if isinstance(each, BaseException)), None)) is not None:
-            raise failed
-        looked.found = [each for each in told if isinstance(each, Found)]
-        _tell(span, request, looked)
-    except CollectionNotFound:
-        looked.error = CollectionNotFound(no_collection(_names(request)), param="knowledge")
-    except ParkwayError as error:
-        looked.error = error
-    except TimeoutError:
-        looked.error = KnowledgeUnavailable(
-            f"the collections could not be searched within {config.search_timeout_s:g} s, "
-            "set by grounding.search_timeout_s; try again",
-            retry_after_s=1.0,
-        )
-    finally:
-        span.end(looked.error.code if looked.error is not None else None)
-    return looked
-
-
-def _names(request: ChatRequest) -> list[str]:
-    return list(dict.fromkeys(request.knowledge or ()))
-
-
-def _tell(span: Span, request: ChatRequest, looked: Looked) -> None:
-    """What the span says of a search."""
-    span.attributes["parkway.knowledge.collections"] = _names(request)
-    span.attributes["parkway.knowledge.hits"] = sum(len(found.hits) for found in looked.found)
-    stages = Counter[str]()
-    for found in looked.found:
-        for stage, took in found.took_ms.items():
-            stages[stage] = max(stages[stage], took)  # pyright: ignore[reportArgumentType] - floats count, too
-    span.attributes |= {f"parkway.knowledge.{stage}_ms": took for stage, took in stages.items()}
-
-
-async def _rewritten(said: list[Message], model: str, timeout_s: float, parts: Parts) -> str:
-    """The query that a model makes of the conversation; empty where it does not. On Parkway's own account."""
-    body = {"model": model, "messages": rewriting(said), "max_tokens": _QUERY_TOKENS, "temperature": 0}
-    call = Call(
-        model=model,
-        path="/chat/completions",
-        body=encode(body),
-        request_id=new_id("req"),
-        deadline=time.monotonic() + timeout_s,
-    )
-    try:
-        async with asyncio.timeout(timeout_s), parts.router.send(call) as reply:
-            answer = msgspec.json.decode(await reply.read(_MAX_QUERY_BYTES), type=_Rewritten)
-    except (ParkwayError, TimeoutError, msgspec.MsgspecError, UnicodeDecodeError):
-        return ""
-    query = answer.choices[0].message.content if answer.choices else None
-    return bounded(" ".join((query or "").split()).strip("\"'“”"))
-
-
-class _Words(msgspec.Struct):
-    content: str | None = None
-
-
-class _Choice(msgspec.Struct):
-    message: _Words
-
-
-class _Rewritten(msgspec.Struct):
-    choices: list[_Choice] = []
 
 
 async def _take_in(exchange: Exchange, grounding: Grounding, looked: Looked, parts: Parts) -> None:
@@ -351,14 +295,8 @@ async def _answer(exchange: Exchange, grounding: Grounding, parts: Parts) -> Non
     else:
         asked = f"{grounding.question} {grounding.query}"
         said = await asyncio.to_thread(quote, grounding.passages, asked, grounding.config.sentences)
-    grounding.told = Grounded(
-        tier=terms.tier,
-        answered=grounding.known,
-        confidence=grounding.confidence,
-        citations=said.citations,
-        query=grounding.query,
-    )
-    body = encode(_completion(request.model, said, grounding.told))
+    grounding.told = grounding.tell(answered=grounding.known, citations=said.citations)
+    body = encode(_completion(request.model, said, grounding))
     guard = answer_guard(exchange, parts)
     if guard is not None:
         body = await guard.body(body)
@@ -370,19 +308,21 @@ async def _answer(exchange: Exchange, grounding: Grounding, parts: Parts) -> Non
     exchange.closing = events(body, usage=wants_usage(exchange)) if exchange.stream else body
 
 
-def _completion(model: str, said: Quoted, told: Grounded) -> dict[str, object]:
+def _completion(model: str, said: Quoted, grounding: Grounding) -> dict[str, object]:
     message = {
         "role": "assistant",
-        "content": said.text,
-        "refusal": None,
+        "content": None if grounding.formed else said.text,
+        "refusal": said.text if grounding.formed else None,  # that it is not known has no other form
         "annotations": annotations_of(said.citations),
     }
+    choice = {"message": message, "finish_reason": "stop", "logprobs": None}
+    told = {"parkway": grounding.told} if grounding.choices > 1 else {}
     return {
         "id": new_id("chatcmpl"),
         "object": "chat.completion",
         "created": int(time.time()),
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": "stop", "logprobs": None}],
+        "choices": [{"index": index, **choice, **told} for index in range(grounding.choices)],
         "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
-        "parkway": told,
+        "parkway": grounding.told,
     }

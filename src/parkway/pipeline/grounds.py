@@ -11,11 +11,11 @@ from msgspec.structs import replace
 
 from parkway.aggregate.grounding.checking import Similar
 from parkway.aggregate.grounding.config import GroundingConfig, ModelGrounding, Terms
-from parkway.aggregate.grounding.passage import Passage
-from parkway.aggregate.grounding.prompt import grounded
+from parkway.aggregate.grounding.passage import Passage, shown
+from parkway.aggregate.grounding.prompt import Wanted, grounded
 from parkway.core.chat import Message
 from parkway.core.errors import CollectionNotFound, ParkwayError
-from parkway.core.grounding import Grounded
+from parkway.core.grounding import Checking, Citation, Grounded
 from parkway.core.knowledge import Found, Search
 from parkway.core.tasks import Tasks
 
@@ -73,6 +73,7 @@ class Looked:
     """What a search has come to: what each collection has, or why there is nothing."""
 
     query: str
+    collections: list[str]
     found: list[Found] = field(default_factory=list)
     error: ParkwayError | None = None
 
@@ -84,7 +85,11 @@ class Grounding:
     Attributes:
         question: The last thing that the user said.
         search: Runs from the moment that the request is known on.
-        passages: What the answer may rest on, once that was read.
+        choices: How many answers are asked for.
+        formed: They have a form that has no place for citations, JSON for one.
+        tools: The names of those that may be called.
+        resumed: It goes on from what a tool has said.
+        passages: What the answer may rest on, once that was read; best first.
         reserved: Tokens of the prompt that were reserved for passages.
         versions: Of what was found: equal only where everything is.
         told: What is said of the answer, once it is known.
@@ -94,6 +99,10 @@ class Grounding:
     config: GroundingConfig
     question: str
     search: asyncio.Task[Looked]
+    choices: int = 1
+    formed: bool = False
+    tools: frozenset[str] = frozenset()
+    resumed: bool = False
     reserved: int = 0
     read: bool = False
     query: str = ""
@@ -104,9 +113,37 @@ class Grounding:
     told: Grounded | None = None
 
     @property
+    def shown(self) -> list[Passage]:
+        """The passages as a model sees and cites them; none where nothing was found that is likely to help."""
+        return shown(self.passages) if self.known else []
+
+    @property
+    def looked(self) -> Looked | None:
+        """What the search has come to; None until then."""
+        ended = self.search.done() and not self.search.cancelled() and self.search.exception() is None
+        return self.search.result() if ended else None
+
+    @property
     def known(self) -> bool:
         """Whether what was found is likely to have the answer."""
         return bool(self.passages) and self.confidence >= self.terms.min_confidence
+
+    @property
+    def checking(self) -> Checking:
+        """How what a model says is checked; what rests on a tool's word cannot be."""
+        if self.resumed:
+            return "off"
+        return self.terms.check if self.known else "drop"
+
+    def tell(self, *, answered: bool, citations: list[Citation], unchecked: bool = False) -> Grounded:
+        """What is said of an answer."""
+        return Grounded(
+            tier="unchecked" if unchecked else self.terms.tier,
+            answered=answered,
+            confidence=self.confidence,
+            citations=citations,
+            query=self.query,
+        )
 
     def shorten(self) -> bool:
         """Leaves the lesser half of the passages out, for a model whose context is too small; False: one is left."""
@@ -125,5 +162,6 @@ class Grounding:
         last = max((at for at, each in enumerate(messages) if each.role == "user"), default=None)
         if last is None:
             return messages
-        content = grounded(messages[last].content or "", self.passages, self.config.unknown)
+        wanted = Wanted(self.config.unknown, formed=self.formed, tools=bool(self.tools))
+        content = grounded(messages[last].content or "", self.shown, wanted)
         return [*messages[:last], replace(messages[last], content=content), *messages[last + 1 :]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from parkway.core.errors import EndpointFailed
-from parkway.feedback.record import CANCELLED, OK, RequestRecord
+from parkway.feedback.record import CANCELLED, OK, RequestRecord, SearchRecord
 from parkway.pipeline.decision import decide
 from parkway.pipeline.exchange import Exchange
 from parkway.pipeline.parts import Parts
@@ -44,6 +44,7 @@ def record(exchange: Exchange, parts: Parts) -> None:
         cost_usd=None if exchange.cost_micro_usd is None else exchange.cost_micro_usd / 1_000_000,
         trace_id=exchange.trace.trace_id,
         cache=exchange.cache,
+        search=_search(exchange, parts),
     )
     parts.metrics.observe(entry)
     if exchange.grounding is not None and exchange.grounding.told is not None:
@@ -54,6 +55,15 @@ def record(exchange: Exchange, parts: Parts) -> None:
         exchange.trace.root.ended = now
         if parts.traces.keeps(exchange.trace, failed=exchange.error is not None, took_s=now - exchange.started):
             parts.traces.keep(spans_of(exchange, entry, content=parts.traces.content))
+
+
+def _search(exchange: Exchange, parts: Parts) -> str | None:
+    """What was found in documents, where any were searched to the end."""
+    if exchange.grounding is None or (looked := exchange.grounding.looked) is None:
+        return None
+    outcome = OK if looked.error is None else looked.error.code
+    parts.metrics.searched(exchange.surface.value, outcome, looked.found)
+    return None if looked.error is not None else SearchRecord.of(looked.collections, looked.found).text()
 
 
 def _response_id(exchange: Exchange) -> str | None:

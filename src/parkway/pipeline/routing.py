@@ -184,13 +184,17 @@ def outgoing_body(exchange: Exchange) -> bytes:
         return exchange.body
     fields = fields_of(exchange.body)
     fields.pop("conversation", None)
-    for name in ("knowledge", "grounding", *(_CALLING if exchange.grounding is not None else ())):
+    for name in ("knowledge", "grounding"):
         fields.pop(name, None)
+    if exchange.grounding is not None:
+        for name in _CALLING if exchange.grounding.tools else (*_CALLING, *_OF_TOOLS):
+            fields.pop(name, None)
     return encode({**fields, **{name: msgspec.Raw(encode(value)) for name, value in changes.items()}})
 
 
-_CALLING = ("functions", "function_call", "tool_choice", "parallel_tool_calls", "web_search_options")
-"""What could have a model do more than answer."""
+_CALLING = ("functions", "function_call", "web_search_options")
+_OF_TOOLS = ("tools", "tool_choice", "parallel_tool_calls")
+"""What could have a model do more than answer, and what may where a client offers tools."""
 
 
 def wants_usage(exchange: Exchange) -> bool:

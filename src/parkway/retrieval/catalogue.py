@@ -1,4 +1,4 @@
-"""What documents there are and how far each is: the collections and their documents in SQL.
+"""What documents there are and how far each is, in SQL.
 
 The catalogue says what shall be in the index; the index follows. A document is `waiting` from the moment that it is
 known to be new or changed, `removing` once it is gone, and becomes something else only when the index has it so.
@@ -9,27 +9,20 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
-from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, insert, or_, select, update
+from sqlalchemy import Connection, Row, and_, bindparam, case, delete, func, or_, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
-from parkway.core.knowledge import CollectionStatus, DocumentStatus, State
-from parkway.retrieval.config import CollectionConfig
+from parkway.core.knowledge import State
 from parkway.retrieval.document import Value
 from parkway.retrieval.ingest.source import Entry
-from parkway.store.revisions import bump
-from parkway.store.schema import knowledge_collections as collections
 from parkway.store.schema import knowledge_documents as documents
 from parkway.store.sql import Database
 
 SLOTS = 1 << 20
-TOPIC = "knowledge"
-"""Of the revisions: raised when collections come, go or change; documents do not raise it."""
-
 _PAGE = 500
-Origin = Literal["config", "api"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +34,6 @@ class Partition:
 
     def has(self, document_id: str) -> bool:
         return slot_of(document_id) % self.of == self.number
-
-
-@dataclass(frozen=True, slots=True)
-class KnownCollection:
-    """A collection, and whether it is on its way out."""
-
-    name: str
-    config: CollectionConfig
-    origin: Origin
-    removing: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +113,7 @@ def slot_of(identifier: str) -> int:
 
 
 class Catalogue:
-    """The collections and documents of an installation. Blocking; for any number of threads and processes.
+    """The documents of an installation. Blocking; for any number of threads and processes.
 
     Raises, all of it:
         StoreUnavailable: The database does not answer; nothing was changed.
@@ -138,50 +121,6 @@ class Catalogue:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-
-    # Collections
-
-    def collections(self) -> list[KnownCollection]:
-        """All, in the order of their names."""
-        with self._database.read() as connection:
-            rows = connection.execute(select(collections).order_by(collections.c.collection)).all()
-        return [
-            KnownCollection(
-                row.collection, CollectionConfig.model_validate_json(row.settings), row.origin, row.removing
-            )
-            for row in rows
-        ]
-
-    def save(self, name: str, config: CollectionConfig, origin: Origin, now_ms: int) -> None:
-        """Adds a collection, or changes its settings. One that is being removed comes back with what is left of it."""
-        values = {"origin": origin, "settings": config.model_dump_json(exclude_defaults=True), "removing": False}
-        with self._database.begin() as connection:
-            query = select(collections).where(collections.c.collection == name).with_for_update()
-            row = connection.execute(query).one_or_none()
-            if row is None:
-                times = {"created_ms": now_ms, "updated_ms": now_ms}
-                connection.execute(insert(collections).values(collection=name, **values, **times))
-            elif any(getattr(row, key) != value for key, value in values.items()):
-                changed = update(collections).where(collections.c.collection == name)
-                connection.execute(changed.values(**values, updated_ms=now_ms))
-            else:
-                return
-            bump(connection, TOPIC)
-
-    def begin_removal(self, name: str, now_ms: int) -> bool:
-        """Says that a collection shall be gone, with all of its documents; whether there is one."""
-        with self._database.begin() as connection:
-            changed = update(collections).where(collections.c.collection == name)
-            found = connection.execute(changed.values(removing=True, updated_ms=now_ms)).rowcount
-            bump(connection, TOPIC)
-        return found > 0
-
-    def forget(self, name: str) -> None:
-        """Deletes what the catalogue has of a collection, once nothing else has anything of it."""
-        with self._database.begin() as connection:
-            connection.execute(delete(documents).where(documents.c.collection == name))
-            connection.execute(delete(collections).where(collections.c.collection == name))
-            bump(connection, TOPIC)
 
     # What sources have
 
@@ -352,48 +291,6 @@ class Catalogue:
         with self._database.begin() as connection:
             return connection.execute(update(documents).where(mine).values(change=c.change + 1, **values)).rowcount
 
-    # For people
-
-    def status(self, collection: str) -> CollectionStatus | None:
-        """How far a collection is; None where there is none."""
-        c = documents.c
-        query = select(c.state, func.count(), func.sum(c.passages), func.max(c.updated_ms))
-        with self._database.read() as connection:
-            head = connection.execute(select(collections).where(collections.c.collection == collection)).one_or_none()
-            rows = connection.execute(query.where(c.collection == collection).group_by(c.state)).all()
-        if head is None or head.removing:
-            return None
-        counts: dict[str, int] = {row[0]: row[1] for row in rows}
-        config = CollectionConfig.model_validate_json(head.settings)
-        return CollectionStatus(
-            name=collection,
-            documents=sum(count for state, count in counts.items() if state != "removing"),
-            waiting=counts.get("waiting", 0),
-            indexed=counts.get("indexed", 0),
-            set_aside=counts.get("set_aside", 0),
-            passages=sum(int(row[2] or 0) for row in rows),
-            sources=[source.name for source in config.sources],
-            updated_ms=max([head.updated_ms, *(row[3] for row in rows)]),
-        )
-
-    def documents(
-        self, collection: str, *, state: State | None = None, after: str = "", limit: int = 100
-    ) -> list[DocumentStatus]:
-        """A page of the documents, in the order of their ids, after the one with the id `after`."""
-        c = documents.c
-        query = select(documents).where(c.collection == collection, c.document_id > after)
-        if state is not None:
-            query = query.where(c.state == state)
-        with self._database.read() as connection:
-            rows = connection.execute(query.order_by(c.document_id).limit(limit)).all()
-        return [_status(row) for row in rows]
-
-    def document(self, identifier: str) -> DocumentStatus | None:
-        """One document."""
-        with self._database.read() as connection:
-            row = connection.execute(select(documents).where(documents.c.document_id == identifier)).one_or_none()
-        return None if row is None else _status(row)
-
     def unfinished(self, collection: str, partition: Partition, *, due_by_ms: int | None = None) -> int:
         """How many documents wait or are being removed; with `due_by_ms` those whose time has come by then."""
         c = documents.c
@@ -457,18 +354,4 @@ def _document(row: Row[Any]) -> Document:
         state=row.state,
         change=row.change,
         attempt=row.attempt,
-    )
-
-
-def _status(row: Row[Any]) -> DocumentStatus:
-    return DocumentStatus(
-        document_id=row.document_id,
-        uri=row.uri,
-        state=row.state,
-        title=row.title,
-        reason=row.reason,
-        media_type=row.media_type,
-        bytes=row.bytes,
-        passages=row.passages,
-        updated_ms=row.updated_ms,
     )

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-from pydantic import Field, StringConstraints, field_validator, model_validator
+from pydantic import AfterValidator, Field, StringConstraints, field_validator, model_validator
 
 from parkway.core.configuration import Section
 from parkway.core.errors import ConfigurationError
+from parkway.core.knowledge import checked_name
 from parkway.retrieval.chunking.config import ChunkingConfig
 from parkway.retrieval.document import EVERYONE
 from parkway.retrieval.index.config import IndexConfig
@@ -21,7 +22,7 @@ from parkway.retrieval.parsing.config import ParsingConfig
 UPLOADS = "uploads"
 """The source of what clients sent; every collection has it."""
 
-CollectionName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+CollectionName = Annotated[str, AfterValidator(checked_name)]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^(\*|(key|user|team):[^\s].{0,254})$")]
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
@@ -123,11 +124,28 @@ class SourceConfig(Section):
         return self.query.name if self.query is not None else str(self.path)
 
 
+class SearchConfig(Section):
+    """How a collection is searched.
+
+    Attributes:
+        depth: Passages of each list, by words and by meaning; never fewer than the hits that are wanted.
+        duplicates: Whether a passage that says the same in the same words as one before it is left out.
+        diversity: 0 to 1: how much hits that say the same give way to others, where a search does not say.
+        cache_bytes: What the answers to searches may take that are kept until something changes; 0 keeps none.
+    """
+
+    depth: Annotated[int, Field(ge=1, le=1000)] = 100
+    duplicates: bool = True
+    diversity: Annotated[float, Field(ge=0, le=1)] = 0.0
+    cache_bytes: Annotated[int, Field(ge=0)] = 16 << 20
+
+
 class CollectionConfig(Section):
     """A collection: documents that are searched together.
 
     Attributes:
         model: The encoder; changing it embeds everything anew.
+        index: Where the passages lie. Like `model`, it cannot change while the collection is open.
         access: Who may see what says nothing else; by default whoever may search the collection.
         metadata: Of each document that does not say otherwise.
     """
@@ -137,6 +155,7 @@ class CollectionConfig(Section):
     chunking: ChunkingConfig = ChunkingConfig()
     parsing: ParsingConfig = ParsingConfig()
     index: IndexConfig = IndexConfig()
+    search: SearchConfig = SearchConfig()
     access: Annotated[list[Principal], Field(min_length=1, max_length=1024)] = [EVERYONE]
     metadata: Metadata = {}
 
@@ -167,6 +186,10 @@ class CollectionConfig(Section):
             for source in self.sources
         ]
         return self.model_copy(update={"sources": sources})
+
+    def beside(self, opened: CollectionConfig) -> CollectionConfig:
+        """The same with what cannot change while a collection is open as in `opened`, the one that is."""
+        return self.model_copy(update={"model": opened.model, "index": opened.index})
 
     def recipe(self, embedder: str) -> str:
         """Changes when what is indexed of a document would change though the document does not."""

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
+import hashlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from parkway.core.errors import InvalidRequest
 from parkway.retrieval.index.index import Vectors
+from parkway.retrieval.kept import Kept, Tally
 
 Embed = Callable[[Sequence[str]], Vectors]
 """Vectors of texts: float32 [texts, dimensions], rows of length 1.
@@ -17,27 +18,26 @@ Embed = Callable[[Sequence[str]], Vectors]
 It blocks. What the encoder does not read is cut off.
 """
 
+_MOST_BYTES = 256 << 20
+
 
 class QueryVectors:
     """Makes vectors of queries and keeps the latest. Threads may ask at once.
 
     A vector depends on the encoder alone, so none is ever out of date.
-
-    Attributes:
-        hits, misses: How many queries had a vector already, and how many had none.
     """
 
-    def __init__(self, embed: Embed, keep: int) -> None:
+    def __init__(self, embed: Embed, keep: int, tally: Tally | None = None) -> None:
         """
         Args:
             keep: How many.
         """
         self._embed = embed
-        self._keep = keep
-        self._kept: OrderedDict[str, Vectors] = OrderedDict()
-        self._lock = threading.Lock()
-        self.hits = 0
-        self.misses = 0
+        self._kept: Kept[Vectors] = Kept(keep, _MOST_BYTES, lambda vector: vector.nbytes, tally)
+
+    @property
+    def tally(self) -> Tally:
+        return self._kept.tally
 
     def of(self, text: str) -> Vectors:
         """float32 [dimensions].
@@ -45,19 +45,13 @@ class QueryVectors:
         Raises:
             InvalidRequest: The encoder has no vector for it.
         """
-        text = text.encode("utf-8", "replace").decode()
-        with self._lock:
-            if (vector := self._kept.get(text)) is not None:
-                self._kept.move_to_end(text)
-                self.hits += 1
-                return vector
-            self.misses += 1
-        vector = np.asarray(self._embed([text])[0], np.float32)
-        if not np.isfinite(vector).all():
-            raise InvalidRequest("the encoder has no vector for this query", param="query")
-        vector.setflags(write=False)
-        with self._lock:
-            self._kept[text] = vector
-            while len(self._kept) > self._keep:
-                self._kept.popitem(last=False)
-        return vector
+        told = text.encode("utf-8", "replace")
+
+        def make() -> tuple[Any, bool]:
+            vector = np.asarray(self._embed([told.decode()])[0], np.float32)
+            if not np.isfinite(vector).all():
+                raise InvalidRequest("the encoder has no vector for this query", param="query")
+            vector.setflags(write=False)
+            return vector, True
+
+        return self._kept.of(hashlib.blake2b(told, digest_size=16).digest(), make)[0]

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 
+import msgspec
 import numpy as np
-from pydantic import Field
 
-from parkway.core.configuration import Section
 from parkway.core.knowledge import Found, Hit, Range, Scores, Search
+from parkway.retrieval.catalogue import document_id
+from parkway.retrieval.config import UPLOADS, SearchConfig
 from parkway.retrieval.document import Value
 from parkway.retrieval.index.index import Between, Candidate, Filter, Index, Query, Vectors
+from parkway.retrieval.kept import Kept, Tally
 from parkway.retrieval.query_vectors import QueryVectors
 from parkway.retrieval.ranking.candidate import Ranked
 from parkway.retrieval.ranking.diversity import diverse
@@ -26,21 +30,26 @@ CHOICE = 4
 
 Clock = Callable[[], float]
 
+_MOST_KEPT = 10_000
+_HIT_BYTES = 1024  # beside its texts
 
-class SearchConfig(Section):
-    """How a collection is searched.
+_encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
-    Fields:
-        depth: passages of each list, by words and by meaning; never fewer than the hits that are wanted.
-        duplicates: whether a passage that says the same in the same words as one before it is left out.
-    """
 
-    depth: int = Field(default=100, ge=1, le=1000)
-    duplicates: bool = True
+@dataclass(frozen=True, slots=True)
+class _How:
+    """What may change between two searches, and what was found since it did."""
+
+    config: SearchConfig
+    shown: Callable[[str], str]
+    kept: Kept[Found]
 
 
 class Searcher:
-    """Searches the indexes of a collection, one for each partition. Threads may search at once."""
+    """Searches the indexes of a collection, one for each partition. Threads may search at once.
+
+    What was found is kept until anything in the collection changes, for those who ask the same with the same rights.
+    """
 
     def __init__(
         self,
@@ -50,19 +59,36 @@ class Searcher:
         ranker: Ranker,
         config: SearchConfig | None = None,
         clock: Clock = time.perf_counter,
+        *,
+        revisions: Sequence[Callable[[], str]] = (),
+        shown: Callable[[str], str] = str,
+        tally: Tally | None = None,
     ) -> None:
         """
         Args:
             indexes: Open; at least one. `close` does not close them.
             clock: Seconds.
+            revisions: Say of each index whether it has changed: another one each time. Without, nothing is kept.
+            shown: What the URI of a document that was not sent is told as.
+            tally: Of what was kept.
         """
         self._collection = collection
         self._indexes = list(indexes)
         self._vectors = vectors
         self._ranker = ranker
-        self._config = config or SearchConfig()
         self._clock = clock
+        self._revisions = revisions
+        self._tally = tally or Tally()
         self._beside = ThreadPoolExecutor(len(indexes), f"search/{collection}") if len(indexes) > 1 else None
+        self.configure(config or SearchConfig(), shown)
+
+    def configure(self, config: SearchConfig, shown: Callable[[str], str]) -> None:
+        """Other settings from the next search on."""
+        self._how = _How(config, shown, Kept(_MOST_KEPT, config.cache_bytes, _bytes_of, self._tally))
+
+    def forget(self) -> None:
+        """Something has changed: nothing that was found before is told again."""
+        self._how.kept.clear()
 
     def search(self, asked: Search, principals: frozenset[str]) -> Found:
         """What is found for those who ask.
@@ -71,34 +97,59 @@ class Searcher:
             InvalidRequest: A filter cannot be understood.
             IndexUnavailable: A partition does not answer: nothing is found rather than a part of it.
         """
+        how = self._how
+        # Before the search: what changes while it runs is not in what is kept under it.
+        version = self._version()
+        if not version or not how.config.cache_bytes:
+            return self._find(asked, principals, version, how)[0]
         began = self._clock()
-        vector = self._vectors.of(asked.query)
-        embedded = self._clock()
-        found = self.candidates(asked, vector, principals)
-        searched = self._clock()
-        ranked = self._ranked(asked, vector, found)
-        if self._clock() - searched > asked.budget_ms / 1000:
-            ranked = found
-            for one in found:
-                one.rank = one.explanation = None
-        hits = self._chosen(ranked, asked)
-        confidence = self._ranker.confidence(asked.query, hits)
-        ended = self._clock()
-        took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched}
-        return Found(
-            hits=[_hit(self._collection, one) for one in hits],
-            confidence=confidence,
-            took_ms={name: round(each * 1000, 3) for name, each in (took | {"total": ended - began}).items()},
-        )
+        said = hashlib.blake2b(_encode([asked, sorted(principals)]), digest_size=32).digest()
+        found, again = how.kept.of((version, said), lambda: self._find(asked, principals, version, how))
+        if not again:
+            return found
+        took_ms = {"total": _ms(self._clock() - began)}
+        return msgspec.structs.replace(found, cached=True, took_ms=took_ms)
 
     def close(self) -> None:
         """Lets its threads end."""
         if self._beside is not None:
             self._beside.shutdown(cancel_futures=True)
 
+    def _version(self) -> str:
+        """Of all partitions; empty where it is not known."""
+        if self._beside is None or not self._revisions:
+            return self._revisions[0]() if self._revisions else ""
+        revisions = list(self._beside.map(lambda revision: revision(), self._revisions))
+        return hashlib.sha256(_encode(revisions)).hexdigest()[:16]
+
+    def _find(self, asked: Search, principals: frozenset[str], version: str, how: _How) -> tuple[Found, bool]:
+        """What is found, and whether there was time for all of it: then it is as good the next time."""
+        began = self._clock()
+        vector = self._vectors.of(asked.query)
+        embedded = self._clock()
+        found = self.candidates(asked, vector, principals)
+        searched = self._clock()
+        ranked = self._ranked(asked, vector, found)
+        in_time = self._clock() - searched <= asked.budget_ms / 1000
+        if not in_time:
+            ranked = found
+            for one in found:
+                one.rank = one.explanation = None
+        hits = _chosen(ranked, asked, how.config)
+        confidence = self._ranker.confidence(asked.query, hits)
+        ended = self._clock()
+        took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched}
+        told = Found(
+            hits=[_hit(self._collection, one, how.shown) for one in hits],
+            confidence=confidence,
+            took_ms={name: _ms(each) for name, each in (took | {"total": ended - began}).items()},
+            version=version,
+        )
+        return told, in_time
+
     def candidates(self, asked: Search, vector: Vectors, principals: frozenset[str]) -> list[Ranked]:
         """What is in either list, fused; each with both scores."""
-        depth = max(self._config.depth, asked.limit)
+        depth = max(self._how.config.depth, asked.limit)
         allowed = wanted(asked, principals)
         query = Query(asked.query, vector, allowed, keyword_depth=depth, vector_depth=depth)
 
@@ -113,10 +164,12 @@ class Searcher:
     def _ranked(self, asked: Search, vector: Vectors, found: list[Ranked]) -> list[Ranked]:
         return self._ranker.order(vector, found, explain=asked.explain) if asked.rerank else found
 
-    def _chosen(self, ranked: list[Ranked], asked: Search) -> list[Ranked]:
-        enough = asked.limit * (CHOICE if asked.diversity > 0 else 1)
-        different = list(islice(without_duplicates(ranked), enough)) if self._config.duplicates else ranked[:enough]
-        return diverse(different, asked.limit, asked.diversity)
+
+def _chosen(ranked: list[Ranked], asked: Search, config: SearchConfig) -> list[Ranked]:
+    diversity = config.diversity if asked.diversity is None else asked.diversity
+    enough = asked.limit * (CHOICE if diversity > 0 else 1)
+    different = list(islice(without_duplicates(ranked), enough)) if config.duplicates else ranked[:enough]
+    return diverse(different, asked.limit, diversity)
 
 
 def wanted(asked: Search, principals: frozenset[str]) -> Filter:
@@ -169,8 +222,9 @@ def _value(value: Value | Range) -> Value | tuple[Value, ...] | Between:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _hit(collection: str, one: Ranked) -> Hit:
+def _hit(collection: str, one: Ranked, shown: Callable[[str], str]) -> Hit:
     passage = one.passage
+    sent = passage.document_id == document_id(collection, UPLOADS, passage.uri)
     return Hit(
         passage_id=passage.passage_id,
         document_id=passage.document_id,
@@ -180,9 +234,17 @@ def _hit(collection: str, one: Ranked) -> Hit:
         end=passage.end,
         scores=Scores(keyword=one.keyword, vector=one.meaning, fused=one.fused, rank=one.rank),
         title=passage.title,
-        uri=passage.uri,
+        uri=passage.uri if sent else shown(passage.uri),
         headings=list(passage.headings),
         page=passage.page,
         metadata=passage.metadata,
         explanation=one.explanation,
     )
+
+
+def _bytes_of(found: Found) -> int:
+    return _HIT_BYTES + sum(_HIT_BYTES + len(hit.text) + len(hit.uri) for hit in found.hits)
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)

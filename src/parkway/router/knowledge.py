@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -25,6 +25,7 @@ from parkway.core.knowledge import (
     DocumentStatus,
     Found,
     NewCollection,
+    NewDocument,
     Search,
 )
 from parkway.core.wire import encode
@@ -157,27 +158,16 @@ class Knowledge:
         await self._ask("DELETE", _path(collection, f"/document?{urlencode({'uri': uri})}"), None, deadline)
 
     async def add_document(
-        self,
-        collection: str,
-        uri: str,
-        content: AsyncIterator[bytes],
-        deadline: float,
-        *,
-        media_type: str = "",
-        access: Sequence[str] = (),
+        self, collection: str, new: NewDocument, content: AsyncIterator[bytes], deadline: float
     ) -> DocumentStatus:
         """Sends a document, piece by piece as it comes: it is safe when this returns, and findable a moment later.
-
-        Args:
-            access: Who may see it; empty: as the collection says.
 
         Raises:
             CollectionNotFound: There is none.
         """
         self._check(collection)
-        query = urlencode([("uri", uri), *(("access", each) for each in access)])
-        kind = f"content-type: {_one_line(media_type)}\r\n" if media_type else ""
-        head = self._head("PUT", _path(collection, f"/document?{query}"), kind + _UNKNOWN_LENGTH)
+        query = urlencode({"document": encode(new)})
+        head = self._head("PUT", _path(collection, f"/document?{query}"), _UNKNOWN_LENGTH)
         try:
             async with asyncio.timeout_at(deadline):
                 status, body = await self._upload(head + b"\r\n", content)
@@ -284,10 +274,6 @@ def not_found(collection: str) -> CollectionNotFound:
 
 def _path(collection: str, rest: str = "") -> str:
     return f"/collections/{quote(collection, safe='')}{rest}"
-
-
-def _one_line(media_type: str) -> str:
-    return "".join(char for char in media_type[:200] if " " <= char <= "~")
 
 
 def _read(status: int, body: bytes, cls: type[Any] | None) -> Any:

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
-REVISION = "0004"
+REVISION = "0005"
 
 # Named constraints, because SQLite and PostgreSQL can only alter what has a name.
 metadata = MetaData(
@@ -129,6 +129,7 @@ requests = Table(
     Column("cache", Text),  # which response cache answered: exact or semantic
     Column("queue_ms", Float),
     Column("trace_id", Text),
+    Column("search", Text),  # JSON of feedback.record.SearchRecord, where documents were searched
     Index(None, "response_id"),
     Index(None, "started_ms"),
     Index(None, "model", "started_ms"),

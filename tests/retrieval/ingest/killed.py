@@ -67,7 +67,7 @@ def opened(home: Path, folder: Path) -> Stage:
 
 
 def result(stage: Stage) -> dict[str, Any]:
-    documents = stage.catalogue.documents("docs", limit=1000)
+    documents = stage.documents()
     return {
         "content": {uri: sorted(found) for uri, found in sorted(stage.content().items())},
         "catalogue": sorted([one.uri, one.state, one.reason, one.passages, one.title] for one in documents),

@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 
+from parkway.core.knowledge import DocumentStatus
 from parkway.retrieval.catalogue import Catalogue
 from parkway.retrieval.chunking.encoder import Encoder
+from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.index import Filter, Query
 from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.ingestion import Ingestion
+from parkway.retrieval.listing import Listing
 from parkway.store.sql import Database
 
 DIMENSIONS = 16
@@ -70,6 +73,8 @@ class Stage:
         self.database = Database.open(url or f"sqlite:///{home}/parkway.db")
         self.database.migrate()
         self.catalogue = Catalogue(self.database)
+        self.collections = Collections(self.database)
+        self.listing = Listing(self.database)
         self.encoding = Encoding()
         self.settings: dict[str, Any] = {"sources": [{"path": str(self.folder), "rescan_s": 3600}]} | settings
         self.index = self.open_index()
@@ -85,7 +90,7 @@ class Stage:
     def start(self, **more: Any) -> Ingestion:
         """Ingestion, begun (again)."""
         self.stop()
-        self.catalogue.save("docs", self.config, "config", 1)
+        self.collections.save({"docs": self.config}, "config", 1)
         self.ingestion = Ingestion(
             "docs",
             self.config,
@@ -120,10 +125,12 @@ class Stage:
         self.ingestion.rescan()
         assert self.ingestion.settle(timeout_s), self.states()
 
+    def documents(self) -> list[DocumentStatus]:
+        return self.listing.documents("docs", self.config, limit=1000).data
+
     def states(self) -> dict[str, tuple[str, str]]:
         """Of each document, by the last part of its uri: the state and the reason."""
-        found = self.catalogue.documents("docs", limit=1000)
-        return {one.uri.rsplit("/", 1)[-1]: (one.state, one.reason) for one in found}
+        return {one.uri.rsplit("/", 1)[-1]: (one.state, one.reason) for one in self.documents()}
 
     def found(self, words: str, principal: str = "key:a") -> set[str]:
         """The texts that are found by words."""

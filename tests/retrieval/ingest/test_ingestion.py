@@ -31,10 +31,9 @@ def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
     assert stage.found("ferry") == {"# Ferries\n\nThe ferry to Skye leaves at noon."}
     assert stage.found("Mallaig") == {"Trains go to Mallaig."}
     assert stage.states() == {"one.md": ("indexed", ""), "two.txt": ("indexed", "")}
-    status = stage.catalogue.status("docs")
-    assert status is not None
+    [status] = stage.listing.statuses("docs")
     assert (status.documents, status.indexed, status.waiting, status.passages) == (2, 2, 0, 2)
-    titles = {one.title for one in stage.catalogue.documents("docs")}
+    titles = {one.title for one in stage.documents()}
     assert titles == {"Ferries", "two.txt"}
 
 
@@ -194,7 +193,7 @@ def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
     assert running.settle(60)
     assert not running.discard("reports/q1.md")
     assert stage.index.documents() == {}
-    assert stage.catalogue.document(identifier) is None
+    assert stage.listing.document(identifier) is None
     stage.index.optimise()
     stage.stop()
     left = [path for path in stage.home.rglob("*") if path.is_file() and b"shrank" in path.read_bytes()]
@@ -276,14 +275,14 @@ def test_a_collection_is_erased(stage: Stage) -> None:
     running = stage.start()
     running.put(Header("b"), [b"more words"])
     stage.settle()
-    assert stage.catalogue.begin_removal("docs", 2)
-    assert stage.catalogue.status("docs") is None
+    assert stage.collections.begin_removal("docs", 2)
+    assert stage.listing.statuses("docs") == []
     running.erase()
-    stage.catalogue.forget("docs")
+    stage.collections.forget("docs")
     assert stage.index.documents() == {}
     assert list((stage.home / "uploads").iterdir()) == []
-    assert stage.catalogue.collections() == []
-    assert stage.catalogue.documents("docs") == []
+    assert stage.collections.all() == {}
+    assert stage.documents() == []
 
 
 def test_the_index_is_optimised_while_much_comes_in_and_afterwards(

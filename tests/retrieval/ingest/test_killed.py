@@ -38,7 +38,7 @@ def prepared(tmp_path: Path) -> tuple[Path, Path]:
     stage.settle()
     stage.stop()
     # What a crash of long ago left in the index.
-    known = stage.catalogue.documents("docs", limit=100)
+    known = stage.documents()
     one = next(one for one in known if one.uri.endswith("stays.txt"))
     [passage] = stage.index.passages(one.document_id)
     stray = [

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from parkway.aggregate.grounding.citation import cited
 from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.sentence import citations, cited_in, next_end, sentences, without_citations
-from parkway.aggregate.grounding.support import Claim, Source, Support
+from parkway.aggregate.grounding.support import Claim, Source, Support, source_of
 from parkway.aggregate.grounding.words import content_of
 from parkway.core.grounding import Checking, Citation, Unsupported
 
@@ -79,13 +79,18 @@ class Checker:
         self._pending += piece
         return await self._settle(final=False)
 
-    async def finish(self) -> str:
-        """The answer is complete: returns the rest of it; where nothing of it holds, that there is none."""
+    async def finish(self, *, silent: bool = False) -> str:
+        """The answer is complete: returns the rest of it; where nothing of it holds, that there is none.
+
+        Args:
+            silent: It may also say nothing.
+        """
+        rest = ""
         if self._check == "off":
             self._bind_unchecked()
-            return "" if self.text.strip() else self._let_go(self._unknown)
-        rest = await self._settle(final=True)
-        return rest if self.text.strip() else rest + self._let_go(self._unknown)
+        else:
+            rest = await self._settle(final=True)
+        return rest if silent or self.text.strip() else rest + self._let_go(self._unknown)
 
     async def _settle(self, *, final: bool) -> str:
         out: list[str] = []
@@ -194,4 +199,4 @@ class Checker:
 
 
 def _sources_of(passages: list[Passage]) -> dict[int, Source]:
-    return {passage.number: Source(passage) for passage in passages}
+    return {each.number: source_of(each.text, (each.hit.title, *each.hit.headings)) for each in passages}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from parkway.aggregate.grounding.sentence import sentences
 from parkway.core.knowledge import Hit
@@ -67,6 +67,15 @@ def select(found: Iterable[tuple[Hit, str]], budget: int, most: int) -> list[Pas
         taken.append(Passage(len(taken) + 1, hit, text, exact))
         left -= cost
     return taken
+
+
+def shown(passages: Sequence[Passage]) -> list[Passage]:
+    """Passages as a model is shown them: in the order of their documents, and numbered in it.
+
+    So the same passages make the same prompt whatever was asked, and an engine that has read them need not again.
+    """
+    ordered = sorted(passages, key=lambda each: (each.hit.collection, each.hit.document_id, each.hit.start))
+    return [replace(passage, number=number) for number, passage in enumerate(ordered, 1)]
 
 
 def merged(found: Sequence[Sequence[Hit]]) -> list[Hit]:

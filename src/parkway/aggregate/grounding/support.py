@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from parkway.aggregate.grounding.passage import Passage
 from parkway.aggregate.grounding.sentence import Span, sentences
 from parkway.aggregate.grounding.words import Content, content_of, numbers_in
 
@@ -66,16 +67,20 @@ class Claim:
 
 
 class Source:
-    """A passage, read once for all sentences that may rest on it."""
+    """A passage, read once for all sentences that may rest on it.
 
-    def __init__(self, passage: Passage) -> None:
-        self.passage = passage
-        self._plain = _plain(passage.text)
-        self._heading = content_of(" . ".join([passage.hit.title, *passage.hit.headings]))
-        whole = content_of(passage.text)
+    Args:
+        headings: Title and headings, which say what it is about.
+    """
+
+    def __init__(self, text: str, headings: Sequence[str]) -> None:
+        self._chars = len(text)
+        self._plain = _plain(text)
+        self._heading = content_of(" . ".join(headings))
+        whole = content_of(text)
         self._numbers = numbers_in(whole) | numbers_in(self._heading)
-        self._spelled = passage.text.casefold() + " " + " ".join([passage.hit.title, *passage.hit.headings]).casefold()
-        self._places = list(_places(passage.text))
+        self._spelled = text.casefold() + " " + " ".join(headings).casefold()
+        self._places = list(_places(text))
 
     def supports(self, claim: Claim) -> Support:
         """How far it carries `claim`, and where."""
@@ -86,14 +91,14 @@ class Source:
             or any(address not in self._spelled for address in claim.addresses)
             or any(quotation not in self._plain for quotation in claim.quotations)
         ):
-            return Support(0.0, (0, len(self.passage.text)))
+            return Support(0.0, (0, self._chars))
         best, share, rank = None, 0.0, -1.0
         for place in self._places:
             found = self._share(content, place)
             if found - _LONGER_COSTS * place.sentences > rank:
                 best, share, rank = place, found, found - _LONGER_COSTS * place.sentences
         if best is None:
-            return Support(0.0, (0, len(self.passage.text)))
+            return Support(0.0, (0, self._chars))
         contradicted = content.denies != best.denies and (content.denies or best.sentences == 1)
         return Support(share, best.span, contradicted, content.words & (best.words | self._heading.words))
 
@@ -103,6 +108,12 @@ class Source:
         there = content.words & place.words
         headed = (content.words & self._heading.words) - there
         return (len(there) + (len(headed) if there else 0)) / len(content.words)
+
+
+@lru_cache(512)
+def source_of(text: str, headings: tuple[str, ...]) -> Source:
+    """Those of hot passages are kept: reading one takes half a millisecond."""
+    return Source(text, headings)
 
 
 def _places(text: str) -> list[_Place]:

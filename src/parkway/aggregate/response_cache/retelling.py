@@ -157,7 +157,7 @@ def events(body: bytes, *, usage: bool) -> bytes:
 
 
 def _annotates(piece: dict[str, Any]) -> bool:
-    return "annotations" in piece.get("delta", ())
+    return piece["index"] == 0 and "annotations" in piece.get("delta", ())
 
 
 def _pieces(choice: dict[str, Any]) -> list[dict[str, Any]]:

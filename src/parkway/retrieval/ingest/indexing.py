@@ -33,6 +33,14 @@ _TOGETHER = 256  # documents that are said to be indexed in one transaction
 
 
 @dataclass(slots=True)
+class Failures:
+    """Documents that could not be taken in: for good until they change, or until they are tried again."""
+
+    set_aside: int = 0
+    postponed: int = 0
+
+
+@dataclass(slots=True)
 class _Job:
     """A document on its way.
 
@@ -57,7 +65,9 @@ class Indexing:
         recipe: str,
         now_ms: Callable[[], int],
         checkpoint: Checkpoint = lambda _: None,
+        failures: Failures | None = None,
     ) -> None:
+        self.failures = failures or Failures()
         self._catalogue = catalogue
         self._index = index
         self._embedding = embedding
@@ -137,6 +147,7 @@ class Indexing:
         self._checkpoint("removed")
         if isinstance(read, Gone):
             return Outcome(document, "removing")
+        self.failures.set_aside += 1
         return Outcome(document, "set_aside", reason=read.reason[:2000], recipe=self._recipe)
 
     def _write(self, most: int) -> None:
@@ -205,6 +216,7 @@ class Indexing:
             given_up = f"failed {attempt} times; it is tried again when its source is looked through: {reason}"
             refused = self._settled(Refused(document, given_up))
             return refused if refused.state != "set_aside" else _again(refused)
+        self.failures.postponed += 1
         wait_ms = min(_LONGEST_MS, _FIRST_MS << min(document.attempt, 20))
         log.info("%s: %s is tried again in %g s: %s", document.collection, document.uri, wait_ms / 1000, reason)
         return Outcome(document, "waiting", reason=reason, due_ms=self._now_ms() + wait_ms)

@@ -20,7 +20,7 @@ from parkway.retrieval.config import UPLOADS, CollectionConfig
 from parkway.retrieval.index.index import Index
 from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.folder import Folder
-from parkway.retrieval.ingest.indexing import FEWEST, Indexing
+from parkway.retrieval.ingest.indexing import FEWEST, Failures, Indexing
 from parkway.retrieval.ingest.opening import open_source
 from parkway.retrieval.ingest.queue import Waiting
 from parkway.retrieval.ingest.reading import Read, Reading
@@ -43,6 +43,17 @@ _OPTIMISE_S, _LOOK_S = 60.0, 5.0
 _GROWN = 50_000  # passages
 
 
+def check(config: CollectionConfig, embedding: Embedding) -> None:
+    """Sees that documents could be taken in so.
+
+    Raises:
+        ChunkTooLong, ConfigurationError: The chunks do not fit the encoder; a source cannot be opened.
+    """
+    for source in config.sources:
+        open_source(source)
+    chunker(config.chunking, embedding.encoder, embedding.embed)
+
+
 class Ingestion:
     """Of one collection, or of a partition of it. Its owner has the index and is the only one who writes to it."""
 
@@ -61,6 +72,7 @@ class Ingestion:
         clock: Callable[[], float] = time.time,
         optimise_s: float = _OPTIMISE_S,
         checkpoint: Checkpoint = lambda _: None,
+        failures: Failures | None = None,
     ) -> None:
         """Does nothing yet.
 
@@ -69,6 +81,7 @@ class Ingestion:
             scans: Whether this one looks through the sources; one partition does it for all.
             readers: Documents that are read at the same time, each by a process of its own.
             clock: Seconds since 1970.
+            failures: Where they are counted; may be shared with others.
             optimise_s: How long after a change the index is optimised at the latest, if there is a quiet moment.
 
         Raises:
@@ -91,7 +104,7 @@ class Ingestion:
         self._scan = Scan(collection, catalogue, self._now_ms, checkpoint)
         cut = chunker(config.chunking, embedding.encoder, embedding.embed)
         self._reading = Reading(config, embedding.name, cut, self._sources.get, checkpoint)
-        self.indexing = Indexing(catalogue, index, embedding, self._reading.recipe, self._now_ms, checkpoint)
+        self.indexing = Indexing(catalogue, index, embedding, self._reading.recipe, self._now_ms, checkpoint, failures)
         self._queue: Waiting[tuple[Document, Read | Exception]] = Waiting(_ROOM)
         self._claimed: deque[Document] = deque()
         self._claiming = threading.Lock()
@@ -105,16 +118,20 @@ class Ingestion:
         self._drained = False  # nothing waits that is not claimed
         self._changed = False
 
-    def start(self) -> None:
+    def start(self, *, again: bool = False) -> None:
         """Puts right what the last run left, then begins.
+
+        Args:
+            again: Another one has ended in this process, which has left nothing but work that waits.
 
         Raises:
             StoreUnavailable, IndexUnavailable: Nothing has begun.
         """
-        if self._scans:  # others take nothing in, and what they would tidy away may just be coming in
+        if self._scans and not again:  # what others would tidy away may just be coming in
             self._uploads.tidy()
         self._catalogue.release(self.collection, self._partition)
-        reconcile(self.collection, self._catalogue, self._index, self._partition, self._now_ms, self._checkpoint)
+        if not again:
+            reconcile(self.collection, self._catalogue, self._index, self._partition, self._now_ms, self._checkpoint)
         self._catalogue.renew(self.collection, self._partition, self._reading.recipe, self._now_ms())
         self._scan.all_of(self._uploads)
         self._begin(self._index_all, "index")

@@ -1,0 +1,233 @@
+"""The collections that are open in an owner, each with its index, its ingestion and its search."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
+
+from parkway.core.errors import ConfigurationError, ParkwayError
+from parkway.launch.encoders import Encoders
+from parkway.launch.partition_index import PartitionIndex
+from parkway.retrieval.catalogue import Catalogue, Partition
+from parkway.retrieval.chunking.encoder import Encoder
+from parkway.retrieval.collections import Collections, KnownCollection
+from parkway.retrieval.config import CollectionConfig
+from parkway.retrieval.index.opening import open_index
+from parkway.retrieval.index.revised import RevisedIndex
+from parkway.retrieval.ingest.embedding import Embedding
+from parkway.retrieval.ingest.indexing import Failures
+from parkway.retrieval.ingest.ingestion import Ingestion, check
+from parkway.retrieval.kept import Tally
+from parkway.retrieval.query_vectors import QueryVectors
+from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.search import Searcher
+from parkway.retrieval.shown import Shown
+from parkway.store.home import Home
+from parkway.store.sql import Database
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_QUERIES_KEPT = 10_000
+_CHANGES = 16
+
+
+@dataclass(slots=True)
+class OpenCollection:
+    """One of them. What is in the index can be searched also while its ingestion is replaced by another.
+
+    Attributes:
+        begun: Whether its ingestion could be begun.
+    """
+
+    config: CollectionConfig
+    index: RevisedIndex
+    ingestion: Ingestion
+    searcher: Searcher
+    begun: bool = True
+
+
+class OpenCollections:
+    """Follows what the store says of collections. Of one partition; used from the event loop.
+
+    Args:
+        share: Which documents are its own. The first partition looks through the sources for all of them.
+        others: Where the owners of the other partitions are.
+
+    Attributes:
+        trouble: Why a collection is not as the store says that it shall be; it is tried again.
+        results, vectors: How often a search, and the vector of a query, was there already.
+        failures: Of taking documents in.
+    """
+
+    def __init__(
+        self, home: Home, database: Database, encoders: Encoders, share: Partition, others: list[str], token: str
+    ) -> None:
+        self.trouble: dict[str, str] = {}
+        self.results = Tally()
+        self.vectors = Tally()
+        self.failures = Failures()
+        self._home = home
+        self._collections = Collections(database)
+        self._catalogue = Catalogue(database)
+        self._encoders = encoders
+        self._share = share
+        self._others = others
+        self._token = token
+        self._queries: dict[str, QueryVectors] = {}
+        self._open: dict[str, OpenCollection] = {}
+        self._turn = asyncio.Lock()
+        self._changes = ThreadPoolExecutor(_CHANGES, "change")
+
+    def get(self, name: str) -> OpenCollection | None:
+        return self._open.get(name)
+
+    async def change(self, work: Callable[[], T]) -> T:
+        """Does what blocks in one of the threads that change things."""
+        return await asyncio.get_running_loop().run_in_executor(self._changes, work)
+
+    async def check(self, configs: Mapping[str, CollectionConfig]) -> None:
+        """Sees that collections can be as they are configured.
+
+        Raises:
+            ConfigurationError: One cannot; the message goes on from the key `knowledge`.
+        """
+        for name, config in configs.items():
+            try:
+                embedding = await self._embedding(config)
+                await self.change(partial(check, config, embedding))
+            except ParkwayError as error:
+                raise ConfigurationError(f"knowledge.{name}: {error.message}") from error
+
+    async def adopt(self) -> None:
+        """Opens what is new, has what was changed go on as it is configured now, and erases what is on its way out."""
+        async with self._turn:
+            known = await self.change(self._collections.all)
+            for name in [*self._open]:
+                if name not in known or known[name].removing:
+                    await self._erase(name)
+            for name in await self.change(self._left) - known.keys():
+                await self._clear(name)  # the first partition has forgotten it already
+            for name in self.trouble.keys() - known.keys():
+                del self.trouble[name]
+            for name, each in known.items():
+                if each.removing:
+                    await self._clear(name)
+                else:
+                    try:
+                        await self._take(each)
+                        self.trouble.pop(name, None)
+                    except (ParkwayError, OSError) as error:  # one that cannot be must not keep the others from being
+                        if self.trouble.get(name) != str(error):
+                            log.error("the collection %s cannot be as it is configured: %s", name, error)
+                        self.trouble[name] = str(error)
+
+    async def close(self) -> None:
+        """Closes all of them; what was taken in is on disk then."""
+        async with self._turn:
+            for each in self._open.values():
+                await self.change(partial(_shut, each))
+            self._open.clear()
+        self._changes.shutdown(wait=False, cancel_futures=True)
+
+    async def _take(self, known: KnownCollection) -> None:
+        """Has a collection be as it is configured. One that cannot stays as it is, where it is open."""
+        name, config = known.name, known.config
+        opened = self._open.get(name)
+        if opened is not None and opened.begun and opened.config == config:
+            return
+        embedding = await self._embedding(config)
+        if opened is not None and config == config.beside(opened.config):
+            await self.change(lambda: self._go_on(opened, name, config, embedding))
+            return
+        if opened is not None:
+            await self.change(partial(_shut, self._open.pop(name)))
+        self._open[name] = await self.change(lambda: self._begin(name, config, embedding))
+
+    def _begin(self, name: str, config: CollectionConfig, embedding: Embedding) -> OpenCollection:
+        number = self._share.number
+        opened = open_index(
+            config.index,
+            directory=self._home.knowledge / name / str(number),
+            collection=f"parkway-{name}-{number}",
+            dimensions=embedding.dimensions,
+        )
+        index = RevisedIndex(opened)
+        try:
+            ingestion = self._ingestion(name, config, index, embedding)
+            ingestion.start()
+        except BaseException:
+            index.close()
+            raise
+        indexes: list[Any] = [index, *(PartitionIndex(url, self._token, name) for url in self._others)]
+        searcher = Searcher(
+            name, indexes, self._queries[config.model], Ranker.load(config.index.language), config.search,
+            revisions=[each.revision for each in indexes], shown=Shown.of(config), tally=self.results,
+        )  # fmt: skip
+        index.changed = searcher.forget
+        return OpenCollection(config, index, ingestion, searcher)
+
+    def _go_on(self, opened: OpenCollection, name: str, config: CollectionConfig, embedding: Embedding) -> None:
+        """With the same index, which can be searched meanwhile."""
+        if not opened.begun or config.model_copy(update={"search": opened.config.search}) != opened.config:
+            ingestion = self._ingestion(name, config, opened.index, embedding)
+            opened.begun = False
+            opened.ingestion.close()
+            opened.ingestion = ingestion
+            ingestion.start(again=True)
+            opened.begun = True
+        opened.searcher.configure(config.search, Shown.of(config))
+        opened.config = config
+
+    def _ingestion(self, name: str, config: CollectionConfig, index: RevisedIndex, embedding: Embedding) -> Ingestion:
+        """Not begun yet. Raises where the collection cannot be so."""
+        return Ingestion(
+            name, config, catalogue=self._catalogue, index=index, embedding=embedding,
+            uploads=self._home.knowledge / name / "uploads", partition=self._share, scans=self._share.number == 0,
+            failures=self.failures,
+        )  # fmt: skip
+
+    async def _embedding(self, config: CollectionConfig) -> Embedding:
+        encoder = await self._encoders.of(config.model)
+        if config.model not in self._queries:
+            self._queries[config.model] = QueryVectors(encoder.embed, _QUERIES_KEPT, self.vectors)
+        return Embedding(config.model, encoder.dimensions, encoder.embed, Encoder(encoder.count, encoder.reads))
+
+    async def _erase(self, name: str) -> None:
+        """Removes all that is here of a collection."""
+        each = self._open.pop(name)
+        await self.change(lambda: (each.searcher.close(), each.ingestion.erase(), each.index.close()))
+
+    def _left(self) -> set[str]:
+        """Of which there are files of this partition; the first one's outlive no collection."""
+        if self._share.number == 0:
+            return set()
+        return {each.parent.name for each in self._home.knowledge.glob(f"*/{self._share.number}")}
+
+    async def _clear(self, name: str) -> None:
+        """Removes the files of a collection that is not open any more; the first partition then forgets it."""
+        place = self._home.knowledge / name
+
+        def clear() -> None:
+            shutil.rmtree(place / str(self._share.number), ignore_errors=True)
+            if self._share.number == 0:
+                shutil.rmtree(place / "uploads", ignore_errors=True)
+                self._collections.forget(name)
+            with suppress(OSError):
+                place.rmdir()  # by whoever is last
+
+        await self.change(clear)
+
+
+def _shut(each: OpenCollection) -> None:
+    each.searcher.close()
+    each.ingestion.close()
+    each.index.close()
