@@ -400,9 +400,10 @@ async def test_a_poisoned_document_stays_between_its_lines(poisoned: Gate) -> No
     mark = content[begin + 6 : begin + 38]
     lines = content.splitlines()
     delimiters = [line for line in lines if line.startswith((f"BEGIN {mark}", f"END {mark}"))]
-    assert [line.split(" passage ")[1][:3] for line in delimiters] == ["[1]", "[1]", "[2]", "[2]"]
+    assert [line.split(" passage ")[1][:3] for line in delimiters] == ["[1]", "[1]"]
     assert "<|im_start|>" not in content
-    first, last = (lines.index(line) for line in delimiters[:2])
+    first, last = (lines.index(line) for line in delimiters)
+    assert lines[last + 2].endswith("passage [2]: Limits 2"), "the next one begins behind it"
     assert all(lines.index(sentence) in range(first, last) for sentence in FORGED.splitlines()[:2])
     assert "tools" not in next(iter(poisoned.upstream.bodies))
 

@@ -118,8 +118,9 @@ def test_what_was_found_is_kept_until_a_document_changes(configured: Configured)
     wait_until(
         lambda: _figure(configured, 'parkway_knowledge_cache_total{cache="results",result="hit"}') > 0, "figures"
     )
-    assert _figure(configured, 'parkway_documents{collection="birds",state="indexed"}') >= 4
-    assert _figure(configured, 'parkway_passages{collection="birds",state="indexed"}') >= 4
+    for name in ("documents", "passages"):
+        indexed = f'parkway_{name}{{collection="birds",state="indexed"}}'
+        wait_until(lambda figure=indexed: _figure(configured, figure) == 4, indexed)
     assert _figure(configured, 'parkway_knowledge_cache_total{cache="vectors",result="miss"}') > 0
     assert _figure(configured, 'parkway_search_seconds_count{stage="search"}') > 0
 
