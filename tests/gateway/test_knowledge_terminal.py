@@ -61,6 +61,12 @@ async def test_a_folder_is_sent_and_found(knowledge: Command, shelf: Shelf, tmp_
     done = await knowledge("add", "birds", str(folder))
     assert (done.code, done.out) == (0, "birds: 1 of 1 documents indexed, 1 passages\n")
     assert list(shelf.kept["birds"]) == ["notes/deep/a b.txt"]
+    facts = ("--metadata", "year=2026", "--metadata", "area=law & order", "--metadata", 'tags=["a", "1"]')
+    assert (await knowledge("add", "birds", str(folder), *facts, "--metadata", "draft=false")).code == 0
+    assert shelf.kept["birds"]["notes/deep/a b.txt"].metadata == {
+        "year": 2026, "area": "law & order", "tags": ["a", "1"], "draft": False,
+    }  # fmt: skip
+    assert (await knowledge("add", "birds", str(folder), "--metadata", "year")).code == 2
     done = await knowledge("search", "birds", "kingfisher")
     assert done.code == 0
     assert "1. notes/deep/a b.txt" in done.out
@@ -89,7 +95,9 @@ async def test_what_is_not_there_is_told(knowledge: Command) -> None:
     done = await knowledge("search", "nowhere", "x")
     assert done.code == 1
     assert 'collection "nowhere" does not exist' in done.err
-    assert (await knowledge("add", "UPPER", __file__)).code == 1
+    done = await knowledge("add", "UPPER", __file__)
+    assert done.code == 2
+    assert "begins with a letter or a digit" in done.err
 
 
 async def test_questions_are_measured(knowledge: Command, tmp_path: Path) -> None:
@@ -118,10 +126,12 @@ def test_sources_are_told_once_each_by_number() -> None:
 
 def test_a_place_is_file_and_line_where_the_file_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a b.md").write_text("# One\n\nfirst\n\nsecond line\nof it\n")
-    uri = (tmp_path / "a b.md").as_uri()
-    assert place_of(uri, quote="second line\nof it", headings=["One"]) == "a b.md:5"
-    assert place_of(uri, quote="not there", headings=["One"]) == "a b.md › One"
-    assert place_of(uri, page=2, quote="x", headings=[]) == "a b.md, page 2"
-    assert place_of("file:///nowhere/x.md", quote="x", headings=[]) == "/nowhere/x.md"
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes/a b.md").write_text("# One\n\nfirst\n\nsecond line\nof it\n")
+    uri = "notes/a b.md"
+    assert place_of(uri, quote="second line\nof it", headings=["One"]) == "notes/a b.md:5"
+    assert place_of(uri, quote="not there", headings=["One"]) == "notes/a b.md › One"
+    assert place_of(uri, page=2, quote="x", headings=[]) == "notes/a b.md, page 2"
+    assert place_of("elsewhere/x.md", quote="x", headings=[]) == "elsewhere/x.md"
+    assert place_of("/dev/zero", quote="x", headings=[]) == "/dev/zero", "which is not read"
     assert place_of("", title="Title", quote="x", headings=[]) == "Title"

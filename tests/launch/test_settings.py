@@ -280,7 +280,10 @@ def test_collections_of_knowledge(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("knowledge: {Docs: ./docs}", "knowledge.Docs: String should match pattern"),
+        (
+            "knowledge: {Docs: ./docs}",
+            "knowledge.Docs: 'Docs' cannot be the name of a collection",
+        ),
         (
             "knowledge:\n  docs:\n    source: ./docs",
             'parkway.yaml:3: knowledge.docs.source: unknown key. Did you mean "sources"?',

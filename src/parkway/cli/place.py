@@ -25,7 +25,7 @@ def place_of(uri: str, *, title: str = "", page: int | None = None, quote: str =
 def _line(file: Path, quote: str) -> int | None:
     """Where a quotation begins, from 1; None where the file is not text, or has changed."""
     sought = quote.lstrip().split("\n", 1)[0][:_SOUGHT_CHARS].strip()
-    if not sought:
+    if not sought or not file.is_file():
         return None
     try:
         with file.open("rb") as content:
