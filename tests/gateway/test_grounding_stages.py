@@ -105,8 +105,14 @@ async def test_answers_from_documents_are_counted(start_gate: StartGate, library
             ('parkway_grounded_answers_total{answered="no",tier="generated"}', 1),
             ('parkway_grounded_sentences_total{result="cited"}', 1),
             ('parkway_grounded_sentences_total{result="dropped"}', 1),
+            ('parkway_searches_total{outcome="ok",surface="chat"}', 2),
+            ('parkway_search_seconds_count{stage="embed"}', 1),
         ):
             assert await figure(gate, line) == count
+        await until(lambda: len(gate.logged()) == 2, "both are in the log")
+        searches = [json.loads(str(entry["search"])) for entry in gate.logged()]
+        assert searches[0] == {"collections": ["docs"], "hits": 2, "took_ms": {"embed": 1.0, "total": 3.0}}
+        assert searches[1] == {"collections": ["docs"], "hits": 0, "took_ms": {}}
 
 
 async def test_a_kept_answer_rests_on_what_is_there_now(start_gate: StartGate, library: Library) -> None:

@@ -78,7 +78,8 @@ class _Owner:
         """What counts against the limit: what is needed while it starts, then what is used."""
         if self.child.state in ("given up", "stopped"):
             return 0
-        return max(PROCESS_BYTES, self.used_bytes() or 0) if self.child.state != "ready" else self.used_bytes() or 0
+        used = self.used_bytes() or 0
+        return used if self.child.state == "ready" else max(PROCESS_BYTES, used)
 
 
 class Owners:
