@@ -210,3 +210,18 @@ async def test_without_its_model_there_is_no_form(gate: Gate) -> None:
     gate.upstream.script = broken
     response = await gate.post("/v1/chat/completions", ask(response_format=FORM))
     assert response.status == 502
+
+
+async def test_other_protocols_have_tools_and_forms_too(gate: Gate) -> None:
+    says(gate, '{"requests_per_s": 100}')
+    asked = {"model": "echo", "input": QUESTION, "knowledge": ["docs"], "text": {"format": {"type": "json_object"}}}
+    response = await (await gate.post("/v1/responses", asked)).json()
+    assert response["output"][0]["content"][0]["text"] == '{"requests_per_s": 100}'
+    assert response["parkway"]["tier"] == "unchecked"
+    says(gate, "", tool_calls=[call("weather")])
+    tool = {"name": "weather", "input_schema": {"type": "object"}}
+    messages = [{"role": "user", "content": QUESTION}]
+    body = {"model": "echo", "max_tokens": 9, "messages": messages, "knowledge": ["docs"], "tools": [tool]}
+    message = await (await gate.post("/v1/messages", body)).json()
+    assert [(part["type"], part["name"]) for part in message["content"]] == [("tool_use", "weather")]
+    assert (message["stop_reason"], message["parkway"]["tier"]) == ("tool_use", "unchecked")

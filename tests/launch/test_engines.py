@@ -126,6 +126,9 @@ def test_models_that_are_too_large_together_are_refused_with_the_numbers(tmp_pat
         board.engines.check_fit(700_000_000)
     assert "`load: on_demand`" in caught.value.message
     assert "two 391 MB (weights 90.9 MB" in caught.value.message
+    with pytest.raises(ConfigurationError, match="caches, beside 300 MB for documents, and may use 800 MB"):
+        board.engines.check_fit(800_000_000, 300_000_000)
+    Board(tmp_path / "other", {}).engines.check_fit(100_000_000, 300_000_000)
 
 
 async def test_what_is_shown_of_engines(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 
 from parkway.core.errors import ModelFilesError
 from parkway.engine.config import EngineConfig
-from parkway.launch.memory import PROCESS_BYTES, default_limit_bytes, need_of, resident_bytes
+from parkway.launch.memory import PROCESS_BYTES, default_limit_bytes, need_of, own_bytes, resident_bytes
 from parkway.launch.model_facts import read_facts
 from tests.engine.tiny import CONFIGS, write_directory
 
@@ -75,3 +75,7 @@ def test_resident_memory_of_a_process() -> None:
     assert mine is not None
     assert 10_000_000 < mine < default_limit_bytes()
     assert resident_bytes(2**22 + 1) is None, "beyond the largest process id"
+    own = own_bytes(os.getpid())
+    assert own is not None
+    assert 5_000_000 < own < mine, "without what is mapped of files"
+    assert own_bytes(2**22 + 1) is None

@@ -142,7 +142,7 @@ class Engines:
             ConfigurationError: They do not; the message has the numbers and what would help.
         """
         needed = sum(engine.need.least_bytes for engine in self._engines if engine.need)
-        if self._engines and needed + beside_bytes > limit_bytes:
+        if needed and needed + beside_bytes > limit_bytes:
             beside = f", beside {readable_bytes(beside_bytes)} for documents" if beside_bytes else ""
             each = "; ".join(f"{engine.model} {engine.need}" for engine in self._engines if engine.need)
             raise ConfigurationError(
