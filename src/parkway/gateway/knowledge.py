@@ -200,7 +200,7 @@ class KnowledgeRoutes:
         except BaseException:
             span.end("cancelled")
             raise
-        span.attributes["parkway.hits"] = len(found.hits)
+        span.attributes |= {"parkway.hits": len(found.hits), "parkway.cached": found.cached}
         span.attributes |= {f"parkway.{stage}_ms": took for stage, took in found.took_ms.items()}
         span.end()
         return found
