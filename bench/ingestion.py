@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.index import word
 from parkway.core.tasks import start_thread
 from parkway.retrieval.catalogue import Catalogue
 from parkway.retrieval.chunking.encoder import Encoder
@@ -27,6 +28,8 @@ from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.ingestion import Ingestion
 from parkway.retrieval.listing import Listing
 from parkway.store.sql import Database
+
+WORDS = [word(number) for number in range(50_000)]
 
 ANYBODY = Filter(frozenset({"key:bench"}))
 
@@ -99,7 +102,7 @@ class Nothing:
 def write(folder: Path, number: int, random: np.random.Generator) -> None:
     """A document of three to six paragraphs."""
     paragraphs = [
-        " ".join(f"w{word}x" for word in random.zipf(1.3, 90) % 50_000) for _ in range(int(random.integers(3, 7)))
+        " ".join(WORDS[word] for word in random.zipf(1.3, 90) % len(WORDS)) for _ in range(int(random.integers(3, 7)))
     ]
     path = folder / f"{number // 1000:03}" / f"{number}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -158,17 +161,24 @@ def measure(home: Path, documents: int, embedding: Embedding, index: Index, read
         uploads=home / "uploads",
         readers=readers,
     )
-    print(f"{'documents':>12}{'seconds':>12}{'passages/s':>12}{'memory_mb':>12}")
+    print(f"{'documents':>12}{'seconds':>12}{'passages/s':>12}{'memory_mb':>12}{'at_most_mb':>12}{'no graph':>12}")
     began, shown = time.monotonic(), 0
-    before = memory_mb()
+    before = most = memory_mb()
     ingestion.start()
     while shown < documents:
         threading.Event().wait(0.2)
         [status] = listing.statuses("bench")
+        most = max(most, memory_mb())
         if status.indexed >= min(documents, shown + max(1, documents // 10)):
             shown = status.indexed
             seconds = time.monotonic() - began
-            print(f"{shown:12,}{seconds:12.1f}{status.passages / seconds:12.0f}{memory_mb():12.0f}", flush=True)
+            size = index.size()
+            print(
+                f"{shown:12,}{seconds:12.1f}{status.passages / seconds:12.0f}{memory_mb():12.0f}{most:12.0f}"
+                f"{size.passages - size.indexed:12,}",
+                flush=True,
+            )
+            most = 0.0
     print(
         f"\nmemory before {before:.0f} MB; {ingestion.indexing.batches} batches, of "
         f"{ingestion.indexing.embedded / max(1, ingestion.indexing.batches):.0f} passages each"

@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from pathlib import Path
 
 import faiss
 import numpy as np
-from index_data import Data, disk_mb, measure, memory_mb, recall, say
+from index_data import Data, Found, asked, main, memory, since
 
 
-def main() -> None:
-    folder = Path(sys.argv[1])
-    data = Data(folder)
-    place = folder / "faiss"
-    place.mkdir(exist_ok=True)
-    rows = np.array(data.rows[: data.count])
-    started = time.perf_counter()
-    dimensions = rows.shape[1]
-    graph = faiss.IndexHNSWSQ(dimensions, faiss.ScalarQuantizer.QT_8bit, 16, faiss.METRIC_INNER_PRODUCT)
+def build(data: Data, place: Path) -> Found:
+    graph = faiss.IndexHNSWSQ(data.rows.shape[1], faiss.ScalarQuantizer.QT_8bit, 16, faiss.METRIC_INNER_PRODUCT)
     graph.hnsw.efConstruction = 128
-    graph.train(rows[:100_000])
-    graph.add(rows)
-    graph.hnsw.efSearch = 200
-    found = {"build_s": time.perf_counter() - started}
+    graph.train(np.array(data.rows[:100_000]))
+    for numbers in data.batches(100_000):
+        graph.add(np.array(data.rows[numbers.start : numbers.stop]))
     faiss.write_index(graph, str(place / "graph"))
-    np.save(place / "rows.npy", rows)
+    return {}
 
-    def search(number: int, depth: int = 100) -> np.ndarray:
+
+def search(data: Data, place: Path) -> Found:
+    before = memory()
+    graph = faiss.read_index(str(place / "graph"))
+    graph.hnsw.efSearch = 200
+
+    def hundred(number: int) -> np.ndarray:
         query = data.queries[number]
-        _, names = graph.search(query[None], depth * 2)
+        _, names = graph.search(query[None], 200)
         names = names[0][names[0] >= 0]
-        return names[np.argsort(-(rows[names] @ query))[:depth]]
+        return names[np.argsort(-(data.rows[names] @ query))[:100]]
 
-    found |= measure(data, search)
-    found["recall"] = recall(data, lambda number: search(number, 100)[:10].tolist())
-    found["memory_mb"] = memory_mb()
-    found["disk_mb"] = disk_mb(place)
-    say(found)
+    return {**asked(data, hundred, lambda number: hundred(number)[:10].tolist()), **since(before)}
 
 
 if __name__ == "__main__":
-    main()
+    main("faiss", build, search)

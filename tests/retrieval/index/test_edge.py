@@ -24,6 +24,8 @@ from parkway.retrieval.index import edge as edge_module
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.copying import copy_directory
 from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.index.entry import entries
+from parkway.retrieval.index.generation import never_changes
 from parkway.retrieval.index.index import Filter, Query
 from tests.retrieval.index.corpus import DIMENSIONS, passage, vectors
 
@@ -246,6 +248,62 @@ def test_what_was_removed_is_in_no_file(directory: Path) -> None:
     assert index.size().removed == 1
     index.optimise()
     assert there(directory, [names[111]]) == []
+    index.close()
+
+
+def test_no_change_touches_the_files_that_generations_share(directory: Path) -> None:
+    """Not removing, replacing, or a new index of numbers; and the next generation has the very same ones."""
+    index = opened(directory)
+    index.upsert([passage(number) for number in range(100)], vectors(100))
+    index.optimise()
+
+    def contents() -> dict[tuple[str, ...], bytes]:
+        generation = index._generation.directory
+        return {
+            path.relative_to(generation).parts: path.read_bytes()
+            for path in generation.rglob("*")
+            if path.is_file() and never_changes(path)
+        }
+
+    before = contents()
+    assert {path[-1] for path in before} >= {"matrix.dat", "quantized.data", "links_compressed.bin", "page_0.dat"}
+    index.remove("d3")
+    index.upsert([passage(number, metadata={"year": 1999}) for number in range(40, 60)], vectors(20))
+    index.upsert([passage(number) for number in range(200, 300)], vectors(100))
+    index._checkpoint()
+    assert before.items() <= contents().items()
+    copy = directory / "generation-copy"
+    copy_directory(index._generation.directory, copy, never_changes)
+    shared = {path: (copy / Path(*path)).stat().st_ino for path in before}
+    assert shared == {path: (index._generation.directory / Path(*path)).stat().st_ino for path in before}
+    assert not any(
+        path.samefile(index._generation.directory / path.relative_to(copy)) for path in copy.rglob("*.versions")
+    )
+    index.close()
+
+
+def test_who_may_see_a_passage_is_asked_from_the_first_one_on_that_not_everybody_may(directory: Path) -> None:
+    secret = passage(50, text="common secret", access=("user:ann",))
+
+    def found(index: EdgeIndex, name: str) -> set[str]:
+        query = Query("common", vectors(1)[0], Filter(frozenset({name})), vector_depth=1000)
+        return {one.passage.text for one in index.search(query)} & {"common secret"}
+
+    index = opened(directory)
+    index.upsert([passage(number, text="common") for number in range(10)], vectors(10))
+    assert index._open
+    index._generation.write(
+        entries([secret], vectors(1), DIMENSIONS), vectors(1), [index._words.of_passage("common")], 1
+    )
+    assert found(index, "user:bob") == set(), "a search that began before it came"
+    index.upsert([secret], vectors(1))
+    assert not index._open
+    for _ in range(2):
+        assert found(index, "user:ann") == {"common secret"}
+        assert found(index, "user:bob") == set()
+        index.close()
+        index = opened(directory)
+        assert not index._open
     index.close()
 
 

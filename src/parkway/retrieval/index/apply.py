@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
-from parkway.retrieval.index.entry import document_key, edition_of, entries
+from parkway.retrieval.index.entry import Entry, document_key, edition_of, entries
 from parkway.retrieval.index.generation import SLICE, Generation
 from parkway.retrieval.index.journal import Record, Remove
 from parkway.retrieval.index.words import Words
@@ -46,20 +47,27 @@ class Turns:
 
 
 def apply(
-    record: Record, generation: Generation, words: Words, dimensions: int, mark: int, turns: Turns | None = None
+    record: Record,
+    generation: Generation,
+    words: Words,
+    dimensions: int,
+    mark: int,
+    turns: Turns | None = None,
+    kept: Sequence[Entry] | None = None,
 ) -> None:
     """Makes one change. Making it twice is making it once.
 
     Args:
         mark: What passages carry that are written: higher than any that stands in a graph.
         turns: Searches that shall have their turn in between.
+        kept: What is to be kept of the record's passages, where that is known already.
     """
     if isinstance(record, Remove):
         but = None if record.but is None else edition_of(record.document_id, record.but)
         generation.remove(document_key(record.document_id), but)
         return
     vectors = np.frombuffer(record.vectors, np.float32).reshape(-1, dimensions)
-    kept = entries(record.passages, vectors, dimensions)
+    kept = entries(record.passages, vectors, dimensions) if kept is None else kept
     if generation.passages <= INDEX_RANGES_UP_TO:
         generation.index_ranges(sorted({field for entry in kept for field in entry.numbers}))
     for start in range(0, len(kept), SLICE):

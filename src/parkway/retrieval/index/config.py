@@ -75,7 +75,7 @@ class IndexConfig(Section):
     segments: Annotated[int, Field(ge=1, le=64)] = 4
     """Graphs that stand side by side before some are made one: fewer search faster, more take new passages cheaper."""
     build_threads: Annotated[int, Field(ge=0, le=256)] = 0
-    """That make the graph; 0: all but one of the cores."""
+    """That make the graph; 0: as many as there are cores."""
     build_niceness: Annotated[int, Field(ge=0, le=19)] = 10
     """Of the process that makes the graph: searches come first."""
     memory: MemoryConfig = MemoryConfig()
@@ -94,7 +94,7 @@ class IndexConfig(Section):
     @property
     def threads(self) -> int:
         """That make the graph."""
-        return self.build_threads or max(1, (os.cpu_count() or 2) - 1)
+        return self.build_threads or os.cpu_count() or 1
 
     def resolved_url(self) -> str:
         """The URL of the server.

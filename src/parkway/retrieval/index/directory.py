@@ -20,8 +20,10 @@ class About(msgspec.Struct, frozen=True):
 
     Attributes:
         generation: The name of its directory.
+        journal: The file from which on it has not what the journal says; it may be older, as replicas read along.
         removed: Something was removed of which the files still have the text.
         fields: Keys of fields whose numbers are to get an index.
+        open: Everybody may see every passage that was ever written.
     """
 
     format: int
@@ -29,8 +31,10 @@ class About(msgspec.Struct, frozen=True):
     language: str
     generation: str
     mark: int
+    journal: int = 0
     removed: bool = False
     fields: tuple[str, ...] = ()
+    open: bool = False
 
 
 def read_about(directory: Path, dimensions: int, language: str) -> About | None:
@@ -106,11 +110,12 @@ def damaged(directory: Path, what: str) -> str:
 
 
 def disk_bytes(directory: Path) -> int:
-    """What its files take of the disk; holes in them take nothing."""
-    total = 0
+    """What its files take of the disk; holes in them take nothing, and what generations share counts once."""
+    blocks: dict[int, int] = {}
     for path in directory.rglob("*"):
         try:
-            total += path.stat().st_blocks * 512
+            found = path.stat()
         except FileNotFoundError:
             continue
-    return total
+        blocks[found.st_ino] = found.st_blocks
+    return sum(blocks.values()) * 512

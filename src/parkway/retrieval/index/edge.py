@@ -4,6 +4,7 @@
     DIRECTORY/index.json     what the index was made for, and which generation holds
     DIRECTORY/journal/       what was changed since the generation was last on disk as a whole
     DIRECTORY/generation-*/  the passages
+    DIRECTORY/replicas/      copies for other processes that search (`replica.py`)
 
 A change is written to the journal and synced, then made; after a crash the journal is carried out again, which changes
 nothing twice. `optimise` copies the generation and has a process of its own make the next one of it (`rebuild.py`); if
@@ -18,44 +19,26 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
 import numpy as np
-import qdrant_edge as edge
 
 from parkway.core.errors import IndexDamaged, IndexUnavailable
 from parkway.core.tasks import start_thread
 from parkway.retrieval.document import Passage
-from parkway.retrieval.index.apply import INDEX_RANGES_UP_TO, Turns, apply
+from parkway.retrieval.index.apply import INDEX_RANGES_UP_TO, apply
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.copying import copy_directory
 from parkway.retrieval.index.directory import FORMAT, About, damaged, disk_bytes, lock, read_about, write_about
-from parkway.retrieval.index.entry import (
-    Conditions,
-    conditions,
-    content_key,
-    document_key,
-    edition_of,
-    entries,
-    passage_of,
-    query_vector,
-    read_edition,
-)
-from parkway.retrieval.index.generation import MEANING, WORDS, Generation, Request, vector_in
-from parkway.retrieval.index.index import Candidate, Query, Size, Vectors
-from parkway.retrieval.index.journal import (
-    Journal,
-    Position,
-    Record,
-    Remove,
-    Upsert,
-    read,
-)
+from parkway.retrieval.index.edge_questions import EdgeQuestions
+from parkway.retrieval.index.entry import Entry, document_key, edition_of, entries, for_everyone
+from parkway.retrieval.index.generation import Generation, never_changes
+from parkway.retrieval.index.index import Size, Vectors
+from parkway.retrieval.index.journal import Journal, Position, Record, Remove, Upsert, read
 from parkway.retrieval.index.rebuild import Made, Order
-from parkway.retrieval.index.words import Words
+from parkway.retrieval.index.replica import Copied, held
 
 CHECKPOINT_BYTES = 64 << 20
 """A journal that has grown by this makes the generation be brought to disk: a start carries out no more again."""
@@ -63,10 +46,13 @@ CHECKPOINT_BYTES = 64 << 20
 FREE_BYTES = 256 << 20
 """Fewer than this on the disk and nothing is written: Edge maps files, and a full disk would end the process."""
 
+MAX_HELD_BYTES = 1 << 30
+"""With a longer journal replicas are waited for no more: they get a new copy."""
+
 REBUILD_S = 6 * 3600.0
 
 
-class EdgeIndex:
+class EdgeIndex(EdgeQuestions):
     """An `Index` in a directory of this machine, for one process at a time."""
 
     def __init__(self, directory: Path, config: IndexConfig, dimensions: int) -> None:
@@ -77,18 +63,15 @@ class EdgeIndex:
             IndexDamaged: It cannot be read.
             ConfigurationError: It was made for an encoder of other dimensions, or for another language.
         """
-        self.directory = directory
-        self._config = config
-        self._dimensions = dimensions
-        self._words = Words(config.language)
+        super().__init__(directory, config, dimensions)
         self._changing = threading.Lock()
         self._optimising = threading.Lock()
-        self._turns = Turns()
         self._removed = 0
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock(directory / "lock")
         try:
             self._about = read_about(directory, dimensions, config.language) or self._create()
+            self._open = self._about.open
             self._generation = self._load()
             start_thread(self._generation.warm, name="index/warm")
         except BaseException:
@@ -110,7 +93,10 @@ class EdgeIndex:
             fields = {field for entry in kept for field in entry.numbers} - set(self._about.fields)
             if fields and self._generation.passages > INDEX_RANGES_UP_TO:
                 self._note(fields=(*self._about.fields, *sorted(fields))[:256])
-            self._change(record)
+            if self._open and not for_everyone(passages):
+                self._open = False
+                self._note(open=False)
+            self._change(record, kept)
 
     def remove(self, document_id: str, *, but: str | None = None) -> None:
         edition = None if but is None else edition_of(document_id, but)
@@ -139,56 +125,30 @@ class EdgeIndex:
                 raise
             return True
 
-    # Questions
+    def copy(self, target: Path) -> Copied:
+        """A copy for a replica, which goes on with it by reading along in the journal.
 
-    def search(self, query: Query) -> list[Candidate]:
-        wanted = conditions(query.filter)
-        terms = self._words.of_query(query.text) if query.keyword_depth > 0 else None
-        vector = None if query.vector is None else query_vector(query.vector, self._dimensions)
-        if wanted.impossible:
-            return []
-        requests: list[Request] = []
-        if terms is not None and terms.indices:
-            requests.append((WORDS, edge.SparseVector(terms.indices, terms.weights), query.keyword_depth, None))
-        with self._turns, self._current() as generation:
-            if vector is not None and query.vector_depth > 0:
-                requests.append((MEANING, vector, query.vector_depth, self._how(query, wanted, generation)))
-            if not requests:
-                return []
-            found = dict(zip((request[0] for request in requests), generation.search(requests, wanted), strict=True))
-            using, _, depth, how = requests[-1]
-            missing = how is not None and not how.exact and len(found[using]) < depth
-            if missing and len(found[using]) < min(depth, generation.count(wanted, exact=True)):
-                # The graph lost its way between passages that the filter leaves out.
-                exact: Request = (using, vector, depth, edge.SearchParams(exact=True))
-                found[using] = generation.search([exact], wanted)[0]
-        return _candidates(found.get(WORDS, ()), found.get(MEANING, ()))
+        Args:
+            target: A directory that is made, on the same disk.
 
-    def vectors(self, contents: Sequence[str]) -> dict[str, Vectors]:
-        found: dict[str, Vectors] = {}
-        with self._current() as generation:
-            for content in dict.fromkeys(contents):
-                if content and (vector := generation.vector_of(content_key(content))) is not None:
-                    found[content] = vector
-        return found
-
-    def passages(self, document_id: str) -> list[Passage]:
-        with self._current() as generation:
-            found = [passage_of(text) for text in generation.of_document(document_key(document_id))]
-        return sorted(found, key=lambda passage: (passage.version, passage.ordinal))
-
-    def documents(self) -> dict[str, set[str]]:
-        found: dict[str, set[str]] = {}
-        with self._current() as generation:
-            for edition in generation.editions():
-                document_id, version = read_edition(edition)
-                found.setdefault(document_id, set()).add(version)
-        return found
+        Raises:
+            IndexUnavailable: It cannot be made now.
+        """
+        with self._changing:
+            self._check_open()
+            self._checkpoint()
+            copy_directory(self._generation.directory, target, never_changes)
+            return Copied(self._about.generation, self._about.mark, self._journal.number, self._open)
 
     def size(self) -> Size:
         with self._current() as generation:
             passages, built = generation.passages, generation.built
             indexed = passages - generation.written_since_built() if built["points"] else 0
+        if self._changing.acquire(blocking=False):
+            try:
+                self._forget()  # replicas may have read it since
+            finally:
+                self._changing.release()
         return Size(passages, indexed, removed=self._removed, disk_bytes=disk_bytes(self.directory))
 
     def close(self) -> None:
@@ -207,24 +167,30 @@ class EdgeIndex:
 
     # How a change is made
 
-    def _change(self, record: Record) -> None:
+    def _change(self, record: Record, kept: Sequence[Entry] | None = None) -> None:
         if shutil.disk_usage(self.directory).free < FREE_BYTES:
             raise IndexUnavailable(f"{self.directory}: fewer than {FREE_BYTES >> 20} MiB are free on this disk")
         try:
             self._journal.append(record)
         except OSError as error:
             raise IndexUnavailable(f"{self.directory}: {error.strerror}; nothing was written") from error
-        apply(record, self._generation, self._words, self._dimensions, self._about.mark + 1, self._turns)
+        apply(record, self._generation, self._words, self._dimensions, self._about.mark + 1, self._turns, kept)
         if self._journal.bytes - self._behind > CHECKPOINT_BYTES:
             self._checkpoint()
 
     def _checkpoint(self) -> None:
-        """Brings the generation to disk. The journal up to here is needed no more, unless `rebuild` reads it."""
+        """Brings the generation to disk. The journal up to here is needed no more, unless somebody reads along."""
         self._generation.flush()
-        number = self._journal.rotate()
-        if self._pinned is None:
-            self._journal.forget(number)
+        self._note(journal=self._journal.rotate())
+        self._forget()
         self._behind = self._journal.bytes
+
+    def _forget(self) -> None:
+        """Removes what nobody needs of the journal."""
+        read_along = [] if self._pinned is None else [self._pinned]
+        if self._journal.bytes < MAX_HELD_BYTES:
+            read_along += held(self.directory)
+        self._journal.forget(min([self._about.journal, *read_along]))
 
     def _note_removed(self, count: int) -> None:
         self._removed += count
@@ -251,7 +217,7 @@ class EdgeIndex:
         mark = self._about.mark + 1
         self._note(mark=mark)  # from here on passages carry a higher one: they are not in what is being made
         self._removed = 0
-        copy_directory(self._generation.directory, target)
+        copy_directory(self._generation.directory, target, never_changes)
         return Order(
             directory=str(target),
             journal=str(self._journal.directory),
@@ -284,10 +250,10 @@ class EdgeIndex:
             self._catch_up(made_one, end)
             made_one.flush()
             old, self._generation = self._generation, made_one
-            self._note(generation=target.name, removed=self._removed > 0)
+            self._note(generation=target.name, removed=self._removed > 0, journal=self._journal.rotate())
             self._pinned = None
-            self._journal.forget(self._journal.rotate())
-            self._behind = 0
+            self._forget()
+            self._behind = self._journal.bytes
         old.retire(delete=True)
 
     def _catch_up(self, generation: Generation, end: Position) -> Position:
@@ -296,34 +262,12 @@ class EdgeIndex:
             end = position
         return end
 
-    # How a search is made
-
-    @contextmanager
-    def _current(self) -> Iterator[Generation]:
-        while True:
-            self._check_open()
-            generation = self._generation
-            with generation:
-                if generation is self._generation:
-                    yield generation
-                    return
-
-    def _how(self, query: Query, wanted: Conditions, generation: Generation) -> edge.SearchParams:
-        config = self._config
-        if query.exact or generation.count(wanted, exact=False) <= config.exact_below:
-            return edge.SearchParams(exact=True)
-        return edge.SearchParams(
-            hnsw_ef=max(query.effort or config.ef, query.vector_depth),
-            quantization=edge.QuantizationSearchParams(rescore=True, oversampling=config.oversampling),
-            acorn=edge.AcornSearchParams(enable=True),
-        )
-
     # How it begins
 
     def _create(self) -> About:
         directory = self.directory / _new_name()
         Generation.create(directory, self._config, self._dimensions).retire(delete=False)
-        about = About(FORMAT, self._dimensions, self._config.language, generation=directory.name, mark=0)
+        about = About(FORMAT, self._dimensions, self._config.language, generation=directory.name, mark=0, open=True)
         write_about(self.directory, about)
         return about
 
@@ -335,7 +279,7 @@ class EdgeIndex:
         try:
             generation = Generation.load(present)
             self._journal = Journal(self.directory / "journal")
-            end: Position = (0, 0)
+            end: Position = (self._about.journal, 0)
             for record, position in read(self._journal.directory, end):
                 apply(record, generation, self._words, self._dimensions, self._about.mark + 1)
                 end = position
@@ -351,28 +295,3 @@ class EdgeIndex:
 def _new_name() -> str:
     """Of a generation: another each time, so that nothing that was left of an earlier attempt can get into it."""
     return f"generation-{uuid.uuid4().hex[:12]}"
-
-
-class _Found(Candidate):
-    """Reads its vector when it is asked for: 200 lists of 384 numbers take longer than the search that found them."""
-
-    __slots__ = ("_point",)
-
-    def __init__(
-        self, point: edge.ScoredPoint, keyword: edge.ScoredPoint | None, meaning: edge.ScoredPoint | None
-    ) -> None:
-        put = object.__setattr__
-        put(self, "passage", passage_of(point.payload["passage"]))  # pyright: ignore[reportOptionalSubscript]
-        put(self, "keyword_score", keyword.score if keyword else None)
-        put(self, "vector_score", meaning.score if meaning else None)
-        put(self, "_point", point)
-
-    @property
-    def vector(self) -> Vectors:  # pyright: ignore[reportIncompatibleVariableOverride]
-        return vector_in(self._point)
-
-
-def _candidates(by_words: Sequence[edge.ScoredPoint], by_meaning: Sequence[edge.ScoredPoint]) -> list[Candidate]:
-    keyword = {point.id: point for point in by_words}
-    meaning = {point.id: point for point in by_meaning}
-    return [_Found(point, keyword.get(name), meaning.get(name)) for name, point in (keyword | meaning).items()]

@@ -6,6 +6,7 @@ names. So a passage is kept as what it is found by: keys, which are hashes of fi
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
@@ -19,7 +20,7 @@ import msgspec
 import numpy as np
 
 from parkway.core.errors import InvalidRequest
-from parkway.retrieval.document import Passage, Value
+from parkway.retrieval.document import EVERYONE, Passage, Value
 from parkway.retrieval.index.index import Between, Filter, Vectors
 
 MAX_DOCUMENT_ID_BYTES = 4096
@@ -100,6 +101,11 @@ class Conditions:
         nothing = self.documents == [] or self.passages == []
         return nothing or not self.access or any(not group for group in self.facts)
 
+    @property
+    def only_access(self) -> bool:
+        """Nothing but who asks is a condition."""
+        return self.documents is None and self.passages is None and not self.facts and not self.ranges
+
 
 def entries(passages: Sequence[Passage], vectors: Vectors, dimensions: int) -> list[Entry]:
     """What is to be kept of `passages`, once it is clear that they and their vectors can be.
@@ -119,6 +125,11 @@ def entries(passages: Sequence[Passage], vectors: Vectors, dimensions: int) -> l
         first = int(wrong[0])
         raise ValueError(f"vectors must have length 1; that of passage {first} has {lengths[first]:g}")
     return [_entry(passage) for passage in passages]
+
+
+def for_everyone(passages: Iterable[Passage]) -> bool:
+    """Whether whoever asks may see all of these."""
+    return all(EVERYONE in passage.access for passage in passages)
 
 
 def query_vector(vector: Vectors, dimensions: int) -> list[float]:
@@ -234,6 +245,7 @@ def access_key(principal: str) -> str:
     return _key("access", principal)
 
 
+@functools.lru_cache(4096)
 def _key(kind: str, *parts: str) -> str:
     """A UUID: stores keep those in 16 bytes and compare them at once, whatever somebody called his things."""
     joined = json.dumps([kind, *parts]).encode()

@@ -41,6 +41,11 @@ Request = tuple[str, Any, int, edge.SearchParams | None]
 
 _BUILT = "parkway.json"
 
+_FIXED = (
+    *("matrix.dat", "quantized.data", "links_compressed.bin"),
+    *("inverted_index.dat", "indices_tracker.json", "point_to_values.bin", "values_to_points.bin"),
+)
+
 _PLACES = {"disk": edge.Memory.Cold, "cached": edge.Memory.Cached, "pinned": edge.Memory.Pinned}
 
 
@@ -105,7 +110,7 @@ class Generation:
         """Puts passages in, or over those with the same id."""
         points: list[edge.Point] = []
         for entry, vector, words in zip(entries, vectors, terms, strict=True):
-            named = {MEANING: vector.tolist(), WORDS: edge.SparseVector(words.indices, words.weights)}
+            named = {MEANING: memoryview(vector), WORDS: edge.SparseVector(words.indices, words.weights)}
             points.append(edge.Point(entry.passage_id, named, {**entry.payload(), "mark": mark}))
         self._ask(self._shard.update, edge.UpdateOperation.upsert_points(points))
 
@@ -166,9 +171,9 @@ class Generation:
     def count(self, wanted: Conditions, *, exact: bool) -> int:
         return self._ask(self._shard.count, edge.CountRequest(exact, _filter(wanted)))
 
-    def search(self, requests: list[Request], wanted: Conditions) -> list[Any]:
-        """Lists of points, the best first: one for each request."""
-        allowed = _filter(wanted)
+    def search(self, requests: list[Request], wanted: Conditions | None) -> list[Any]:
+        """Lists of points, the best first: one for each request. Without conditions all may be found."""
+        allowed = None if wanted is None else _filter(wanted)
         queries = [
             edge.QueryRequest(
                 limit=limit,
@@ -293,7 +298,8 @@ def _edge_config(config: IndexConfig, dimensions: int) -> edge.EdgeConfig:
     graph = edge.HnswIndexConfig(
         m=config.m,
         ef_construct=config.ef_construct,
-        full_scan_threshold=1,  # in KB; `graph_from` decides when there is one
+        # In KB. Of passages with a value in common no graph is made where a search would compare them one by one.
+        full_scan_threshold=max(1, config.exact_below * dimensions * 4 // 1024),
         max_indexing_threads=config.threads,
         memory=place(memory.graph),
     )
@@ -325,6 +331,13 @@ def _verify(directory: Path) -> None:
         path = directory / name
         if not path.is_file() or path.stat().st_size < size:
             raise IndexDamaged(f"{path}: is missing or was cut off; it had {size} bytes")
+
+
+def never_changes(path: Path) -> bool:
+    """Whether a file is of a graph that stands, and no change touches it: what was removed is noted in others."""
+    segment = next((above for above in path.parents if above.parent.name == "segments"), None)
+    made = segment is not None and (segment / f"vector_storage-{MEANING}" / "matrix.dat").exists()
+    return made and (path.name in _FIXED or (path.name.startswith("page_") and "payload_index" not in path.parts))
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -89,7 +89,7 @@ class Journal:
         return self.number
 
     def forget(self, before: int) -> None:
-        """Removes the files with lower numbers: what they say is on disk elsewhere."""
+        """Removes the files with lower numbers: what they say is on disk elsewhere, and was read by who reads along."""
         for number in self.numbers():
             if number < before:
                 self._path(number).unlink()

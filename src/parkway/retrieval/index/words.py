@@ -7,6 +7,7 @@ import zlib
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 from qdrant_edge import Bm25, Bm25Config, DisabledStemmer, StopwordsSet, TokenizerType
 
 K1, B, AVERAGE_TERMS = 1.5, 0.75, 150.0
@@ -64,31 +65,28 @@ class Words:
     def of_passage(self, text: str) -> Terms:
         """The terms of a text, each with the part of BM25 that does not depend on other passages."""
         sparse = self._model.embed_document(text)
-        weights = dict(zip((index & MASK for index in sparse.indices), sparse.values, strict=True))
-        more = Counter(_more(text))
-        # A character is in two pairs: they count half in the text's length.
-        normal = K1 * (1 - B + B * (len(weights) + more.total() / 2) / AVERAGE_TERMS)
-        for term, count in more.items():
-            weights[term] = count * (K1 + 1) / (count + normal)
-        return _sorted(weights)
+        found, weights = np.array(sparse.indices, np.int64) & MASK, np.array(sparse.values)
+        if more := Counter(_more(text)):
+            # A character is in two pairs: they count half in the text's length.
+            normal = K1 * (1 - B + B * (len(found) + more.total() / 2) / AVERAGE_TERMS)
+            counts = np.fromiter(more.values(), np.float64, len(more))
+            found = np.concatenate([np.fromiter(more, np.int64, len(more)), found])  # they hold where both are one
+            weights = np.concatenate([counts * (K1 + 1) / (counts + normal), weights])
+        found, first = np.unique(found, return_index=True)
+        return Terms(found.tolist(), weights[first].tolist())
 
     def of_query(self, text: str) -> Terms:
         """The terms that are looked for, each with weight 1; of a very long text those of its beginning."""
         text = text[:MAX_QUERY_CHARACTERS].encode("utf-8", "replace").decode()
         found = [index & MASK for index in self._model.embed_query(text).indices]
-        terms = dict.fromkeys([*found, *_more(text)], 1.0)
-        return _sorted(dict(list(terms.items())[:MAX_QUERY_TERMS]))
+        terms = sorted(list(dict.fromkeys([*found, *_more(text)]))[:MAX_QUERY_TERMS])
+        return Terms(terms, [1.0] * len(terms))
 
 
 def _more(text: str) -> list[int]:
     """A term for each number, and for each two neighbouring characters of scripts without spaces."""
-    found = _NUMBER.findall(text)
+    found: list[str] = _NUMBER.findall(text)
     if not text.isascii():
         for run in _UNSPACED.findall(text):
             found += [run] if len(run) == 1 else [run[at : at + 2] for at in range(len(run) - 1)]
     return [zlib.crc32(word.encode()) & MASK for word in found]
-
-
-def _sorted(weights: dict[int, float]) -> Terms:
-    items = sorted(weights.items())
-    return Terms([index for index, _ in items], [weight for _, weight in items])

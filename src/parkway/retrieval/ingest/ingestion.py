@@ -40,7 +40,8 @@ _POLL_S = 0.25  # other processes may have documents wait, too
 _GATHER_S = 0.3
 _BACK_OFF_S = (0.5, 30.0)
 _OPTIMISE_S, _LOOK_S = 60.0, 5.0
-_GROWN = 50_000  # passages
+_BEHIND = 20_000  # passages
+_REST = 9  # times as long as it took
 
 
 def check(config: CollectionConfig, embedding: Embedding) -> None:
@@ -339,21 +340,24 @@ class Ingestion:
             self._wake.set()
 
     def _optimise_all(self) -> None:
-        """Optimises in a quiet moment, and while much comes in whenever that is half as much again.
+        """Optimises in a quiet moment, and while much comes in whenever `_BEHIND` passages or more have changed.
 
-        What is not optimised yet is held in memory, and searched without a graph.
+        What is not optimised yet is held in memory, and searched without a graph: each search compares with all of it.
+        A large index takes minutes, however little has changed: so that it is not always at it, it rests longer, too.
         """
-        last, size = time.monotonic(), 0
+        last, rest_s = time.monotonic(), self._optimise_s
         while not self._stop.wait(min(self._optimise_s, _LOOK_S)):
             try:
                 found = self._index.size()
-                grown = found.passages + found.removed - size >= max(_GROWN, size // 2)
-                quiet = self._changed and not self._in_hand and time.monotonic() - last >= self._optimise_s
-                if not (grown or quiet):
+                behind = found.passages - found.indexed + found.removed >= max(_BEHIND, found.passages // 20)
+                quiet = self._changed and not self._in_hand and time.monotonic() - last >= rest_s
+                if not (behind or quiet):
                     continue
                 self._changed = False
+                began = time.monotonic()
                 self._index.optimise()
-                last, size = time.monotonic(), found.passages
+                last = time.monotonic()
+                rest_s = max(self._optimise_s, _REST * (last - began))
             except Exception:  # a generation that could not be made costs speed and room, and is made later
                 log.exception("%s: the index could not be optimised", self.collection)
                 last = time.monotonic()
