@@ -123,9 +123,9 @@ def _status(collection: str, uri: str, kept: Kept) -> DocumentStatus:
 
 
 @asynccontextmanager
-async def owner(shelf: Shelf, max_document_bytes: int = 1 << 20) -> AsyncIterator[str]:
-    """An owner of what is on the shelf; its URL."""
-    app = create_app(Owned(shelf, shelf), TOKEN, max_document_bytes)
+async def owner(shelf: Shelf, max_document_bytes: int = 1 << 20, *, replica: bool = False) -> AsyncIterator[str]:
+    """An owner of what is on the shelf, or a replica; its URL."""
+    app = create_app(Owned(None if replica else shelf, shelf), TOKEN, max_document_bytes)
     listener = socket.create_server(("127.0.0.1", 0))
     async with Tasks("owner") as tasks:
         server = PromptServer(uvicorn.Config(app, lifespan="off", log_config=None))

@@ -291,6 +291,30 @@ async def test_an_owner_that_is_away_is_told(
         assert (await send(gate, "PUT", "/v1/knowledge/legal/documents/a", b"x")).status == 503
 
 
+async def test_owner_and_replicas_share_searches_and_stand_in_for_each_other(
+    start_gate: StartGate, shelf: Shelf, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PARKWAY_ENGINE_TOKEN", TOKEN)
+    copy, behind = Shelf(dict(shelf.kept)), Shelf({})  # the second has opened nothing yet
+    settings = Settings.model_validate({"models": {}})
+    query = {"query": "leave"}
+    async with owner(copy, replica=True) as first, owner(behind, replica=True) as second:
+        async with owner(shelf) as url:
+            monkeypatch.setenv("PARKWAY_KNOWLEDGE", f"{url}|{first}|{second}")
+            async with start_gate(settings) as gate:
+                answers = [await gate.post("/v1/knowledge/legal/search", query) for _ in range(12)]
+                assert [answer.status for answer in answers] == [200] * 12
+                assert min(len(shelf.asked), len(copy.asked)) >= 4
+                assert len(behind.asked) < 12, "it is left alone for a moment"
+                assert (await gate.post("/v1/knowledge/nowhere/search", query)).status == 404
+                wrong = await gate.post("/v1/knowledge/legal/search", {"query": "leave", "filter": {"a": {"gte": []}}})
+                assert wrong.status == 400
+                assert (await gate.get("/v1/knowledge")).status == 200
+        async with start_gate(settings) as gate:
+            answers = [await gate.post("/v1/knowledge/legal/search", query) for _ in range(6)]
+            assert [answer.status for answer in answers] == [200] * 6, "its owner is away"
+
+
 async def test_an_owner_lets_nobody_in_without_the_token(shelf: Shelf) -> None:
     async with owner(shelf) as url, aiohttp.ClientSession() as http:
         for headers in ({}, {"authorization": "Bearer wrong"}):

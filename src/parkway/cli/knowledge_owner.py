@@ -18,6 +18,7 @@ from parkway.store.home import Home
 @config_option
 @click.option("--partition", type=click.IntRange(0, 63), default=0, help="Which part of the documents, from 0.")
 @click.option("--partitions", type=click.IntRange(1, 64), default=1, help="How many parts there are.")
+@click.option("--replica", type=click.IntRange(0, 16), default=0, help="Which replica, from 1; 0: the owner.")
 @click.option("--fd", type=int, help="A bound socket, inherited.  [default: a free port of 127.0.0.1]")
 @click.option(
     "--source",
@@ -26,9 +27,16 @@ from parkway.store.home import Home
 )
 @lifeline_option
 def command(
-    config: Path | None, partition: int, partitions: int, fd: int | None, source: Path | None, lifeline: int | None
+    config: Path | None,
+    partition: int,
+    partitions: int,
+    replica: int,
+    fd: int | None,
+    source: Path | None,
+    lifeline: int | None,
 ) -> None:
-    """Own the documents alone: their index, their encoder, their ingestion. `parkway up` starts it.
+    """Own the documents alone: their index, their encoder, their ingestion; or be a replica that answers searches.
+    `parkway up` starts it.
 
     Prints `ready http://HOST:PORT` once its indexes are open. $PARKWAY_ENGINE_TOKEN is what clients must send.
 
@@ -42,6 +50,10 @@ def command(
     settings = Settings.find(config)
     # Imported late: torch takes seconds, and a wrong option is told before that.
     from parkway.launch.owner import run
+    from parkway.launch.replica import run_replica
 
     listener = socket.create_server(("127.0.0.1", 0)) if fd is None else socket.socket(fileno=fd)
-    run(settings, Home.open(), listener, partition, partitions, source or config)
+    if replica:
+        run_replica(settings, Home.open(), listener, replica)
+    else:
+        run(settings, Home.open(), listener, partition, partitions, source or config)

@@ -142,6 +142,7 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
         sources: Where its documents come from; told to administrators alone.
         trouble: What is wrong just now: a source that cannot be looked through, settings that cannot be taken over;
             told to administrators alone.
+        replica_lags_s: How far each replica is behind.
     """
 
     name: str
@@ -153,6 +154,7 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[str] = []
     updated_ms: int = 0
     trouble: list[str] = []
+    replica_lags_s: list[float] = []
 
 
 Principal = Annotated[str, msgspec.Meta(pattern=r"^(\*|(key|user|team):\S.{0,254})$")]

@@ -26,7 +26,7 @@ _AT_START = (
     "gateway.host", "gateway.port", "gateway.workers", "registry.*", "store.*", "engine.*",
     "models.*.path", "models.*.load", "models.*.keep_alive_s",
     "start_timeout_s", "liveness_s", "memory_bytes", "pulled_models",
-    "knowledge.*.model", "knowledge.*.index", "knowledge.*.index.*", "knowledge_partitions",
+    "knowledge.*.model", "knowledge.*.index", "knowledge.*.index.*", "knowledge_partitions", "knowledge_replicas",
 )  # fmt: skip
 
 

@@ -65,7 +65,7 @@ from parkway.policy.shared_counters import SharedCounters
 from parkway.router.admission.gates import Gates
 from parkway.router.connections import Connections
 from parkway.router.endpoint import Endpoint
-from parkway.router.knowledge import Knowledge, urls_of
+from parkway.router.knowledge import Knowledge, places_of
 from parkway.router.registry import Registry
 from parkway.router.router import Router
 from parkway.router.view import View
@@ -306,10 +306,10 @@ async def assemble(
 
 def _knowledge(reload: Reload, home: Home | None, connections: Connections) -> Knowledge:
     """The owners of the documents that our supervisor keeps running; without one there are no collections."""
-    urls = urls_of(os.environ.get(owners.VARIABLE, ""))
+    places = places_of(os.environ.get(owners.VARIABLE, ""))
     return Knowledge(
         connections,
-        urls[0] if urls else None,
+        places[0] if places else [],
         os.environ.get(TOKEN_VARIABLE, ""),
         expected=lambda: home is None or owners.any_collections(reload.settings, home),
         start=partial(own, home) if home is not None else None,

@@ -80,9 +80,12 @@ class Owned:
         candidates: What this partition alone has for the question of another, in the words of `partition_index.py`;
             raises CollectionNotFound.
         revision: Of this partition of a collection: another one once anything in it has changed. Likewise.
+        library: None of a replica.
+        copy: Makes a copy of a collection's index for the replica with a number, under a name, and says what it is of.
     """
 
-    library: Library
+    library: Library | None
     searching: Searching
     candidates: Callable[[str, bytes], Awaitable[bytes]] | None = None
     revision: Callable[[str], str] | None = None
+    copy: Callable[[str, int, str], Awaitable[object]] | None = None

@@ -90,9 +90,9 @@ class Local:
         self._hurried = False
         self._publication = Publication(say)
         self._token = secrets.token_urlsafe(32)
-        places = reserve(settings.knowledge_partitions)
+        places = reserve(settings.knowledge_partitions + settings.knowledge_replicas)
         with _writing(home):
-            environment = {TOKEN_VARIABLE: self._token, owners.VARIABLE: addresses(places)}
+            environment = {TOKEN_VARIABLE: self._token, owners.VARIABLE: addresses(places, settings.knowledge_replicas)}
             family = Family(settings, home, environment, say)
         self._family = family
         followed = () if source is None else ("--source", str(source.path))

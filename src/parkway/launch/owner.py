@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
@@ -53,10 +54,12 @@ from parkway.retrieval.catalogue import Partition, document_id
 from parkway.retrieval.collections import TOPIC, Collections
 from parkway.retrieval.config import UPLOADS, CollectionConfig
 from parkway.retrieval.document import EVERYONE
+from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.index.replica import Copied, lags_s, replica_place
 from parkway.retrieval.ingest.source import SourceUnavailable
 from parkway.retrieval.ingest.uploads import Header
 from parkway.retrieval.listing import Listing
-from parkway.router.knowledge import urls_of
+from parkway.router.knowledge import places_of
 from parkway.store.home import Home
 from parkway.store.revisions import Watch
 from parkway.store.sql import Database
@@ -65,6 +68,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_COPY = re.compile("generation-[0-9a-f]{12}")
 _SEARCHES = 8
 _RETRY_S = 30.0
 _PAUSE_S = 1.0
@@ -94,15 +98,16 @@ async def _own(settings: Settings, home: Home, listener: socket.socket, share: P
     token = os.environ.get(TOKEN_VARIABLE, "")
     host, port = listener.getsockname()[:2]
     try:
-        urls = urls_of(os.environ.get(owners.VARIABLE, ""))
-        owner = Owner(settings, home, database, share, [url for n, url in enumerate(urls) if n != share.number], token)
+        places = places_of(os.environ.get(owners.VARIABLE, ""))
+        others = [urls[0] for number, urls in enumerate(places) if number != share.number]
+        owner = Owner(settings, home, database, share, others, token)
         try:
             await owner.open()
             figures = OwnerFigures(owner.opened, Listing(database), share, home, lambda: not owner.refused)
             async with Tasks("owner") as tasks:
                 owner.follow(tasks, source)
                 figures.start(tasks)
-                owned = Owned(owner, owner, owner.candidates, owner.revision)
+                owned = Owned(owner, owner, owner.candidates, owner.revision, owner.copy)
                 announce = partial(print, f"ready http://{host}:{port}", flush=True)
                 await serve(owned, listener, token, announce, settings.bounds.max_document_bytes)
             figures.end()
@@ -215,7 +220,9 @@ class Owner:
         found = await self._change(lambda: self._listing.statuses(collection))
         if not found:
             raise _no(collection)
-        return self._with_trouble(found[0])
+        place = self._home.knowledge / collection / str(self._share.number)
+        lags = await self._change(lambda: [round(lag, 1) for lag in lags_s(place)])
+        return msgspec.structs.replace(self._with_trouble(found[0]), replica_lags_s=lags)
 
     def _with_trouble(self, status: CollectionStatus) -> CollectionStatus:
         trouble = [self.opened.trouble[status.name]] if status.name in self.opened.trouble else []
@@ -307,6 +314,21 @@ class Owner:
             return await asyncio.get_running_loop().run_in_executor(self._searches, answer, index, body)
         except msgspec.MsgspecError as error:
             raise InvalidRequest(f"no question of a partition: {error}") from error
+
+    async def copy(self, collection: str, number: int, name: str) -> Copied:
+        """A copy of what is here of a collection, for a replica.
+
+        Args:
+            name: Of the directory that is made.
+
+        Raises:
+            CollectionNotFound: There is none.
+            InvalidRequest: Its store has no copies, or the name is none.
+        """
+        index = self._opened(collection).index.inner
+        if not isinstance(index, EdgeIndex) or not _COPY.fullmatch(name):
+            raise InvalidRequest(f"no copy of {collection} under the name {name!r}")
+        return await self._change(lambda: index.copy(replica_place(index.directory, number) / name))
 
     def revision(self, collection: str) -> str:
         return self._opened(collection).index.revision()

@@ -31,7 +31,7 @@ from parkway.core.errors import (
     ParkwayError,
 )
 from parkway.core.knowledge import Asked, CollectionList, NewCollection, NewDocument, Removed
-from parkway.launch.library import Owned
+from parkway.launch.library import Library, Owned
 
 log = logging.getLogger(__name__)
 
@@ -65,51 +65,43 @@ async def serve(
 
 def create_app(owned: Owned, token: str, max_document_bytes: int) -> ASGIApp:
     """The routes around what an owner has."""
-    routes = OwnerRoutes(owned, max_document_bytes)
+    searches = SearchRoutes(owned)
+    routes = [
+        Route("/healthz", searches.alive),
+        Route("/collections/{name}/search", searches.search, methods=["POST"]),
+        Route("/collections/{name}/index/search", searches.candidates, methods=["POST"]),
+        Route("/collections/{name}/index/revision", searches.revision, methods=["GET"]),
+        Route("/collections/{name}/replicas/{number:int}/{copy}", searches.copy, methods=["POST"]),
+    ]
+    if owned.library is not None:
+        library = LibraryRoutes(owned.library, max_document_bytes)
+        routes += [
+            Route("/collections", library.collections),
+            Route("/collections/{name}", library.status, methods=["GET"]),
+            Route("/collections/{name}", library.add, methods=["PUT"]),
+            Route("/collections/{name}", library.remove, methods=["DELETE"]),
+            Route("/collections/{name}/documents", library.documents, methods=["GET"]),
+            Route("/collections/{name}/document", library.add_document, methods=["PUT"]),
+            Route("/collections/{name}/document", library.remove_document, methods=["DELETE"]),
+        ]
     return Starlette(
-        routes=[
-            Route("/healthz", routes.alive),
-            Route("/collections", routes.collections),
-            Route("/collections/{name}", routes.status, methods=["GET"]),
-            Route("/collections/{name}", routes.add, methods=["PUT"]),
-            Route("/collections/{name}", routes.remove, methods=["DELETE"]),
-            Route("/collections/{name}/search", routes.search, methods=["POST"]),
-            Route("/collections/{name}/index/search", routes.candidates, methods=["POST"]),
-            Route("/collections/{name}/index/revision", routes.revision, methods=["GET"]),
-            Route("/collections/{name}/documents", routes.documents, methods=["GET"]),
-            Route("/collections/{name}/document", routes.add_document, methods=["PUT"]),
-            Route("/collections/{name}/document", routes.remove_document, methods=["DELETE"]),
-        ],
+        routes=routes,
         middleware=[Middleware(_Door, token=token)],
         exception_handlers={ParkwayError: _told, HTTPException: _http_error, Exception: _told},
     )
 
 
-class OwnerRoutes:
-    """The handlers. They check sizes and types; what is asked for is what the library and the search do."""
+class SearchRoutes:
+    """The handlers of searches. They check sizes and types; what is asked for is what the search does."""
 
-    def __init__(self, owned: Owned, max_document_bytes: int) -> None:
-        self._library = owned.library
+    def __init__(self, owned: Owned) -> None:
         self._searching = owned.searching
         self._candidates = owned.candidates
         self._revision = owned.revision
-        self._max_document_bytes = max_document_bytes
+        self._copy = owned.copy
 
     async def alive(self, _: Request) -> Response:
         return _json({"status": "ok"})
-
-    async def collections(self, _: Request) -> Response:
-        return _json(CollectionList(data=await self._library.collections()))
-
-    async def status(self, request: Request) -> Response:
-        return _json(await self._library.status(_name(request)))
-
-    async def add(self, request: Request) -> Response:
-        return _json(await self._library.add(_name(request), await _body(request, NewCollection)))
-
-    async def remove(self, request: Request) -> Response:
-        await self._library.remove(_name(request))
-        return _json(Removed(id=_name(request)))
 
     async def search(self, request: Request) -> Response:
         asked = await _body(request, Asked)
@@ -127,6 +119,33 @@ class OwnerRoutes:
         if self._revision is None:
             raise NotFound("there are no partitions")
         return Response(self._revision(_name(request)))
+
+    async def copy(self, request: Request) -> Response:
+        """For a replica of this owner."""
+        if self._copy is None:
+            raise NotFound("there is nothing to copy here")
+        return _json(await self._copy(_name(request), request.path_params["number"], request.path_params["copy"]))
+
+
+class LibraryRoutes:
+    """The handlers of what takes documents in: the same for the library."""
+
+    def __init__(self, library: Library, max_document_bytes: int) -> None:
+        self._library = library
+        self._max_document_bytes = max_document_bytes
+
+    async def collections(self, _: Request) -> Response:
+        return _json(CollectionList(data=await self._library.collections()))
+
+    async def status(self, request: Request) -> Response:
+        return _json(await self._library.status(_name(request)))
+
+    async def add(self, request: Request) -> Response:
+        return _json(await self._library.add(_name(request), await _body(request, NewCollection)))
+
+    async def remove(self, request: Request) -> Response:
+        await self._library.remove(_name(request))
+        return _json(Removed(id=_name(request)))
 
     async def documents(self, request: Request) -> Response:
         query = request.query_params

@@ -27,7 +27,8 @@ from parkway.router.knowledge import Knowledge
 from parkway.store.home import Home
 
 VARIABLE = "PARKWAY_KNOWLEDGE"
-"""Tells gateways and owners where the owners are: a URL for each partition, the first of which takes questions."""
+"""Tells gateways and owners where the owners are: a URL for each partition. The first takes questions, and so do its
+replicas, whose URLs stand after its own, each after a `|`."""
 
 _SCAN_S = 600.0
 _POLL_S = 0.05
@@ -48,9 +49,10 @@ def reserve(count: int) -> list[socket.socket]:
         raise StartupError(f"no port on 127.0.0.1 for the owner of the documents: {error.strerror}") from error
 
 
-def addresses(sockets: Sequence[socket.socket]) -> str:
-    """What `VARIABLE` says of them."""
-    return ",".join(f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets)
+def addresses(sockets: Sequence[socket.socket], replicas: int) -> str:
+    """What `VARIABLE` says of them: the first partition's owner, its replicas, the owners of the other partitions."""
+    urls = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    return ",".join(["|".join(urls[: 1 + replicas]), *urls[1 + replicas :]])
 
 
 def any_collections(settings: Settings, home: Home) -> bool:
@@ -86,7 +88,7 @@ class Owners:
     """Starts the owners once they are needed, and keeps them running.
 
     Args:
-        sockets: As by `reserve`, one for each partition.
+        sockets: As by `reserve`, in the order of `addresses`.
         token: What owners ask of their clients.
         options: More for the command of each.
     """
@@ -180,7 +182,7 @@ class Owners:
         await self.ready()
         connections = Connections(RouterConfig())
         try:
-            knowledge = Knowledge(connections, addresses(self._sockets[:1]), self._token)
+            knowledge = Knowledge(connections, [addresses(self._sockets[:1], 0)], self._token)
             deadline = asyncio.get_running_loop().time() + _SCAN_S
             await knowledge.add(collection, new, deadline)
         finally:
@@ -192,21 +194,22 @@ class Owners:
             each.close()
 
     def _start(self) -> None:
-        for partition in range(len(self._sockets)):
-            known = self._owners.get(partition)
+        for number in range(len(self._sockets)):
+            known = self._owners.get(number)
             if known is not None and known.child.state == "given up":
                 # Whatever was wrong may have been put right: who asks gets another try.
                 known.watching.cancel()
                 self._family.forget(known.child)
                 known = None
             if known is None:
-                self._owners[partition] = self._run(partition)
+                self._owners[number] = self._run(number)
 
-    def _name(self, partition: int) -> str:
-        return "knowledge" if len(self._sockets) == 1 else f"knowledge {partition}"
-
-    def _run(self, partition: int) -> _Owner:
-        name, place = self._name(partition), self._sockets[partition]
+    def _run(self, number: int) -> _Owner:
+        replicas = self._settings.knowledge_replicas
+        replica = number if number <= replicas else 0
+        partition, partitions = 0 if replica else max(0, number - replicas), len(self._sockets) - replicas
+        name = "knowledge" if partitions == 1 or replica else f"knowledge {partition}"
+        name, place = f"{name} replica {replica}" if replica else name, self._sockets[number]
         host, port = place.getsockname()[:2]
         since = [time.monotonic()]
 
@@ -218,7 +221,8 @@ class Owners:
         child = self._family.child(
             name,
             "knowledge-owner",
-            *("--partition", str(partition), "--partitions", str(len(self._sockets)), "--fd", str(place.fileno())),
+            *("--partition", str(partition), "--partitions", str(partitions), "--replica", str(replica)),
+            *("--fd", str(place.fileno())),
             *self._family.configuration,
             *self._options,
             pass_fds=(place.fileno(),),

@@ -202,6 +202,7 @@ class Settings(Section):
         memory_bytes: For all engines of this machine together; by default most of what the process may use.
         pulled_models: Whether pulled models that `models` does not mention are served too, on demand.
         knowledge_partitions: How many processes share the documents of all collections; fixed once there are some.
+        knowledge_replicas: How many more processes answer searches beside the first of those.
     """
 
     gateway: GatewayConfig = GatewayConfig()
@@ -231,6 +232,7 @@ class Settings(Section):
     memory_bytes: Annotated[int, Field(ge=1)] | None = None
     pulled_models: bool = True
     knowledge_partitions: Annotated[int, Field(ge=1, le=64)] = 1
+    knowledge_replicas: Annotated[int, Field(ge=0, le=16)] = 0
 
     @model_validator(mode="after")
     def _engines_possible(self) -> Settings:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -37,6 +38,9 @@ T = TypeVar("T")
 MAX_ANSWER_BYTES = 64 << 20
 SEARCH_S = 60.0
 _RETRY_AFTER_S = 1.0
+_ONE_OF_SEVERAL_S = 2.0
+"""One that takes longer is as good as none, where there are others."""
+
 _UPLOAD_LINE_BYTES = 64 * 1024
 _UNKNOWN_LENGTH = "transfer-encoding: chunked\r\nconnection: close\r\n"
 _TOLD: Mapping[str, type[ParkwayError]] = {
@@ -55,6 +59,28 @@ class _Refusal(msgspec.Struct):
     error: _Error = msgspec.field(default_factory=_Error)
 
 
+@dataclass(slots=True)
+class _Place:
+    """The owner or a replica, with what is asked of it. Entered for as long as a search runs there.
+
+    Attributes:
+        running, asked: Searches, now and so far.
+        rests_until: It could not answer: nobody asks it before; on the loop's clock.
+    """
+
+    origin: Origin
+    running: int = 0
+    asked: int = 0
+    rests_until: float = 0.0
+
+    def __enter__(self) -> None:
+        self.running += 1
+        self.asked += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.running -= 1
+
+
 class Knowledge:
     """The collections of this installation.
 
@@ -62,7 +88,7 @@ class Knowledge:
     shall be, so that nothing is done twice.
 
     Args:
-        url: `http://HOST:PORT` of the owner; None where there never is one.
+        urls: `http://HOST:PORT` of the owner, and of its replicas; empty where there never is one.
         token: What it asks of its clients.
         expected: Whether there is anything that an owner should be running for. Without, there are no collections.
         start: Has an owner started, and returns once it serves.
@@ -71,14 +97,15 @@ class Knowledge:
     def __init__(
         self,
         connections: Connections,
-        url: str | None,
+        urls: Sequence[str],
         token: str,
         *,
         expected: Callable[[], bool] = lambda: True,
         start: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._connections = connections
-        self._origin = Origin.of(url) if url is not None else None
+        self._places = [_Place(Origin.of(url)) for url in urls]
+        self._origin = self._places[0].origin if self._places else None
         self._token = token
         self._expected = expected
         self._start = start
@@ -123,6 +150,8 @@ class Knowledge:
     ) -> Found:
         """What is found by those who are called one of `principals`.
 
+        Owner and replicas share the searches. Where one cannot answer the next one is asked, at last the owner.
+
         Args:
             deadline: None: in `SEARCH_S` seconds.
 
@@ -132,8 +161,12 @@ class Knowledge:
         self._check(collection)
         if deadline is None:
             deadline = asyncio.get_running_loop().time() + SEARCH_S
-        body = encode(Asked(search, sorted(principals)))
-        return await self._ask("POST", _path(collection, "/search"), Found, deadline, body)
+        path, body = _path(collection, "/search"), encode(Asked(search, sorted(principals)))
+        replicated = self._places if len(self._places) > 1 else []
+        for place in sorted(replicated, key=lambda place: (place.running, place.asked)):
+            if (found := await self._of_one(place, path, body, deadline)) is not None:
+                return found
+        return await self._ask("POST", path, Found, deadline, body)
 
     async def documents(
         self, collection: str, after: str, limit: int, principals: frozenset[str] | None, deadline: float
@@ -167,13 +200,31 @@ class Knowledge:
         """
         self._check(collection)
         query = urlencode({"document": encode(new)})
-        head = self._head("PUT", _path(collection, f"/document?{query}"), _UNKNOWN_LENGTH)
+        head = self._head("PUT", _path(collection, f"/document?{query}"), _UNKNOWN_LENGTH, self._origin)
         try:
             async with asyncio.timeout_at(deadline):
                 status, body = await self._upload(head + b"\r\n", content)
         except TimeoutError as error:
             raise _late() from error
         return _read(status, body, DocumentStatus)
+
+    async def _of_one(self, place: _Place, path: str, body: bytes, deadline: float) -> Found | None:
+        """What the owner or a replica finds; None if it cannot tell, and then it is left alone for a moment."""
+        now = asyncio.get_running_loop().time
+        if place.rests_until > now():
+            return None
+        try:
+            with place:
+                return await self._ask(
+                    "POST", path, Found, min(deadline, now() + _ONE_OF_SEVERAL_S), body, place.origin
+                )
+        except ParkwayError as error:
+            # What one says of the question all say; but a replica may not know yet that there is such a collection.
+            unknown = isinstance(error, CollectionNotFound) and place.origin != self._origin
+            if error.status < 500 and not unknown:
+                raise
+        place.rests_until = now() + _RETRY_AFTER_S
+        return None
 
     @property
     def _owned(self) -> bool:
@@ -192,23 +243,27 @@ class Knowledge:
             return False
         return True
 
-    async def _ask(self, method: str, path: str, cls: type[T] | None, deadline: float, body: bytes = b"") -> T:
-        head = self._head(method, path, "content-type: application/json\r\n")
+    async def _ask(
+        self, method: str, path: str, cls: type[T] | None, deadline: float, body: bytes = b"", at: Origin | None = None
+    ) -> T:
+        """Asks the owner, or the replica `at` a place."""
+        at = at or self._origin
+        head = self._head(method, path, "content-type: application/json\r\n", at)
         request = b"%bcontent-length: %d\r\n\r\n%b" % (head, len(body), body)
         try:
-            return _read(*await self._exchange(request, deadline), cls)
+            return _read(*await self._exchange(request, deadline, at), cls)
         except Broken:
             pass  # it was started again in between; or its answer broke off, which asking once more shows
         try:
-            return _read(*await self._exchange(request, deadline), cls)
+            return _read(*await self._exchange(request, deadline, at), cls)
         except Broken as error:
             raise _away() from error
 
-    async def _exchange(self, request: bytes, deadline: float) -> tuple[int, bytes]:
-        if self._origin is None:
+    async def _exchange(self, request: bytes, deadline: float, at: Origin | None) -> tuple[int, bytes]:
+        if at is None:
             raise _away()
         try:
-            answer = await self._connections.ask(self._origin, request, deadline)
+            answer = await self._connections.ask(at, request, deadline)
             try:
                 parts: list[bytes] = []
                 size = 0
@@ -258,8 +313,8 @@ class Knowledge:
             raise _away()
         return int(words[1]), body
 
-    def _head(self, method: str, path: str, more: str) -> bytes:
-        authority = "" if self._origin is None else self._origin.authority
+    def _head(self, method: str, path: str, more: str, at: Origin | None) -> bytes:
+        authority = "" if at is None else at.authority
         lines = f"{method} {path} HTTP/1.1\r\nhost: {authority}\r\nauthorization: Bearer {self._token}\r\n{more}"
         return lines.encode("ascii")
 
@@ -307,6 +362,7 @@ def _late() -> DeadlineExceeded:
     return DeadlineExceeded("the owner of the documents did not answer in time; set by gateway.timeout_s")
 
 
-def urls_of(given: str) -> list[str]:
-    """The addresses of the owners, one for each partition, as an environment variable has them."""
-    return [url for url in given.split(",") if urlsplit(url).hostname]
+def places_of(given: str) -> list[list[str]]:
+    """The addresses of each partition as an environment variable has them: of its owner, then of its replicas."""
+    partitions = ([url for url in part.split("|") if urlsplit(url).hostname] for part in given.split(","))
+    return [urls for urls in partitions if urls]

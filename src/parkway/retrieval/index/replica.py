@@ -12,6 +12,7 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
+import secrets
 import shutil
 import threading
 import time
@@ -143,6 +144,9 @@ class ReplicaIndex(EdgeQuestions):
         self._following = threading.Lock()
         self._stop = threading.Event()
         self._lost = False
+        self._life, self._changes = secrets.token_hex(8), 0
+        self.changed: Callable[[], None] = lambda: None
+        """Called after each change."""
         self._as_of = self._noted = 0.0
         try:
             for left in self._place.glob("generation-*"):
@@ -161,10 +165,14 @@ class ReplicaIndex(EdgeQuestions):
         """For so long it may lack what the owner has."""
         return time.time() - self._as_of
 
+    def revision(self) -> str:
+        """The same as before only if nothing has changed here since. Raises: IndexUnavailable: It is too far behind."""
+        self._check_lag()
+        return f"{self._life}.{self._changes}"
+
     def search(self, query: Query) -> list[Candidate]:
         """Raises: IndexUnavailable: It is too far behind."""
-        if self.lag_s > self._max_lag_s:
-            raise IndexUnavailable(f"this replica is {self.lag_s:.1f} s behind its owner", retry_after_s=1)
+        self._check_lag()
         return super().search(query)
 
     def close(self) -> None:
@@ -176,6 +184,10 @@ class ReplicaIndex(EdgeQuestions):
             self._generation.retire(delete=True)
             os.close(self._lock)
             self._lock = -1
+
+    def _check_lag(self) -> None:
+        if self.lag_s > self._max_lag_s:
+            raise IndexUnavailable(f"this replica is {self.lag_s:.1f} s behind its owner", retry_after_s=1)
 
     def _check_open(self) -> None:
         if self._stop.is_set():
@@ -207,6 +219,8 @@ class ReplicaIndex(EdgeQuestions):
             self._open = self._open and (isinstance(record, Remove) or for_everyone(record.passages))
             apply(record, generation, self._words, self._dimensions, copied.mark + 1, self._turns)
             end = position
+            self._changes += 1
+            self.changed()
             self._check_open()
         if end[0] not in _files(self.directory):
             raise IndexUnavailable("the journal begins later than the copy ends")

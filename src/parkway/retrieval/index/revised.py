@@ -18,7 +18,7 @@ class RevisedIndex:
     """
 
     def __init__(self, index: Index, changed: Callable[[], None] = lambda: None) -> None:
-        self._index = index
+        self._index = self.inner = index
         self._life = secrets.token_hex(8)  # what was counted before is not known any more
         self._numbers = itertools.count(1)
         self._change = 0

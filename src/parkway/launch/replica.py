@@ -1,0 +1,168 @@
+"""A replica of the first owner: a process that answers searches from copies of its indexes, and takes nothing in."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import logging
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+import uvloop
+
+from parkway.core.errors import CollectionNotFound, IndexUnavailable, ParkwayError
+from parkway.core.knowledge import Found, Search
+from parkway.core.tasks import Tasks
+from parkway.launch import owners
+from parkway.launch.encoders import Encoders
+from parkway.launch.engines import TOKEN_VARIABLE
+from parkway.launch.library import Owned
+from parkway.launch.owner_server import serve
+from parkway.launch.partition_index import PartitionIndex
+from parkway.launch.settings import Settings
+from parkway.retrieval.collections import Collections
+from parkway.retrieval.config import CollectionConfig
+from parkway.retrieval.index.opening import open_index
+from parkway.retrieval.index.replica import Copied, ReplicaIndex
+from parkway.retrieval.query_vectors import QueryVectors
+from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.search import Searcher
+from parkway.retrieval.shown import Shown
+from parkway.router.knowledge import places_of
+from parkway.store.home import Home
+from parkway.store.sql import Database
+
+log = logging.getLogger(__name__)
+
+_LOOK_S = 1.0
+_QUERIES_KEPT = 10_000
+_SEARCHES = 8
+_COPY_S = 600.0
+"""The longest that an owner takes to make a copy."""
+
+
+def run_replica(settings: Settings, home: Home, listener: socket.socket, number: int) -> None:
+    """Answers searches until SIGTERM or SIGINT. Prints `ready http://HOST:PORT`; what is not open yet it does not know.
+
+    Args:
+        number: Among the replicas, from 1.
+    """
+    uvloop.run(_answer(settings, home, listener, number))
+
+
+async def _answer(settings: Settings, home: Home, listener: socket.socket, number: int) -> None:
+    database = Database.open(settings.store.url or home.database_url, settings.store)
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    host, port = listener.getsockname()[:2]
+    replica = Replica(number, settings, home, database, token)
+    try:
+        async with Tasks("replica") as tasks:
+            tasks.every(_LOOK_S, replica.adopt, name="follow")
+            announce = partial(print, f"ready http://{host}:{port}", flush=True)
+            await serve(Owned(None, replica), listener, token, announce, settings.bounds.max_document_bytes)
+    finally:
+        await replica.close()
+        database.close()
+
+
+@dataclass(slots=True)
+class _Open:
+    config: CollectionConfig
+    index: Any
+    searcher: Searcher
+
+
+class Replica:
+    """A `Searching`. It has open what its owner has, and follows that."""
+
+    def __init__(self, number: int, settings: Settings, home: Home, database: Database, token: str) -> None:
+        places = places_of(os.environ.get(owners.VARIABLE, ""))
+        self._owner, *self._others = [urls[0] for urls in places]
+        self._number = number
+        self._home = home
+        self._token = token
+        self._collections = Collections(database)
+        directories = {name: model.path for name, model in settings.models.items() if model.path is not None}
+        self._encoders = Encoders(directories, settings.engine.model_copy(update={"model": ""}))
+        self._queries: dict[str, QueryVectors] = {}
+        self._open: dict[str, _Open] = {}
+        self._searches = ThreadPoolExecutor(_SEARCHES, "search")
+
+    async def adopt(self) -> None:
+        """Opens and closes what its owner does. What cannot be opened is tried again by the next call."""
+        known = await asyncio.to_thread(self._collections.all)
+        for name in [*self._open]:
+            each = known.get(name)
+            if each is None or each.removing or each.config != self._open[name].config:
+                await asyncio.to_thread(_shut, self._open.pop(name))
+        for name, each in known.items():
+            if not each.removing and name not in self._open:
+                try:
+                    self._open[name] = await self._begin(name, each.config)
+                except (ParkwayError, OSError) as error:
+                    log.warning("%s cannot be opened yet: %s", name, error)
+
+    async def search(self, collection: str, search: Search, principals: frozenset[str]) -> Found:
+        opened = self._open.get(collection)
+        if opened is None:
+            raise CollectionNotFound(f'collection "{collection[:64]}" is not open here', param="knowledge")
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._searches, opened.searcher.search, search, principals)
+
+    async def close(self) -> None:
+        """Ends all of it; the copies are removed."""
+        for each in self._open.values():
+            await asyncio.to_thread(_shut, each)
+        await self._encoders.close()
+        self._searches.shutdown(wait=False, cancel_futures=True)
+
+    async def _begin(self, name: str, config: CollectionConfig) -> _Open:
+        encoder = await self._encoders.of(config.model)
+        if config.model not in self._queries:
+            self._queries[config.model] = QueryVectors(encoder.embed, _QUERIES_KEPT)
+        index = await asyncio.to_thread(self._index, name, config, encoder.dimensions)
+        indexes = [index, *(PartitionIndex(url, self._token, name) for url in self._others)]
+        follows = isinstance(index, ReplicaIndex)  # what others change in a server is not seen: nothing is kept
+        searcher = Searcher(
+            name, indexes, self._queries[config.model], Ranker.load(config.index.language), config.search,
+            revisions=[each.revision for each in indexes] if follows else (), shown=Shown.of(config),
+        )  # fmt: skip
+        if follows:
+            index.changed = searcher.forget
+        return _Open(config, index, searcher)
+
+    def _index(self, name: str, config: CollectionConfig, dimensions: int) -> Any:
+        """Of an index what searches need."""
+        directory = self._home.knowledge / name / "0"
+        if config.index.store == "edge":
+            copy = partial(self._copy, name)
+            return ReplicaIndex(directory, self._number, config.index, dimensions, copy)
+        return open_index(config.index, directory=directory, collection=f"parkway-{name}-0", dimensions=dimensions)
+
+    def _copy(self, name: str, target: Path) -> Copied:
+        """Has the owner make a copy. Raises: IndexUnavailable."""
+        connection = http.client.HTTPConnection(urlsplit(self._owner).netloc, timeout=_COPY_S)
+        path = f"/collections/{quote(name, safe='')}/replicas/{self._number}/{target.name}"
+        try:
+            connection.request("POST", path, headers={"authorization": f"Bearer {self._token}"})
+            response = connection.getresponse()
+            told = response.read()
+        except (OSError, http.client.HTTPException) as error:
+            raise IndexUnavailable(f"the owner of {name} does not answer") from error
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise IndexUnavailable(f"the owner of {name} makes no copy now (status {response.status})")
+        return msgspec.json.decode(told, type=Copied)
+
+
+def _shut(each: _Open) -> None:
+    each.searcher.close()
+    each.index.close()
