@@ -28,7 +28,7 @@ from parkway.engine.cache import KVCache
 from parkway.engine.config import EngineConfig
 from parkway.engine.determinism import TiledAttention
 from parkway.engine.device import CPU, cache_budget_bytes, choose_device, choose_dtype
-from parkway.engine.encoder import Encoder, EncoderShape, encode
+from parkway.engine.encoder import Encoder, EncoderShape
 from parkway.engine.encoder_loop import EncoderLoop, _Job
 from parkway.engine.engine import Engine
 from parkway.engine.generator import Generator
@@ -204,9 +204,9 @@ def test_a_gpu_that_failed_ends_the_process(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(torch.AcceleratorError):
         steps._step()
     rounds = EncoderLoop.__new__(EncoderLoop)
-    rounds._encoder = fail  # pyright: ignore[reportAttributeAccessIssue]
+    rounds._encoder = SimpleNamespace(encode=fail)  # pyright: ignore[reportAttributeAccessIssue]
     with pytest.raises(SystemExit):
-        rounds._encode([(_Job([[1]], lambda states: states, None), 0)])  # pyright: ignore[reportArgumentType]
+        rounds._encode([(_Job([[1]], lambda text: text.mean, None), 0)])  # pyright: ignore[reportArgumentType]
 
 
 def _nested(value: Any, shape: tuple[int, ...]) -> Any:
@@ -273,9 +273,9 @@ def test_texts_are_encoded_on_the_device_and_come_back(paper_gpu: torch.device) 
     shape = EncoderShape(50, 32, 64, 2, 4, 40, 2, 1e-12)
     with paper_gpu, weights._Unfilled():
         encoder = Encoder(shape).requires_grad_(False)
-    states = encode(encoder, [[1, 2, 3], [4, 5]])
-    assert [tuple(each.shape) for each in states] == [(3, 32), (2, 32)]
-    assert all(each.device == CPU for each in states)
+    encoded = encoder.encode([[1, 2, 3], [4, 5]])
+    assert [tuple(each.states.shape) for each in encoded] == [(3, 32), (2, 32)]
+    assert all(each.states.device == each.mean.device == CPU for each in encoded)
 
 
 def test_matrices_that_read_the_same_lie_together_on_a_gpu(tmp_path: Path, paper_gpu: torch.device) -> None:

@@ -21,7 +21,7 @@ def embedder(**config: object) -> Embedder:
     )
 
 
-async def test_vectors_are_those_of_transformers() -> None:
+async def test_vectors_in_float32_are_those_of_transformers() -> None:
     from transformers import AutoModel, AutoTokenizer
 
     path = builtin.resolve("park-embed")
@@ -31,14 +31,15 @@ async def test_vectors_are_those_of_transformers() -> None:
         hidden = model(**inputs).last_hidden_state
     weight = inputs["attention_mask"][..., None]
     expected = torch.nn.functional.normalize((hidden * weight).sum(1) / weight.sum(1), dim=-1)
-    ours = embedder()
+    ours = embedder(dtype="float32")
     found = torch.stack(await ours.embed(ours.tokenise(TEXTS)))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
     await ours.close()
 
 
-async def test_neighbours_in_a_batch_change_nothing() -> None:
-    ours = embedder()
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+async def test_neighbours_in_a_batch_change_nothing(dtype: str) -> None:
+    ours = embedder(dtype=dtype)
     texts = ours.tokenise([*TEXTS, *TEXTS[::-1]])
     together, *alone = await asyncio.gather(ours.embed(texts), *(ours.embed([text]) for text in texts))
     for one, [other] in zip(together, alone, strict=True):

@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from parkway.core.errors import Draining, InternalError, Overloaded
+from parkway.engine.encoder import EncodedText
 from parkway.engine.encoder_loop import EncoderLoop
 
 POISON = 13
@@ -18,18 +19,19 @@ POISON = 13
 class Model:
     """Its hidden states are the token ids. Holds each pass until it is let go, and writes down what was in it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, padded: bool = True) -> None:
+        self.padded = padded
         self.passes: list[list[list[int]]] = []
         self.entered = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
 
-    def __call__(self, token_ids: Tensor, present: Tensor) -> Tensor:
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[EncodedText]:
         self.entered.release()
         assert self.go.acquire(timeout=30)
-        self.passes.append([row[mask].tolist() for row, mask in zip(token_ids, present, strict=True)])
-        if (token_ids == POISON).any():
+        self.passes.append([list(text) for text in texts])
+        if any(POISON in text for text in texts):
             raise RuntimeError("poison")
-        return token_ids[..., None].float()
+        return [EncodedText(torch.tensor(text)[:, None].float(), torch.empty(0)) for text in texts]
 
     async def until_entered(self) -> None:
         assert await asyncio.to_thread(self.entered.acquire, timeout=30)
@@ -39,10 +41,12 @@ class Model:
 
 
 @asynccontextmanager
-async def held(*, step_tokens: int = 16, queue_limit: int = 8) -> AsyncIterator[tuple[EncoderLoop, Model]]:
+async def held(
+    *, step_tokens: int = 16, queue_limit: int = 8, padded: bool = True
+) -> AsyncIterator[tuple[EncoderLoop, Model]]:
     """A loop whose first pass, with one text of its own, is held: what is submitted now waits for the second."""
-    model = Model()
-    loop = EncoderLoop(model, step_tokens=step_tokens, queue_limit=queue_limit)  # pyright: ignore[reportArgumentType]
+    model = Model(padded=padded)
+    loop = EncoderLoop(model, step_tokens=step_tokens, queue_limit=queue_limit)
     first = asyncio.ensure_future(loop.run([[0]], total))
     await model.until_entered()
     try:
@@ -53,8 +57,8 @@ async def held(*, step_tokens: int = 16, queue_limit: int = 8) -> AsyncIterator[
     assert torch.equal((await first)[0], torch.tensor(0.0))
 
 
-def total(states: Tensor) -> Tensor:
-    return states.sum()
+def total(text: EncodedText) -> Tensor:
+    return text.states.sum()
 
 
 async def submit(loop: EncoderLoop, *texts: list[int]) -> "asyncio.Future[list[Tensor]]":
@@ -114,6 +118,14 @@ async def test_texts_are_padded_to_twice_their_length_at_most() -> None:
         model.let_all_go()
         assert [float(result) for result in await job] == [1, 16, 2, 7, 8, 5]
         assert [list(map(len, texts)) for texts in model.passes[1:]] == [[16, 8], [7, 5], [2, 1]]
+
+
+async def test_a_model_that_pads_nothing_takes_a_round_in_one_pass() -> None:
+    async with held(step_tokens=64, padded=False) as (loop, model):
+        job = await submit(loop, *([1] * length for length in (1, 16, 2, 7)))
+        model.let_all_go()
+        assert [float(result) for result in await job] == [1, 16, 2, 7]
+        assert [sorted(map(len, texts)) for texts in model.passes[1:]] == [[1, 2, 7, 16]]
 
 
 async def test_a_client_that_leaves_takes_its_texts_along() -> None:

@@ -16,10 +16,11 @@ from parkway.core.errors import (
     ParkwayError,
 )
 from parkway.engine.config import EngineConfig
-from parkway.engine.device import choose_device, choose_dtype
+from parkway.engine.device import CPU, choose_device, choose_dtype
 from parkway.engine.directory import ModelDirectory
-from parkway.engine.encoder import Encoder, EncoderShape, max_sim, mean_vector, token_vectors
+from parkway.engine.encoder import EncodedText, Encoder, EncoderShape, max_sim, token_vectors
 from parkway.engine.encoder_loop import EncoderLoop
+from parkway.engine.packed_encoder import packed_for_here
 from parkway.engine.weights import load_module
 
 MAX_TEXTS = 2048  # in one request, as OpenAI has it
@@ -48,6 +49,8 @@ class Embedder:
         device = choose_device(config.device)
         dtype = choose_dtype("float32" if config.dtype == "auto" else config.dtype, device)
         encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS, device=device)
+        if config.dtype == "auto" and device == CPU:
+            encoder = packed_for_here(encoder)
         self._shape = shape
         self._tokenizer = _tokenizer(directory)
         self._before, self._after = _around(self._tokenizer)
@@ -86,9 +89,8 @@ class Embedder:
         """
         if len(texts) > MAX_TEXTS:
             raise InvalidRequest(f"`input` has {len(texts)} texts; at most {MAX_TEXTS} are allowed", param="input")
-        tokenised = [
-            self._checked(text) if isinstance(text, list) else self._tokenizer.encode(text).ids for text in texts
-        ]
+        read = iter(self._read([text for text in texts if isinstance(text, str)]))
+        tokenised = [self._checked(text) if isinstance(text, list) else next(read) for text in texts]
         for index, token_ids in enumerate(tokenised):
             if len(token_ids) > self.context:
                 raise ContextLengthExceeded(
@@ -101,15 +103,11 @@ class Embedder:
     def tokenise_cut(self, texts: Sequence[str]) -> list[list[int]]:
         """Token ids of each text, cut off where the model stops reading. Not for the event loop."""
         most, after = self.context, self._after
-        cut: list[list[int]] = []
-        for encoding in self._tokenizer.encode_batch(list(texts)):
-            ids = encoding.ids
-            cut.append(ids if len(ids) <= most else ids[: most - after] + ids[len(ids) - after :])
-        return cut
+        return [ids if len(ids) <= most else ids[: most - after] + ids[len(ids) - after :] for ids in self._read(texts)]
 
     def count(self, texts: Sequence[str]) -> list[int]:
         """The tokens of each text, the tokenizer's own around it included. Not for the event loop."""
-        return [len(encoding.ids) for encoding in self._tokenizer.encode_batch(list(texts))]
+        return [len(encoding) for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def tokenise_query(self, query: str) -> list[int]:
         """Token ids of what documents are ranked by. Not for the event loop.
@@ -118,7 +116,8 @@ class Embedder:
             InvalidRequest: it has no tokens.
             ContextLengthExceeded: it is too long.
         """
-        token_ids, own = self._with_own_length(query, "`query`", "query")
+        [token_ids] = self._read([query])
+        own = self._own_length(token_ids, "`query`", "query")
         if own > self._longest:
             raise ContextLengthExceeded(
                 f"`query` has {own} tokens; this model takes at most {self._longest}. Shorten it.", param="query"
@@ -139,7 +138,7 @@ class Embedder:
             raise InvalidRequest(
                 f"`documents` has {len(documents)} documents; at most {MAX_DOCUMENTS} are allowed", param="documents"
             )
-        return [self._document(index, text, max_tokens) for index, text in enumerate(documents)]
+        return [self._document(index, ids, max_tokens) for index, ids in enumerate(self._read(documents))]
 
     async def embed(self, texts: list[list[int]]) -> list[Tensor]:
         """Vectors of texts given as token ids, each float32 [dimensions].
@@ -149,7 +148,7 @@ class Embedder:
             DeadlineExceeded: the vectors were not there in time.
         """
         async with self._deadline("vectors"):
-            return await self._loop.run(texts, mean_vector)
+            return await self._loop.run(texts, lambda text: text.mean)
 
     async def rank(self, query: list[int], documents: list[list[int]]) -> list[float]:
         """How well each document fits the query, by late interaction: from -1 to 1.
@@ -166,7 +165,7 @@ class Embedder:
             places.setdefault(tuple(document), len(places))
         async with self._deadline("scores"):
             [wanted] = await self._loop.run([query], self._own_vectors)
-            scores = await self._loop.run(list(places), lambda states: max_sim(wanted, self._own_vectors(states)))
+            scores = await self._loop.run(list(places), lambda text: max_sim(wanted, self._own_vectors(text)))
         rounded = [round(score, _SCORE_DIGITS) for score in torch.stack(scores).tolist()]
         return [rounded[places[tuple(document)]] for document in documents]
 
@@ -191,9 +190,9 @@ class Embedder:
         """The most tokens of a text's own."""
         return self.context - self._before - self._after
 
-    def _document(self, index: int, text: str, max_tokens: int | None) -> list[int]:
+    def _document(self, index: int, token_ids: list[int], max_tokens: int | None) -> list[int]:
         place = f"documents.{index}"
-        token_ids, own = self._with_own_length(text, f"document {index} of `documents`", place)
+        own = self._own_length(token_ids, f"document {index} of `documents`", place)
         kept = own if max_tokens is None else min(own, max_tokens)
         if kept > self._longest:
             raise ContextLengthExceeded(
@@ -203,17 +202,20 @@ class Embedder:
             )
         return token_ids[: self._before + kept] + token_ids[self._before + own :]
 
-    def _with_own_length(self, text: str, name: str, param: str) -> tuple[list[int], int]:
-        """Token ids of a text, and how many of them are its own rather than the tokenizer's around it."""
-        token_ids = self._tokenizer.encode(text).ids
+    def _own_length(self, token_ids: list[int], name: str, param: str) -> int:
+        """How many tokens of a text are its own rather than the tokenizer's around it."""
         own = len(token_ids) - self._before - self._after
         if own < 1:
             raise InvalidRequest(f"{name} is empty; it needs at least one token", param=param)
-        return token_ids, own
+        return own
 
-    def _own_vectors(self, states: Tensor) -> Tensor:
-        """Vectors of a text's own tokens, from the hidden states of all: float32 [own tokens, dimensions]."""
-        return token_vectors(states[self._before : len(states) - self._after])
+    def _own_vectors(self, text: EncodedText) -> Tensor:
+        """Vectors of a text's own tokens: float32 [own tokens, dimensions]."""
+        return token_vectors(text.states[self._before : len(text.states) - self._after])
+
+    def _read(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, in the threads of the tokenizer."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(list(texts))]
 
     def _checked(self, token_ids: list[int]) -> list[int]:
         size = self._shape.vocab_size

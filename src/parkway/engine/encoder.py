@@ -5,7 +5,7 @@ Source: Devlin et al., 2018, arXiv:1810.04805.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import torch
 import torch.nn.functional as F
@@ -51,14 +51,47 @@ class EncoderShape:
             raise ModelFilesError(f"config.json: a size is not a number: {error}") from error
 
 
+@dataclass(frozen=True, slots=True)
+class EncodedText:
+    """What an encoder makes of a text. On the CPU, wherever the encoder is.
+
+    Fields:
+        states: the last hidden states, [tokens, hidden_size].
+        mean: the vector of the text, float32 [hidden_size], of length 1; may share its memory with others.
+    """
+
+    states: Tensor
+    mean: Tensor
+
+
+class TextEncoder(Protocol):
+    """Encodes texts that are given as token ids.
+
+    Attributes:
+        padded: Texts of a pass are filled up to the longest of them, so that it is better to have equal ones.
+    """
+
+    padded: bool
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[EncodedText]:
+        """In one pass; there is at least one text, and none is empty."""
+        ...
+
+
 class Encoder(nn.Module):
-    """BERT without its pooler; parameters carry Hugging Face's names."""
+    """BERT without its pooler; parameters carry Hugging Face's names. It is a `TextEncoder`."""
+
+    padded = True
 
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
         self.shape = shape
         self.embeddings = _Embeddings(shape)
         self.encoder = _Layers(shape)
+
+    @property
+    def layers(self) -> list["Layer"]:
+        return [layer for layer in self.encoder.layer if isinstance(layer, Layer)]
 
     def forward(self, token_ids: Tensor, present: Tensor) -> Tensor:
         """The last hidden state of each token.
@@ -72,6 +105,17 @@ class Encoder(nn.Module):
         """
         device = self.embeddings.word_embeddings.weight.device
         return self.encoder(self.embeddings(moved(token_ids, device)), moved(present, device)[:, None, None, :])
+
+    def encode(self, texts: Sequence[Sequence[int]]) -> list[EncodedText]:
+        width = max(map(len, texts))
+        token_ids = torch.zeros(len(texts), width, dtype=torch.int64)
+        present = torch.zeros(len(texts), width, dtype=torch.bool)
+        for row, text in enumerate(texts):
+            token_ids[row, : len(text)] = torch.tensor(text)
+            present[row, : len(text)] = True
+        states = self(token_ids, present).cpu()
+        own = [states[row, : len(text)] for row, text in enumerate(texts)]
+        return [EncodedText(each, mean_vector(each)) for each in own]
 
 
 class _Embeddings(nn.Module):
@@ -134,7 +178,7 @@ class _Intermediate(nn.Module):
         return F.gelu(self.dense(x))
 
 
-class _Layer(nn.Module):
+class Layer(nn.Module):
     """Attention and feed-forward, each added to its input and then normalised."""
 
     def __init__(self, shape: EncoderShape) -> None:
@@ -151,7 +195,7 @@ class _Layer(nn.Module):
 class _Layers(nn.Module):
     def __init__(self, shape: EncoderShape) -> None:
         super().__init__()
-        self.layer = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.layer = nn.ModuleList(Layer(shape) for _ in range(shape.layers))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         for layer in self.layer:
@@ -190,18 +234,3 @@ def max_sim(query: Tensor, document: Tensor) -> Tensor:
         float32, without dimensions.
     """
     return (query @ document.T).amax(dim=1).mean().clamp(-1.0, 1.0)
-
-
-def encode(encoder: Encoder, texts: Sequence[Sequence[int]]) -> list[Tensor]:
-    """The last hidden states of several texts given as token ids, in one pass: of each [its tokens, hidden_size].
-
-    The results are on the CPU, wherever the encoder is.
-    """
-    width = max(map(len, texts))
-    token_ids = torch.zeros(len(texts), width, dtype=torch.int64)
-    present = torch.zeros(len(texts), width, dtype=torch.bool)
-    for row, text in enumerate(texts):
-        token_ids[row, : len(text)] = torch.tensor(text)
-        present[row, : len(text)] = True
-    states = encoder(token_ids, present).cpu()
-    return [states[row, : len(text)] for row, text in enumerate(texts)]

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from parkway.core.errors import Draining, InternalError, Overloaded, ParkwayError
 from parkway.core.tasks import start_thread
-from parkway.engine.encoder import Encoder, encode
+from parkway.engine.encoder import EncodedText, TextEncoder
 
 log = logging.getLogger(__name__)
 
 _GPU_FAILED = 70  # EX_SOFTWARE of sysexits.h
 
-Reduce = Callable[[Tensor], Tensor]
-"""What a request wants of each text: made of its last hidden states, [tokens, hidden_size], in the thread."""
+Reduce = Callable[[EncodedText], Tensor]
+"""What a request wants of each text; made in the thread."""
 
 
 class _Job:
@@ -56,7 +56,7 @@ class EncoderLoop:
         queue_limit: the most requests that wait for the encoder.
     """
 
-    def __init__(self, encoder: Encoder, *, step_tokens: int, queue_limit: int) -> None:
+    def __init__(self, encoder: TextEncoder, *, step_tokens: int, queue_limit: int) -> None:
         self._encoder = encoder
         self._step_tokens = step_tokens
         self._queue_limit = queue_limit
@@ -121,7 +121,7 @@ class EncoderLoop:
     def _run(self) -> None:
         """The thread: round after round, until there is none."""
         while texts := self._next_round():
-            for batch in _of_similar_length(texts):
+            for batch in _of_similar_length(texts) if self._encoder.padded else [texts]:
                 self._encode([(job, index) for job, index in batch if not job.done.done()])
 
     def _next_round(self) -> list[_Text]:
@@ -149,8 +149,8 @@ class EncoderLoop:
         jobs = list(dict.fromkeys(job for job, _ in batch))
         texts = [job.texts[index] for job, index in batch]
         try:
-            for (job, index), states in zip(batch, encode(self._encoder, texts), strict=True):
-                job.results[index] = job.reduce(states)
+            for (job, index), encoded in zip(batch, self._encoder.encode(texts), strict=True):
+                job.results[index] = job.reduce(encoded)
         except torch.AcceleratorError:
             log.critical("the GPU failed", exc_info=True)
             os._exit(_GPU_FAILED)  # it computes nothing any more for this process; the next one can use it

@@ -101,6 +101,11 @@ class Bfloat16Linear(_Packed):
         self._bias = None if bias is None else bias.to(torch.float32, copy=True)
 
     @property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where the matrix, scales (there are none) and bias lie; 0 is nowhere."""
+        return self._packed.data_ptr(), 0, _address(self._bias)
+
+    @property
     def tiled(self) -> bool:
         return _native().bfloat16_tiles is not Tiles.NONE and self.in_features % 32 == 0
 
@@ -134,6 +139,11 @@ class Int8Linear(_Packed):
         else:
             self._packed, self._scales = _in_8_bits(torch.cat([*weights]))
         self._bias = None if bias is None else bias.to(torch.float32, copy=True)
+
+    @property
+    def addresses(self) -> tuple[int, int, int]:
+        """Where the matrix, scales and bias lie; 0 is nowhere."""
+        return self._packed.data_ptr(), self._scales.data_ptr(), _address(self._bias)
 
     @property
     def tiled(self) -> bool:
@@ -264,6 +274,10 @@ def _pack_together(module: SelfAttention | MLP, names: Sequence[str], make: Make
     module.together = make([part.weight for part in parts], bias)
     for name, part in zip(names, parts, strict=True):
         setattr(module, name, Part([part.weight]))
+
+
+def _address(tensor: Tensor | None) -> int:
+    return 0 if tensor is None else tensor.data_ptr()
 
 
 def _panels(channels: int) -> int:

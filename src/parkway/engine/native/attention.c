@@ -12,6 +12,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "each.h"
 #include "threads.h"
 #include "vectors.h"
 
@@ -134,7 +135,7 @@ INLINE void soon(const uint32_t *const *pages, int64_t at) {
 }
 
 /* Queries `row` to `row` + ROWS - 1 against the keys at hand, of which each sees the first `seen[i]` tokens: `attend_1` to
-   `attend_6`. Every sum is a variable with a name of its own, as in panel.h. */
+   `attend_6`. Every sum is a variable with a name of its own; see each.h. */
 #define DOT(sums, pairs, other) _mm512_dpbf16_ps(sums, (__m512bh)(pairs), (__m512bh)(other))
 #define START(r)                                  \
     const uint32_t *q##r = own->queries[row + r]; \
@@ -186,13 +187,6 @@ INLINE void soon(const uint32_t *const *pages, int64_t at) {
             EACH(STORE)                                                                                       \
         }                                                                                                     \
     }
-
-#define EACH_1(DO) DO(0)
-#define EACH_2(DO) EACH_1(DO) DO(1)
-#define EACH_3(DO) EACH_2(DO) DO(2)
-#define EACH_4(DO) EACH_3(DO) DO(3)
-#define EACH_5(DO) EACH_4(DO) DO(4)
-#define EACH_6(DO) EACH_5(DO) DO(5)
 
 ATTEND(1, EACH_1)
 ATTEND(2, EACH_2)

@@ -19,25 +19,9 @@
 #include "tiles.h"
 #include "vectors.h"
 
-#define PANEL 64      /* channels */
 #define ROWS 6        /* tokens that one pass serves: 6 x 4 sums, 4 weights and an input in 32 registers */
 #define ITEM_ROWS 192 /* tokens of one item of work: so many that a panel is read from memory seldom */
 #define FEW (1 << 16) /* numbers that one thread rounds sooner than a second one wakes up */
-
-typedef struct {
-    const void *x; /* [tokens, inputs] */
-    int64_t tokens, inputs;
-    int wide; /* float32 in and out, or bfloat16 */
-    const char *weight;
-    const float *scales, *bias; /* [channels]; bias may be NULL */
-    int64_t channels;
-    void *out; /* [tokens, channels] */
-    char *rows; /* what is multiplied: [tokens][row_bytes] */
-    int64_t row_bytes;
-    float *row_scales;
-    int32_t *row_sums; /* 128 * sum of the rounded */
-    int tiles;         /* which of them multiply */
-} linear_job;
 
 TARGET static void round_row(void *data, int64_t row, char *scratch) {
     (void)scratch;
@@ -57,12 +41,16 @@ TARGET static void round_row(void *data, int64_t row, char *scratch) {
     job->row_sums[row] = (int32_t)(128u * (uint32_t)_mm512_reduce_add_epi32(sum));
 }
 
+INLINE void finish_16(const linear_job *job, int64_t channel, int64_t row, __mmask16 m, __m512 sum) {
+    store16(job->out, row * job->channels + channel, job->wide, m, job->gelu ? gelu_16(sum) : sum);
+}
+
 INLINE void finish_int8_16(const linear_job *job, int64_t channel, int64_t row, __m512i sum) {
     __mmask16 m = first(job->channels - channel); /* of the last panel maybe none */
     __m512 scale = _mm512_mul_ps(_mm512_maskz_loadu_ps(m, job->scales + channel), _mm512_set1_ps(job->row_scales[row]));
     __m512 bias = job->bias ? _mm512_maskz_loadu_ps(m, job->bias + channel) : _mm512_setzero_ps();
     sum = _mm512_sub_epi32(sum, _mm512_set1_epi32(job->row_sums[row]));
-    store16(job->out, row * job->channels + channel, job->wide, m, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, bias));
+    finish_16(job, channel, row, m, _mm512_fmadd_ps(_mm512_cvtepi32_ps(sum), scale, bias));
 }
 
 TARGET static NOINLINE void finish_int8(const linear_job *job, int64_t channel, int64_t row, __m512i s0, __m512i s1, __m512i s2, __m512i s3) {
@@ -75,7 +63,7 @@ TARGET static NOINLINE void finish_int8(const linear_job *job, int64_t channel, 
 INLINE void finish_bfloat16_16(const linear_job *job, int64_t channel, int64_t row, __m512 sum) {
     __mmask16 m = first(job->channels - channel);
     if (job->bias) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(m, job->bias + channel));
-    store16(job->out, row * job->channels + channel, 0, m, sum);
+    finish_16(job, channel, row, m, sum);
 }
 
 TARGET static NOINLINE void finish_bfloat16(const linear_job *job, int64_t channel, int64_t row, __m512 s0, __m512 s1, __m512 s2, __m512 s3) {
@@ -111,7 +99,7 @@ TARGET static NOINLINE void finish_bfloat16(const linear_job *job, int64_t chann
 
 /* Asked for early, a quarter of it at each pass: the panel that is probably this thread's next. */
 static const char *soon(const linear_job *job, int64_t panel, int64_t pass) {
-    int64_t panels = (job->channels + PANEL - 1) / PANEL, next = panel + 2 < panels ? panel + 2 : panel;
+    int64_t panels = (job->channels + PANEL - 1) / PANEL, next = panel + job->ahead < panels ? panel + job->ahead : panel;
     return job->weight + (4 * next + (pass < 3 ? pass : 3)) * (PANEL / 4) * job->row_bytes;
 }
 
@@ -166,11 +154,7 @@ static tile_shapes shapes_for(int64_t rows) {
 #endif
 #undef FINISH
 
-static void multiply(void *data, int64_t item, char *scratch) {
-    linear_job *job = data;
-    int64_t panels = (job->channels + PANEL - 1) / PANEL;
-    int64_t row = item / panels * ITEM_ROWS, panel = item % panels;
-    int64_t end = row + ITEM_ROWS < job->tokens ? row + ITEM_ROWS : job->tokens;
+static void multiply_panel(const linear_job *job, int64_t panel, int64_t row, int64_t end, char *scratch) {
     if (job->tiles && !job->scales) {
         (job->tiles == TILES_REAL ? real_bfloat16_item : emulated_bfloat16_item)(job, panel, row, end, scratch);
         return;
@@ -187,9 +171,20 @@ static void multiply(void *data, int64_t item, char *scratch) {
     }
 }
 
+void linear_rows(const linear_job *job, int64_t row, int64_t end, char *scratch) {
+    for (int64_t panel = 0; panel * PANEL < job->channels; panel++) multiply_panel(job, panel, row, end, scratch);
+}
+
+static void multiply(void *data, int64_t item, char *scratch) {
+    const linear_job *job = data;
+    int64_t panels = (job->channels + PANEL - 1) / PANEL;
+    int64_t row = item / panels * ITEM_ROWS, panel = item % panels;
+    multiply_panel(job, panel, row, row + ITEM_ROWS < job->tokens ? row + ITEM_ROWS : job->tokens, scratch);
+}
+
 static int multiply_all(linear_job *job, int threads) {
     int64_t panels = (job->channels + PANEL - 1) / PANEL, items = (job->tokens + ITEM_ROWS - 1) / ITEM_ROWS;
-    return parallel(multiply, job, panels * items, threads, job->tiles ? 4 * 1024 : 0);
+    return parallel(multiply, job, panels * items, threads, job->tiles ? LINEAR_SCRATCH : 0);
 }
 
 /* out = x . weight + bias, with 8-bit weights in panels, `padded` inputs long. `rows`, `row_scales` and `row_sums` are room
@@ -197,7 +192,7 @@ static int multiply_all(linear_job *job, int threads) {
 int parkway_linear_int8(const void *x, int64_t tokens, int64_t inputs, int wide, const char *weight, int64_t padded,
                         const float *scales, const float *bias, int64_t channels, void *out, char *rows,
                         float *row_scales, int32_t *row_sums, int tiles, int threads) {
-    linear_job job = {x, tokens, inputs, wide, weight, scales, bias, channels, out, rows, padded, row_scales, row_sums, tiles};
+    linear_job job = {x, tokens, inputs, wide, weight, scales, bias, channels, out, rows, padded, row_scales, row_sums, tiles, 0, 2};
     if (parallel(round_row, &job, tokens, tokens * inputs < FEW ? 1 : threads, 0)) return -1;
     return multiply_all(&job, threads);
 }
@@ -206,6 +201,6 @@ int parkway_linear_int8(const void *x, int64_t tokens, int64_t inputs, int wide,
 int parkway_linear_bfloat16(const void *x, int64_t tokens, int64_t inputs, const char *weight, const float *bias,
                             int64_t channels, void *out, int tiles, int threads) {
     if (inputs % 32) tiles = TILES_NONE;
-    linear_job job = {x, tokens, inputs, 0, weight, NULL, bias, channels, out, (char *)x, 2 * inputs, NULL, NULL, tiles};
+    linear_job job = {x, tokens, inputs, 0, weight, NULL, bias, channels, out, (char *)x, 2 * inputs, NULL, NULL, tiles, 0, 2};
     return multiply_all(&job, threads);
 }

@@ -8,7 +8,9 @@
        DOT(sums, weights, x)     sums + weights . x; 16 channels, of which `x` repeats the same 4 bytes
        FINISH(job, channel, row, sums 0 to 3)   no inline function: that would cost registers in the loop
 
-   Every sum is a variable with a name of its own, because compilers keep those in registers, and arrays in memory. */
+   Every sum is a variable with a name of its own; see each.h. */
+
+#include "each.h"
 
 #define START(r)                                             \
     const char *x##r = job->rows + (row + r) * job->row_bytes; \
@@ -40,13 +42,6 @@
         EACH(END)                                                                            \
     }
 
-#define EACH_1(DO) DO(0)
-#define EACH_2(DO) EACH_1(DO) DO(1)
-#define EACH_3(DO) EACH_2(DO) DO(2)
-#define EACH_4(DO) EACH_3(DO) DO(3)
-#define EACH_5(DO) EACH_4(DO) DO(4)
-#define EACH_6(DO) EACH_5(DO) DO(5)
-
 MULTIPLY(1, EACH_1)
 MULTIPLY(2, EACH_2)
 MULTIPLY(3, EACH_3)
@@ -62,9 +57,3 @@ static void (*const NAME(by_rows)[])(const linear_job *, int64_t, int64_t, const
 #undef STEP
 #undef END
 #undef MULTIPLY
-#undef EACH_1
-#undef EACH_2
-#undef EACH_3
-#undef EACH_4
-#undef EACH_5
-#undef EACH_6

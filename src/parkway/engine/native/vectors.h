@@ -39,6 +39,18 @@ INLINE __m512 exp2_rough_16(__m512 x) {
     return _mm512_scalef_ps(y, whole);
 }
 
+/* x times the share of a normal distribution that is below x, to 7e-5. The share is 1/2 + x p(x^2) for x from -4.2 to 4.2, by
+   fitting p so that the largest error of the product is the smallest; what is beyond is taken for the end of it. */
+INLINE __m512 gelu_16(__m512 x) {
+    static const float p[] = {3.98508757e-1f,  -6.55994192e-2f, 9.33748949e-3f, -9.60769248e-4f,
+                              6.82673781e-5f, -3.13995974e-6f, 8.33012734e-8f, -9.61358659e-10f};
+    __m512 end = _mm512_set1_ps(4.2f);
+    __m512 u = _mm512_max_ps(_mm512_sub_ps(_mm512_setzero_ps(), end), _mm512_min_ps(end, x)), square = _mm512_mul_ps(u, u);
+    __m512 y = _mm512_set1_ps(p[7]);
+    for (int i = 6; i >= 0; i--) y = _mm512_fmadd_ps(y, square, _mm512_set1_ps(p[i]));
+    return _mm512_mul_ps(x, _mm512_fmadd_ps(u, y, _mm512_set1_ps(0.5f)));
+}
+
 /* The largest magnitude of `n` numbers. Compared as integers, what is no number is the largest of all. */
 INLINE float largest_of(const void *x, int64_t n, int wide) {
     __m512i largest = _mm512_setzero_si512();
