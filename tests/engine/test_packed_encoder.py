@@ -91,7 +91,6 @@ def test_embeddings_norms_and_means_are_those_of_torch() -> None:
 
 
 def test_eight_bits_lose_little_though_some_numbers_stick_out() -> None:
-    """Without the rotation this is 0.99."""
     plain = encoder(SHAPES["minilm"])
     plain.layers[1].output.dense.weight.mul_(torch.where(torch.rand(1536) < 0.01, 30.0, 1.0))
     texts = texts_of(*range(10, 140, 10))
@@ -116,7 +115,7 @@ def neighbours(request: pytest.FixtureRequest) -> Neighbours:
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     lengths=st.lists(st.integers(1, 140), min_size=1, max_size=20),
-    threads=st.sampled_from([1, 2, 3, 16]),
+    threads=st.sampled_from([1, 2, 3]),
 )
 def test_a_text_does_not_depend_on_its_neighbours(neighbours: Neighbours, lengths: list[int], threads: int) -> None:
     before = torch.get_num_threads()

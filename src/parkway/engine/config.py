@@ -41,7 +41,8 @@ class EngineConfig(Section):
         adapters: LoRA adapters to load, each as `NAME=DIRECTORY`; clients call them `MODEL:NAME`.
         port: 0 takes any free port.
         device: `cpu`, `cuda` or `cuda:N`; `auto` is the first GPU where torch finds one, else `cpu`.
-        dtype: the type that it computes in; `auto` is bfloat16 where the device multiplies it natively.
+        dtype: the type that it computes in; `auto` is bfloat16 where the device multiplies it natively, and for
+            sentence encoders float32, or what our kernels use where that makes nearly the same vectors.
         quantization: `int8` keeps matrices, and rounds what they are multiplied with, in 8 bits: half the memory, and
             answers in about half the time; `none` keeps them as `dtype` says.
         tensor_parallel: how many processes share the model, each with a part of every matrix.

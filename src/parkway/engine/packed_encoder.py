@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from parkway.engine.encoder import EncodedText, Encoder, Layer
 from parkway.engine.linear import Bfloat16Linear, Int8Linear, Shelf
-from parkway.engine.native import EncoderShape, Kernels, kernels
+from parkway.engine.native import EncoderLayout, Kernels, kernels
 
 log = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ class _Layout:
             self._address(positions),
             *self._norm(parts.LayerNorm),
         ]
-        self._shape = EncoderShape(
+        self._layout = EncoderLayout(
             embeddings=self._address(torch.tensor(embeddings)),
             layers=self._address(layers),
             depth=shape.layers,
@@ -98,7 +98,7 @@ class _Layout:
         lengths = [len(text) for text in texts]
         token_ids = torch.tensor(list(chain.from_iterable(texts)))
         starts = torch.tensor(list(accumulate(lengths, initial=0)))
-        states, means = self._native.encode(self._shape, token_ids, starts, max(lengths), int8=self._int8)
+        states, means = self._native.encode(self._layout, token_ids, starts, max(lengths), int8=self._int8)
         return [*map(EncodedText, states.split(lengths), means.unbind())]
 
     def _layer(self, layer: Layer) -> list[int]:

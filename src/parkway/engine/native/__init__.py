@@ -107,7 +107,7 @@ class Tiles(enum.IntEnum):
     EMULATED = 2
 
 
-class EncoderShape(ctypes.Structure):
+class EncoderLayout(ctypes.Structure):
     """An encoder as `Kernels.encode` reads it: addresses of its weights, and sizes; see encoder.c."""
 
     _fields_ = (
@@ -357,7 +357,7 @@ class Kernels:
         return out
 
     def encode(
-        self, shape: EncoderShape, token_ids: Tensor, starts: Tensor, longest: int, *, int8: bool
+        self, layout: EncoderLayout, token_ids: Tensor, starts: Tensor, longest: int, *, int8: bool
     ) -> tuple[Tensor, Tensor]:
         """Texts through a whole sentence encoder.
 
@@ -370,12 +370,12 @@ class Kernels:
         Returns:
             The last hidden states, float32 [tokens, hidden], and the mean of each text's, of length 1, [texts, hidden].
         """
-        tokens, texts, attended = len(token_ids), len(starts) - 1, shape.heads * shape.head_dim
-        states, means = torch.empty(tokens, shape.hidden), torch.empty(texts, shape.hidden)
+        tokens, texts, attended = len(token_ids), len(starts) - 1, layout.heads * layout.head_dim
+        states, means = torch.empty(tokens, layout.hidden), torch.empty(texts, layout.hidden)
         room = torch.empty(tokens, 4 * attended, dtype=torch.bfloat16)
         _check(
             self._encode(
-                ctypes.addressof(shape),
+                ctypes.addressof(layout),
                 token_ids.data_ptr(),
                 starts.data_ptr(),
                 texts,
