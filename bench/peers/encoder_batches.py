@@ -17,13 +17,20 @@ def timed(embed: Callable[[], Any]) -> dict[str, Any]:
     return {"seconds": seconds, "cpu_seconds": cpu_seconds, "vectors": np.asarray(vectors).tolist()}
 
 
+TOKENS = 1024
+"""Of a batch, with what fills it up: for OpenVINO better than less or more, for short and long texts."""
+
+
 class Batches:
     """What of `texts` goes together, and where its vectors belong."""
 
-    def __init__(self, texts: Sequence[Sequence[int]], size: int) -> None:
+    def __init__(self, texts: Sequence[Sequence[int]]) -> None:
         self._count = len(texts)
-        order = sorted(range(len(texts)), key=lambda index: -len(texts[index]))
-        self.places = [order[start : start + size] for start in range(0, len(order), size)]
+        self.places: list[list[int]] = []
+        for index in sorted(range(len(texts)), key=lambda index: -len(texts[index])):
+            if not self.places or (len(self.places[-1]) + 1) * len(texts[self.places[-1][0]]) > TOKENS:
+                self.places.append([])
+            self.places[-1].append(index)
         self.inputs = [_padded([texts[index] for index in places]) for places in self.places]
 
     def vectors(self, states: Sequence[np.ndarray]) -> np.ndarray:

@@ -16,8 +16,6 @@ from transformers import AutoModel
 from bench.peers.encoder_batches import Batches, timed
 from bench.peers.protocol import serve
 
-BATCH = 16
-
 
 class OnnxRuntimeEncoder:
     """One session, all threads on each batch."""
@@ -32,7 +30,7 @@ class OnnxRuntimeEncoder:
         return timed(lambda: self._vectors(texts))
 
     def _vectors(self, texts: list[list[int]]) -> np.ndarray:
-        batches = Batches(texts, BATCH)
+        batches = Batches(texts)
         return batches.vectors([self._run(ids, mask) for ids, mask in batches.inputs])
 
     def _run(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:

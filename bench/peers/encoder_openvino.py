@@ -13,8 +13,6 @@ import openvino
 from bench.peers.encoder_batches import Batches, timed
 from bench.peers.protocol import serve
 
-BATCH = 16
-
 
 class OpenVinoEncoder:
     """The model as optimum converts it, in the type that OpenVINO itself chooses for this processor."""
@@ -38,7 +36,7 @@ class OpenVinoEncoder:
         return timed(lambda: self._vectors(texts))
 
     def _vectors(self, texts: list[list[int]]) -> np.ndarray:
-        batches = Batches(texts, BATCH)
+        batches = Batches(texts)
         states: list[np.ndarray] = [np.empty(0)] * len(batches.inputs)
         if len(texts) == 1:
             states[0] = self._one.infer(self._inputs(*batches.inputs[0]))[0]
