@@ -147,7 +147,7 @@ class Kernels:
         self._rms_norm = function("rms_norm", _P, _N, _P, _F, _P, _N, _N, _I)
         self._rotate = function("rotate", _P, _N, _P, _P, _P, _N, _N, _N, _I)
         self._gate = function("gate", _P, _P, _N, _P, _N, _N, _I)
-        self._encode = function("encode", _P, _P, _P, _N, _N, _P, _P, _P, _P, _I, _I)
+        self._encode = function("encode", _P, _P, _P, _N, _N, _P, _P, _P, _P, _I, _I, _I)
         library.parkway_use_threads_of.argtypes = [_P]
         library.parkway_use_threads_of(_threads())
         self.int8_tiles, self.bfloat16_tiles = _tiles(library) if tiles else (Tiles.NONE, Tiles.NONE)
@@ -356,16 +356,13 @@ class Kernels:
         )
         return out
 
-    def encode(
-        self, layout: EncoderLayout, token_ids: Tensor, starts: Tensor, longest: int, *, int8: bool
-    ) -> tuple[Tensor, Tensor]:
+    def encode(self, layout: EncoderLayout, token_ids: Tensor, starts: Tensor, longest: int) -> tuple[Tensor, Tensor]:
         """Texts through a whole sentence encoder.
 
         Args:
             token_ids: int64 [tokens], text behind text; each within the vocabulary.
             starts: int64 [texts + 1]: where each text begins, and where the last one ends; none is empty.
             longest: the most tokens of a text; not more than there are positions.
-            int8: what the matrices are packed in; else in bfloat16.
 
         Returns:
             The last hidden states, float32 [tokens, hidden], and the mean of each text's, of length 1, [texts, hidden].
@@ -384,7 +381,8 @@ class Kernels:
                 means.data_ptr(),
                 room.data_ptr(),
                 room.data_ptr() + tokens * 3 * attended * room.itemsize,
-                self.int8_tiles if int8 else self.bfloat16_tiles,
+                self.int8_tiles,
+                self.bfloat16_tiles,
                 torch.get_num_threads(),
             )
         )

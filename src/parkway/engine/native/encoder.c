@@ -57,7 +57,7 @@ typedef struct {
     float *states, *means;          /* [tokens, hidden], [texts, hidden] */
     uint16_t *qkv, *mixed;          /* [tokens, 3, heads * dim], [tokens, heads * dim] */
     int64_t now;                    /* the layer; -1: the embeddings */
-    int tiles;
+    int int8_tiles, bfloat16_tiles; /* which of them multiply */
 } encoder_job;
 
 /* A thread's own memory. */
@@ -171,7 +171,7 @@ static void multiply(const encoder_job *job, const block *own, const matrix *by,
                      int wide, int gelu) {
     linear_job of = {.wide = wide, .weight = by->weight, .scales = by->scales, .bias = by->bias, .channels = channels, .out = out,
                      .rows = own->rows, .row_bytes = inputs * (by->scales ? 1 : 2), .row_scales = own->row_scales,
-                     .row_sums = own->row_sums, .tiles = job->tiles, .gelu = gelu, .ahead = 1};
+                     .row_sums = own->row_sums, .tiles = by->scales ? job->int8_tiles : job->bfloat16_tiles, .gelu = gelu, .ahead = 1};
     linear_rows(&of, 0, own->count, own->tiles);
 }
 
@@ -262,10 +262,11 @@ static int64_t block_size(int64_t tokens, int threads) {
    longer than there are positions, and `longest` is the length of the longest. `qkv` and `mixed` are room for the numbers that
    encoder_job has there. */
 int parkway_encode(const void *of, const int64_t *tokens, const int64_t *starts, int64_t texts, int64_t longest, float *states,
-                   float *means, uint16_t *qkv, uint16_t *mixed, int tiles, int threads) {
+                   float *means, uint16_t *qkv, uint16_t *mixed, int int8_tiles, int bfloat16_tiles, int threads) {
     const shape *s = of;
     encoder_job job = {.shape = s, .tokens = tokens, .starts = starts, .texts = texts, .states = states, .means = means, .qkv = qkv,
-                       .mixed = mixed, .tiles = tiles, .block = block_size(starts[texts], threads)};
+                       .mixed = mixed, .int8_tiles = int8_tiles, .bfloat16_tiles = bfloat16_tiles,
+                       .block = block_size(starts[texts], threads)};
     const int64_t blocks = (starts[texts] + job.block - 1) / job.block;
     for (job.now = -1; job.now < s->depth; job.now++) {
         if (job.now >= 0 && parallel(attention_item, &job, texts * s->heads, threads, text_attention_room(longest, s->dim))) return -1;
