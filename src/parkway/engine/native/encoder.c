@@ -20,6 +20,7 @@
 
 #define BLOCK 96 /* the most tokens of a block: whole passes, and whole tiles */
 #define PASS 6   /* tokens that linear.c takes at once */
+#define FEW 40   /* tokens that one thread encodes sooner than several that wait for one another, where others want the cores too */
 
 /* Addresses, as the caller lays them out. */
 typedef struct {
@@ -156,7 +157,7 @@ TARGET static void normalise(const float *x, const float *y, const norm *by, flo
     }
 }
 
-/* The block's states become rows for `next`, or those of other numbers do. */
+/* Rows of `size` numbers become what is multiplied with `next`. */
 TARGET static void take(block *own, const matrix *next, const void *x, int wide, int64_t size) {
     for (int64_t r = 0; r < own->count; r++) {
         const char *row = (const char *)x + r * size * (wide ? 4 : 2);
@@ -264,6 +265,7 @@ static int64_t block_size(int64_t tokens, int threads) {
 int parkway_encode(const void *of, const int64_t *tokens, const int64_t *starts, int64_t texts, int64_t longest, float *states,
                    float *means, uint16_t *qkv, uint16_t *mixed, int int8_tiles, int bfloat16_tiles, int threads) {
     const shape *s = of;
+    if (starts[texts] <= FEW) threads = 1;
     encoder_job job = {.shape = s, .tokens = tokens, .starts = starts, .texts = texts, .states = states, .means = means, .qkv = qkv,
                        .mixed = mixed, .int8_tiles = int8_tiles, .bfloat16_tiles = bfloat16_tiles,
                        .block = block_size(starts[texts], threads)};
