@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
-import math
 import sqlite3
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from qdrant_edge import Bm25, Bm25Config, TokenizerType
 from semantic_text_splitter import TextSplitter
 from tokenizers import Tokenizer
 
@@ -27,16 +25,15 @@ from parkway.engine.builtin import PARK_EMBED, resolve
 from parkway.engine.config import EngineConfig
 from parkway.engine.directory import ModelDirectory
 from parkway.engine.embedder import Embedder
+from parkway.launch.chunker_comparison import chunkers, judged_spans
 from parkway.retrieval.chunking.chunker import Chunker, chunker
 from parkway.retrieval.chunking.config import ChunkingConfig
 from parkway.retrieval.chunking.encoder import Encoder
-from parkway.retrieval.chunking.evaluation import Quality, Search, evaluate, load, table
+from parkway.retrieval.chunking.evaluation import Quality, evaluate, table
+from parkway.retrieval.chunking.hybrid import hybrid
 from parkway.retrieval.document import Chunk, Parsed
-from parkway.retrieval.parsing.plain import read_plain
 
 READS = 256
-DEPTH = 100
-RRF_K = 60
 BATCH = 128
 
 
@@ -80,38 +77,6 @@ class Vectors:
         await embedder.close()
 
 
-def hybrid(searched: Sequence[str], vectors: Vectors) -> Search:
-    """BM25 and vectors, fused."""
-    words = Bm25(Bm25Config(k=1.5, b=0.75, avg_len=150, tokenizer=TokenizerType.Multilingual, language="english"))
-    lists: dict[int, list[tuple[int, float]]] = {}
-    for number, text in enumerate(searched):
-        sparse = words.embed_document(text)
-        for term, weight in zip(sparse.indices, sparse.values, strict=True):
-            lists.setdefault(term, []).append((number, weight))
-    stored = vectors.embed(searched)
-
-    def by_words(question: str) -> list[int]:
-        scores = np.zeros(len(searched))
-        for term in words.embed_query(question).indices:
-            found = lists.get(term, [])
-            rarity = math.log(1 + (len(searched) - len(found) + 0.5) / (len(found) + 0.5))
-            for number, weight in found:
-                scores[number] += weight * rarity
-        return [int(number) for number in np.argsort(-scores, kind="stable")[:DEPTH] if scores[number] > 0]
-
-    def search(questions: Sequence[str]) -> list[list[int]]:
-        answers: list[list[int]] = []
-        for question, vector in zip(questions, vectors.embed(questions), strict=True):
-            fused: dict[int, float] = {}
-            for ranked in (by_words(question), np.argsort(-(stored @ vector), kind="stable")[:DEPTH].tolist()):
-                for rank, number in enumerate(ranked, 1):
-                    fused[number] = fused.get(number, 0.0) + 1 / (RRF_K + rank)
-            answers.append(sorted(fused, key=lambda number: (-fused[number], number)))
-        return answers
-
-    return search
-
-
 def peer(vectors: Vectors) -> Chunker:
     """`semantic-text-splitter` by itself."""
     splitter = TextSplitter.from_huggingface_tokenizer(vectors.tokenizer, 128)
@@ -125,21 +90,6 @@ def peer(vectors: Vectors) -> Chunker:
     return cut
 
 
-def chunkers(vectors: Vectors) -> dict[str, Chunker]:
-    """All of them, by name."""
-    encoder = vectors.encoder(READS)
-    made = {"semantic-text-splitter, 128": peer(vectors)}
-    for config, name, reads in (
-        (ChunkingConfig(), "structure (default)", READS),
-        (ChunkingConfig(method="semantic"), "semantic", READS),
-        (ChunkingConfig(method="fixed"), "fixed, 128", READS),
-        (ChunkingConfig(method="overlapping", max_tokens=128), "overlapping, 128, 10 %", READS),
-        (ChunkingConfig(method="overlapping"), "overlapping, 512, 10 %, half of it unread", 512),
-    ):
-        made[name] = chunker(config, encoder if reads == READS else vectors.encoder(reads), vectors.embed)
-    return made
-
-
 def main() -> None:
     """Prints the table."""
     arguments = argparse.ArgumentParser(description=__doc__)
@@ -148,12 +98,15 @@ def main() -> None:
     arguments.add_argument("--only", action="append", help="names that begin so")
     given = arguments.parse_args()
     torch.set_num_threads(1)
-    gold, vectors = load(given.data), Vectors(given.vectors)
+    gold, vectors = judged_spans(given.data), Vectors(given.vectors)
+    encoder = vectors.encoder(READS)
+    made = {"semantic-text-splitter, 128": peer(vectors), **chunkers(encoder, vectors.embed)}
+    too_long = ChunkingConfig(method="overlapping")
+    made["overlapping, 512, 10 %, half of it unread"] = chunker(too_long, vectors.encoder(too_long.limit))
     results: dict[str, Quality] = {}
-    for name, cut in chunkers(vectors).items():
+    for name, cut in made.items():
         if not given.only or any(name.startswith(start) for start in given.only):
-            encoder = vectors.encoder(READS)
-            results[name] = evaluate(gold, cut, encoder, lambda texts: hybrid(texts, vectors), read_plain)
+            results[name] = evaluate(gold, cut, encoder, hybrid(vectors.embed))
             print(table({name: results[name]}).splitlines()[-1], flush=True)
     print(f"\n{table(results)}")
 

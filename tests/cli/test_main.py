@@ -20,7 +20,7 @@ SUBCOMMANDS = {
     "guardrails": ("test",),
     "audit": ("list", "export", "verify"),
     "cache": ("clear",),
-    "knowledge": ("add", "list", "status", "search", "eval", "rm"),
+    "knowledge": ("add", "list", "status", "search", "rm", "eval", "train-ranker"),
     "train": ("park-mini",),
 }
 PATHS = [(), *((name,) for name in (*COMMANDS, *HIDDEN)), *((a, b) for a, names in SUBCOMMANDS.items() for b in names)]

@@ -41,7 +41,8 @@ async def knowledge(
     async with owner(shelf) as url:
         monkeypatch.setenv("PARKWAY_KNOWLEDGE", url)
         monkeypatch.setenv("PARKWAY_ENGINE_TOKEN", TOKEN)
-        async with start_gate(Settings.model_validate({"models": {}})) as gate:
+        settings = {"models": {}, "grounding": {"tier": "extractive"}}
+        async with start_gate(Settings.model_validate(settings)) as gate:
             monkeypatch.setenv("PARKWAY_API_KEY", gate.key)
 
             async def command(*words: str) -> Done:
@@ -100,14 +101,67 @@ async def test_what_is_not_there_is_told(knowledge: Command) -> None:
     assert "begins with a letter or a digit" in done.err
 
 
-async def test_questions_are_measured(knowledge: Command, tmp_path: Path) -> None:
-    pytest.importorskip("parkway.retrieval.evaluation")
-    gold = tmp_path / "gold.jsonl"
-    gold.write_text('{"query": "leave", "relevant": ["leave.md"]}\n{"query": "elephant", "relevant": []}\n')
-    done = await knowledge("eval", str(gold), "--in", "handbook", "--compare")
+@pytest.fixture
+def gold(tmp_path: Path) -> Path:
+    path = tmp_path / "gold.jsonl"
+    path.write_text(
+        '{"query": "leave", "relevant": ["leave.md"], "answer": "thirty days"}\n{"query": "elephant", "relevant": []}\n'
+    )
+    (tmp_path / "answered.jsonl").write_text('{"query": "leave", "relevant": ["leave.md"]}\n')
+    return path
+
+
+async def test_questions_are_measured(knowledge: Command, shelf: Shelf, gold: Path) -> None:
+    shelf.kept["empty"] = {}
+    done = await knowledge("eval", str(gold), "--in", "handbook", "--compare", "diversity=0.5,rerank=false",
+                           "--compare", "empty", "--compare")  # fmt: skip
     assert done.code == 0, done.err
-    assert "| handbook, not re-ranked |" in done.out
-    assert "1.000" in done.out
+    rows = {line.split(" | ")[0].removeprefix("| "): line for line in done.out.splitlines() if line.startswith("| ")}
+    assert rows["handbook"].startswith("| handbook | 1.000 (1.000 to 1.000) |")
+    assert "-1.000 (-1.000 to -1.000)" in rows["empty"]
+    assert "+0.000 (+0.000 to +0.000)" in rows["handbook, rerank=false"]
+    assert done.out.count("| total | 1.00 | 1.00 | 1.00 |") == 4
+    asked = [search for name, search, _ in shelf.asked if name == "handbook"]
+    assert [(each.rerank, each.diversity) for each in asked[::2]] == [(True, None), (False, 0.5), (False, None)]
+    assert "told apart (AUC): 0.500; recommended: min_confidence 0.50" in done.out
+
+
+async def test_answers_are_measured(knowledge: Command, gold: Path) -> None:
+    done = await knowledge("eval", str(gold), "--in", "handbook", "--answers", "--model", "echo")
+    assert done.code == 0, done.err
+    for row in (
+        "| answered: questions with an answer that get one | 1.000 |",
+        "| false answers: questions without an answer that get one | 0.000 |",
+        "| grounded: sentences that a passage carries | 1.000 |",
+        "| exact: questions whose answer has the expected words in it | 1.000 |",
+    ):
+        assert row in done.out
+
+
+async def test_what_cannot_be_compared_is_told(knowledge: Command, gold: Path, tmp_path: Path) -> None:
+    for words, expected in (
+        (["--compare", "luck=1"], "'luck' is no setting of a search"),
+        (["--compare", "rerank=perhaps"], "the value of rerank is 'perhaps'"),
+        (["--compare", "nowhere"], 'collection "nowhere" does not exist'),
+    ):
+        done = await knowledge("eval", str(gold), "--in", "handbook", *words)
+        assert done.code
+        assert expected in done.err
+    assert "name the collection" in (await knowledge("eval", str(gold))).err
+    answered = gold.with_name("answered.jsonl")
+    assert "cannot be said" in (await knowledge("eval", str(answered), "--in", "handbook")).out
+
+
+def test_chunkers_are_compared_on_spans(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "keys.md").write_text("# Keys\n\nA key is valid for thirty days.\n\n# Teams\n\nA team pays.\n")
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text('{"query": "how long?", "relevant": [{"document": "keys.md", "start": 8, "end": 39}]}\n')
+    assert run(["knowledge", "eval", str(gold), "--chunkers"]) == 0
+    told = capsys.readouterr()
+    assert "| chunker | chunks | tokens, mean |" in told.out
+    assert "| structure (default) | 1 |" in told.out
+    assert "| fixed, 128 | 1 |" in told.out
+    assert "structure (default): measured" in told.err
 
 
 def test_sources_are_told_once_each_by_number() -> None:

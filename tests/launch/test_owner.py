@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,38 @@ def test_replicas_answer_beside_their_owner_and_in_its_place(tmp_path: Path) -> 
         os.kill(replica, signal.SIGKILL)
         assert search(running, "another", "docs") == ["a.md"]
         wait_until(lambda: _lag_s(running, "docs") < 5, "the next replica")
+
+
+def test_a_collection_gets_rankers_of_its_own_while_it_is_searched(
+    running: Up, birds: Path, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if "two partitions" in request.node.name:
+        pytest.skip("what is trained is the same")
+    names = ("kingfisher", "wren", "heron")
+    questions = [{"query": f"question {at} on the {names[at % 3]}", "relevant": [f"{names[at % 3]}.md"]}
+                 for at in range(24)]  # fmt: skip
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("\n".join(map(json.dumps, questions)))
+
+    def train(*words: str) -> subprocess.CompletedProcess[str]:
+        return parkway(running.home, "knowledge", "train-ranker", "birds", *words)
+
+    def explained() -> set[str]:
+        response = running.request("POST", "/v1/knowledge/birds/search", {"query": "wren", "explain": True})
+        return {name for hit in json.loads(response.read())["hits"] for name in hit["explanation"]}
+
+    done = train(str(gold))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "5 questions that were held out of 24" in done.stdout
+    assert "not used: +0.000 (+0.000 to +0.000) in nDCG@10" in done.stdout
+    assert not (running.home / "knowledge/birds/ranker").exists()
+    done = train(str(gold), "--kind", "cross-encoder", "--minutes", "0.02", "--threads", "1", "--force")
+    assert done.returncode == 0, done.stderr
+    assert "cross_encoder" in explained()
+    assert found(running, "wren", "wren.md")
+    assert train("--forget").stdout == "birds is ranked by what Parkway comes with\n"
+    assert "cross_encoder" not in explained()
+    assert train("--forget", str(gold)).returncode == 2
 
 
 def test_nothing_is_left_behind(tmp_path: Path) -> None:

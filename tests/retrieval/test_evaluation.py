@@ -15,7 +15,6 @@ from parkway.retrieval.evaluation import (
     Question,
     Relevant,
     Results,
-    answerable,
     difference,
     evaluate,
     interval,
@@ -82,10 +81,10 @@ def results_of(confidences: dict[str, float]) -> Results:
     return evaluate(questions, ask)
 
 
-def test_questions_without_answers_tell_whether_confidence_is_right() -> None:
+def test_questions_without_answers_have_a_confidence_and_no_measure() -> None:
     results = results_of({"a": 0.9, "b": 0.4, "mars": 0.5})
-    assert answerable(results) == 0.5
-    assert math.isnan(answerable(results_of({"a": 0.9})))
+    assert np.isnan(results.measures["nDCG@10"]).tolist() == [False, False, True]
+    assert results.confidence.tolist() == [0.9, 0.4, 0.5]
     assert results.measures["nDCG@10"].tolist()[:2] == [1, 0]
     assert interval(results.measures["nDCG@10"]).mean == 0.5
 
@@ -145,7 +144,7 @@ def test_judged_collections_are_read_as_beir_lays_them_out(tmp_path: Path) -> No
     (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "what?"}\n{"_id": "q2", "text": "unjudged"}\n')
     (tmp_path / "qrels" / "train.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t2\nq1\td9\t0\n")
     found = judged.load(tmp_path, "train")
-    assert found.documents == {"d1": ("T", "Some text.")}
+    assert found.documents == {"d1": judged.document("T", "Some text.")}
     assert found.questions == [Question("what?", [Relevant("d1", grade=2)])]
     with pytest.raises(ConfigurationError, match="as BEIR lays it out"):
         judged.load(tmp_path, "test")

@@ -16,6 +16,8 @@ from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.index import Index
 from parkway.retrieval.index.revised import RevisedIndex
 from parkway.retrieval.query_vectors import QueryVectors
+from parkway.retrieval.ranking.config import RankingConfig
+from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.ranker import Ranker
 from parkway.retrieval.search import Searcher
 from tests.retrieval.index.corpus import DIMENSIONS, passage
@@ -162,6 +164,34 @@ def test_where_ranking_has_no_time_the_order_is_as_it_was(tmp_path: Path) -> Non
     index.close()
 
 
+def test_a_cross_encoder_reads_what_the_budget_leaves_time_for(tmp_path: Path) -> None:
+    index = EdgeIndex(tmp_path, IndexConfig(), DIMENSIONS)
+    fill([index])
+    asked: list[tuple[int, float]] = []
+
+    def scores(query: str, texts: Sequence[str], seconds: float) -> list[float]:
+        asked.append((len(texts), seconds))
+        return [float(text.startswith("The cat")) for text in texts]
+
+    searcher = Searcher(
+        "docs", [index], QueryVectors(embed, 4), Ranker.load("english"), ranking=RankingConfig(depth=3, budget_ms=60),
+        cross=CrossRanking(scores, 9.0, 3), clock=lambda: 1.0,
+    )  # fmt: skip
+    found = searcher.search(Search(query="API key on the warm keyboard", explain=True), ANN)
+    assert documents(found)[0] == "cats"
+    assert found.hits[0].explanation is not None
+    assert found.hits[0].explanation["cross_encoder"] == 1.0
+    assert "read" in found.took_ms
+    assert asked == [(3, pytest.approx(0.06))]
+    searcher.search(Search(query="API key", budget_ms=500), ANN)
+    assert asked[1:] == [(3, pytest.approx(0.5))]
+    assert "read" in searcher.search(Search(query="API key", rerank=False), ANN).took_ms
+    assert len(asked) == 2
+    searcher.rank_by(Ranker.load("english"), None)
+    assert "read" not in searcher.search(Search(query="API key"), ANN).took_ms
+    index.close()
+
+
 def test_vectors_of_hot_queries_are_kept() -> None:
     calls: list[str] = []
 
@@ -236,12 +266,12 @@ def test_other_settings_are_in_force_from_the_next_search_on(keeping: tuple[Sear
     searcher, _ = keeping
     both = Search(query="API key valid thirty days")
     assert sum(name in ("keys", "copy") for name in documents(searcher.search(both, ANN))) == 2
-    searcher.configure(SearchConfig(duplicates=False, cache_bytes=0), str.upper)
+    searcher.configure(SearchConfig(duplicates=False, cache_bytes=0), RankingConfig(), str.upper)
     found = searcher.search(both, ANN)
     assert sum(name in ("keys", "copy") for name in documents(found)) == 3
     assert not searcher.search(both, ANN).cached
     assert all(hit.uri == hit.uri.upper() for hit in found.hits)
-    searcher.configure(SearchConfig(diversity=0.9), str)
+    searcher.configure(SearchConfig(diversity=0.9), RankingConfig(), str)
     diverse = searcher.search(Search(query="API key", limit=3), ANN)
     plain = searcher.search(Search(query="API key", limit=3, diversity=0), ANN)
     assert set(documents(diverse)) != set(documents(plain)) or documents(diverse) != documents(plain)

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,9 +13,11 @@ import msgspec
 
 from parkway.cli.chat import connect
 from parkway.cli.client import Client
+from parkway.cli.knowledge_quality import COMMANDS, path_of, url_option
 from parkway.cli.listing import print_json, print_table
 from parkway.cli.options import json_option
 from parkway.cli.place import place_of
+from parkway.cli.progress import bar
 from parkway.core.errors import RelayedError
 from parkway.core.knowledge import (
     CollectionList,
@@ -36,8 +36,6 @@ from parkway.store.models import readable_bytes
 
 _LOOK_S = 0.3
 _SHOWN_CHARS = 240
-
-url_option = click.option("--url", help="A gateway elsewhere; its key is read from $PARKWAY_API_KEY.")
 
 
 @click.group("knowledge")
@@ -80,9 +78,9 @@ def add(name: str, paths: tuple[Path, ...], given: tuple[str, ...], wait: bool, 
     if url is None:
         add_paths(Home.open(), name, [path.resolve() for path in paths], metadata)
     else:
-        client.ask("PUT", _path(name), CollectionStatus)
+        client.ask("PUT", path_of(name), CollectionStatus)
         _send(client, name, paths, metadata)
-    status = client.ask("GET", _path(name), CollectionStatus)
+    status = client.ask("GET", path_of(name), CollectionStatus)
     if wait:
         status = _indexed(client, name, status)
     if as_json:
@@ -136,7 +134,7 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
         for status in () if as_json else found:
             click.echo(f"{status.name}: {_told(status)}")
         return
-    status = client.ask("GET", _path(name), CollectionStatus)
+    status = client.ask("GET", path_of(name), CollectionStatus)
     listed = [each for each in _documents(client, name) if documents or each.state == "set_aside"]
     if as_json:
         print_json({"collection": status, "documents": listed})
@@ -170,7 +168,7 @@ def search(name: str, query: str, limit: int, explain: bool, url: str | None, as
       parkway knowledge search docs "rotate key" --json
     """
     body = {"query": query, "limit": limit, "explain": explain}
-    found = connect(url).ask("POST", _path(name, "/search"), Found, body)
+    found = connect(url).ask("POST", path_of(name, "/search"), Found, body)
     if as_json:
         print_json(found)
         return 0
@@ -180,50 +178,6 @@ def search(name: str, query: str, limit: int, explain: bool, url: str | None, as
     shown = "" if took is None else f" in {took:.1f} ms"
     click.echo(f"{len(found.hits)} hits{shown}; confidence {found.confidence:.2f}", err=True)
     return 0 if found.hits else 1
-
-
-@command.command("eval")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--in", "name", required=True, metavar="NAME", help="The collection.")
-@click.option("--compare", is_flag=True, help="Beside it, the same without re-ranking, with the difference.")
-@url_option
-def evaluate(file: Path, name: str, compare: bool, url: str | None) -> None:
-    """Measure how well the collection NAME is searched, on questions in FILE whose answers are known.
-
-    A line of FILE is a question: {"query": "How long is a key valid?", "relevant": ["docs/keys.md"]}. One without
-    anything relevant is one that the documents do not answer. Numbers have their 95 % intervals by bootstrap.
-
-    
-    Examples:
-      parkway knowledge eval questions.jsonl --in docs
-      parkway knowledge eval questions.jsonl --in docs --compare
-    """
-    from parkway.retrieval import evaluation  # with numpy, which nothing else here needs
-
-    client = connect(url)
-    questions = evaluation.load(file)
-
-    def asked(more: dict[str, object]) -> evaluation.Results:
-        with _bar("searching", len(questions)) as advance:
-            done = 0
-
-            def ask(query: str) -> Found:
-                nonlocal done
-                body = {"query": query, "limit": evaluation.DEPTH, **more}
-                found = client.ask("POST", _path(name, "/search"), Found, body)
-                done += 1
-                advance(done)
-                return found
-
-            return evaluation.evaluate(questions, ask)
-
-    results = {name: asked({})}
-    if compare:
-        results = {f"{name}, not re-ranked": asked({"rerank": False}), **results}
-    click.echo(evaluation.table(results))
-    click.echo()
-    click.echo(evaluation.stages(results[name]))
-    click.echo(f"\ntold apart from questions without an answer (AUC): {evaluation.answerable(results[name]):.3f}")
 
 
 @command.command("rm")
@@ -244,13 +198,13 @@ def remove(name: str, uri: str | None, yes: bool, url: str | None) -> None:
     client = connect(url)
     if not yes:
         click.confirm(f"Remove {f'{uri} from {name}' if uri else f'the collection {name}'}?", abort=True)
-    path = _path(name) if uri is None else _path(name, f"/documents/{quote(uri, safe='')}")
+    path = path_of(name) if uri is None else path_of(name, f"/documents/{quote(uri, safe='')}")
     removed = client.ask("DELETE", path, Removed)
     click.echo(f"removed {removed.id}")
 
 
-def _path(name: str, rest: str = "") -> str:
-    return f"/v1/knowledge/{quote(name, safe='')}{rest}"
+for each in COMMANDS:
+    command.add_command(each)
 
 
 def _told(status: CollectionStatus) -> str:
@@ -275,7 +229,7 @@ def _warn(client: Client, status: CollectionStatus) -> None:
 def _documents(client: Client, name: str) -> Iterator[DocumentStatus]:
     after = ""
     while True:
-        page = client.ask("GET", _path(name, f"/documents?limit=100&after={quote(after, safe='')}"), DocumentPage)
+        page = client.ask("GET", path_of(name, f"/documents?limit=100&after={quote(after, safe='')}"), DocumentPage)
         yield from page.data
         if not page.has_more:
             return
@@ -324,11 +278,11 @@ def _send(client: Client, name: str, paths: tuple[Path, ...], metadata: dict[str
     """Every file, under its path below what was given."""
     query = f"?metadata={quote(msgspec.json.encode(metadata))}" if metadata else ""
     files = [(file, _uri(file, path)) for path in paths for file in _files(path)]
-    with _bar("sending", len(files)) as advance:
+    with bar("sending", len(files)) as advance:
         for number, (file, uri) in enumerate(files, 1):
             with file.open("rb") as content:
                 try:
-                    path = _path(name, f"/documents/{quote(uri, safe='')}{query}")
+                    path = path_of(name, f"/documents/{quote(uri, safe='')}{query}")
                     client.ask("PUT", path, DocumentStatus, content=content)
                 except RelayedError as error:
                     if error.status not in (400, 413, 422):
@@ -354,25 +308,10 @@ def _uri(file: Path, given: Path) -> str:
 
 def _indexed(client: Client, name: str, status: CollectionStatus) -> CollectionStatus:
     """Waits until nothing waits any more, with a bar."""
-    with _bar("indexing", status.documents) as advance:
+    with bar("indexing", status.documents) as advance:
         while status.waiting:
             advance(status.documents - status.waiting, status.documents)
             time.sleep(_LOOK_S)
-            status = client.ask("GET", _path(name), CollectionStatus)
+            status = client.ask("GET", path_of(name), CollectionStatus)
         advance(status.documents, status.documents)
     return status
-
-
-@contextmanager
-def _bar(what: str, total: int) -> Iterator[Callable[..., None]]:
-    """A bar on a terminal, on standard error; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda *_: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(what, total=total)
-        yield lambda done, of=total: progress.update(task, completed=done, total=of)

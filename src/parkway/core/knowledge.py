@@ -49,7 +49,8 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         diversity: 0 to 1: how much hits that say the same give way to others (maximal marginal relevance); None: as
             the collection says.
         explain: Whether each hit says why it stands where it stands.
-        budget_ms: What re-ranking may take; where it is over, the order is as it was before.
+        budget_ms: What re-ranking may take, in place of what the collection says; what is not done by then keeps the
+            order that it had.
     """
 
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
@@ -59,7 +60,7 @@ class Search(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     rerank: bool = True
     diversity: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     explain: bool = False
-    budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] = 200.0
+    budget_ms: Annotated[float, msgspec.Meta(gt=0, le=10_000)] | None = None
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -106,7 +107,8 @@ class Found(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         confidence: 0 to 1: how sure it is that the answer stands in these hits.
-        took_ms: By stage: `embed`, `search`, `rank`, `total`; of what is `cached`, `total` alone.
+        took_ms: By stage: `embed`, `search`, `rank`, `read` where a cross-encoder is in use, `total`; of what is
+            `cached`, `total` alone.
         version: Of the collection; another one once anything in it has changed. Empty where that is not known.
         cached: Whether the same was found before, for the same caller, and nothing has changed since.
     """

@@ -27,7 +27,7 @@ MAX_TEXTS = 2048  # in one request, as OpenAI has it
 MAX_DOCUMENTS = 1000  # to rank in one request, as Cohere has it
 
 # Parts of BERT checkpoints that sentence embeddings do not use.
-_NEEDLESS = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
+NEEDLESS = ("position_ids", "pooler.dense.weight", "pooler.dense.bias")
 
 # Measured with MiniLM on one core: from 256 tokens on, larger passes cost as much a token and make others wait longer.
 _STEP_TOKENS = 1024
@@ -48,12 +48,12 @@ class Embedder:
         # Not bfloat16 by default: the model is small, and vectors are compared with those of other computers.
         device = choose_device(config.device)
         dtype = choose_dtype("float32" if config.dtype == "auto" else config.dtype, device)
-        encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=_NEEDLESS, device=device)
+        encoder = load_module(directory.path, lambda: Encoder(shape), dtype, needless=NEEDLESS, device=device)
         if config.dtype == "auto" and device == CPU:
             encoder = packed_for_here(encoder)
         self._shape = shape
-        self._tokenizer = _tokenizer(directory)
-        self._before, self._after = _around(self._tokenizer)
+        self._tokenizer = load_tokenizer(directory)
+        self._before, self._after = tokens_around(self._tokenizer)
         self._deadline_s = config.request_timeout_s
         limit = directory.read_json("sentence_bert_config.json", required=False).get("max_seq_length")
         self.context = min(shape.positions, config.max_context_tokens, limit or shape.positions)
@@ -227,7 +227,8 @@ class Embedder:
         return token_ids
 
 
-def _tokenizer(directory: ModelDirectory) -> FastTokenizer:
+def load_tokenizer(directory: ModelDirectory) -> FastTokenizer:
+    """The tokenizer of a sentence encoder; it cuts nothing off. Raises: ModelFilesError."""
     path = directory.path / "tokenizer.json"
     try:
         tokenizer = FastTokenizer.from_file(str(path))
@@ -239,7 +240,7 @@ def _tokenizer(directory: ModelDirectory) -> FastTokenizer:
     return tokenizer
 
 
-def _around(tokenizer: FastTokenizer) -> tuple[int, int]:
+def tokens_around(tokenizer: FastTokenizer) -> tuple[int, int]:
     """How many tokens of its own the tokenizer puts before and after a text."""
     special = tokenizer.encode("a").special_tokens_mask
     before = special.index(0)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from parkway.core.errors import ConfigurationError, ParkwayError
 from parkway.launch.encoders import Encoders
 from parkway.launch.partition_index import PartitionIndex
+from parkway.launch.rankers import Rankers, forget, stamp_of
 from parkway.retrieval.catalogue import Catalogue, Partition
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.collections import Collections, KnownCollection
@@ -26,7 +27,6 @@ from parkway.retrieval.ingest.indexing import Failures
 from parkway.retrieval.ingest.ingestion import Ingestion, check
 from parkway.retrieval.kept import Tally
 from parkway.retrieval.query_vectors import QueryVectors
-from parkway.retrieval.ranking.ranker import Ranker
 from parkway.retrieval.search import Searcher
 from parkway.retrieval.shown import Shown
 from parkway.store.home import Home
@@ -52,6 +52,7 @@ class OpenCollection:
     index: RevisedIndex
     ingestion: Ingestion
     searcher: Searcher
+    rankers: Rankers
     begun: bool = True
 
 
@@ -143,6 +144,7 @@ class OpenCollections:
         name, config = known.name, known.config
         opened = self._open.get(name)
         if opened is not None and opened.begun and opened.config == config:
+            await self.change(lambda: self._take_rankers(opened, name))
             return
         embedding = await self._embedding(config)
         if opened is not None and config == config.beside(opened.config):
@@ -168,24 +170,41 @@ class OpenCollections:
             index.close()
             raise
         indexes: list[Any] = [index, *(PartitionIndex(url, self._token, name) for url in self._others)]
+        rankers = self._rankers(name, config)
         searcher = Searcher(
-            name, indexes, self._queries[config.model], Ranker.load(config.index.language), config.search,
+            name, indexes, self._queries[config.model], rankers.ranker, config.search,
             revisions=[each.revision for each in indexes], shown=Shown.of(config), tally=self.results,
+            ranking=config.ranking, cross=rankers.cross,
         )  # fmt: skip
         index.changed = searcher.forget
-        return OpenCollection(config, index, ingestion, searcher)
+        return OpenCollection(config, index, ingestion, searcher, rankers)
 
     def _go_on(self, opened: OpenCollection, name: str, config: CollectionConfig, embedding: Embedding) -> None:
         """With the same index, which can be searched meanwhile."""
-        if not opened.begun or config.model_copy(update={"search": opened.config.search}) != opened.config:
+        searched = {"search": opened.config.search, "ranking": opened.config.ranking}
+        if not opened.begun or config.model_copy(update=searched) != opened.config:
             ingestion = self._ingestion(name, config, opened.index, embedding)
             opened.begun = False
             opened.ingestion.close()
             opened.ingestion = ingestion
             ingestion.start(again=True)
             opened.begun = True
-        opened.searcher.configure(config.search, Shown.of(config))
+        opened.searcher.configure(config.search, config.ranking, Shown.of(config))
         opened.config = config
+        self._take_rankers(opened, name)
+
+    def _take_rankers(self, opened: OpenCollection, name: str) -> None:
+        """Those that were trained meanwhile, or are configured otherwise."""
+        before, config = opened.rankers, opened.config
+        if (stamp_of(self._home.knowledge / name), config.ranking) != (before.stamp, before.config):
+            opened.rankers = self._rankers(name, config)
+            opened.searcher.rank_by(opened.rankers.ranker, opened.rankers.cross)
+            before.close()
+
+    def _rankers(self, name: str, config: CollectionConfig) -> Rankers:
+        """The first partition ranks what all of them have found."""
+        first = self._share.number == 0
+        return Rankers.of(self._home.knowledge / name, config.index.language, config.ranking, reads=first)
 
     def _ingestion(self, name: str, config: CollectionConfig, index: RevisedIndex, embedding: Embedding) -> Ingestion:
         """Not begun yet. Raises where the collection cannot be so."""
@@ -204,7 +223,9 @@ class OpenCollections:
     async def _erase(self, name: str) -> None:
         """Removes all that is here of a collection."""
         each = self._open.pop(name)
-        await self.change(lambda: (each.searcher.close(), each.ingestion.erase(), each.index.close()))
+        await self.change(
+            lambda: (each.searcher.close(), each.rankers.close(), each.ingestion.erase(), each.index.close())
+        )
 
     def _left(self) -> set[str]:
         """Of which there are files of this partition; the first one's outlive no collection."""
@@ -220,6 +241,7 @@ class OpenCollections:
             shutil.rmtree(place / str(self._share.number), ignore_errors=True)
             if self._share.number == 0:
                 shutil.rmtree(place / "uploads", ignore_errors=True)
+                forget(place)
                 self._collections.forget(name)
             with suppress(OSError):
                 place.rmdir()  # by whoever is last
@@ -229,5 +251,6 @@ class OpenCollections:
 
 def _shut(each: OpenCollection) -> None:
     each.searcher.close()
+    each.rankers.close()
     each.ingestion.close()
     each.index.close()

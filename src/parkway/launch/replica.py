@@ -26,13 +26,13 @@ from parkway.launch.engines import TOKEN_VARIABLE
 from parkway.launch.library import Owned
 from parkway.launch.owner_server import serve
 from parkway.launch.partition_index import PartitionIndex
+from parkway.launch.rankers import Rankers, stamp_of
 from parkway.launch.settings import Settings
 from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.index.opening import open_index
 from parkway.retrieval.index.replica import Copied, ReplicaIndex
 from parkway.retrieval.query_vectors import QueryVectors
-from parkway.retrieval.ranking.ranker import Ranker
 from parkway.retrieval.search import Searcher
 from parkway.retrieval.shown import Shown
 from parkway.router.knowledge import places_of
@@ -77,6 +77,7 @@ class _Open:
     config: CollectionConfig
     index: Any
     searcher: Searcher
+    rankers: Rankers
 
 
 class Replica:
@@ -102,6 +103,9 @@ class Replica:
             each = known.get(name)
             if each is None or each.removing or each.config != self._open[name].config:
                 await asyncio.to_thread(_shut, self._open.pop(name))
+        for name, opened in self._open.items():
+            if stamp_of(self._home.knowledge / name) != opened.rankers.stamp:
+                await asyncio.to_thread(self._rank, name, opened)
         for name, each in known.items():
             if not each.removing and name not in self._open:
                 try:
@@ -129,14 +133,25 @@ class Replica:
             self._queries[config.model] = QueryVectors(encoder.embed, _QUERIES_KEPT)
         index = await asyncio.to_thread(self._index, name, config, encoder.dimensions)
         indexes = [index, *(PartitionIndex(url, self._token, name) for url in self._others)]
+        rankers = await asyncio.to_thread(self._rankers, name, config)
         follows = isinstance(index, ReplicaIndex)  # what others change in a server is not seen: nothing is kept
         searcher = Searcher(
-            name, indexes, self._queries[config.model], Ranker.load(config.index.language), config.search,
+            name, indexes, self._queries[config.model], rankers.ranker, config.search,
             revisions=[each.revision for each in indexes] if follows else (), shown=Shown.of(config),
+            ranking=config.ranking, cross=rankers.cross,
         )  # fmt: skip
         if follows:
             index.changed = searcher.forget
-        return _Open(config, index, searcher)
+        return _Open(config, index, searcher, rankers)
+
+    def _rank(self, name: str, opened: _Open) -> None:
+        """Takes other rankers, which its owner has taken, too."""
+        before, opened.rankers = opened.rankers, self._rankers(name, opened.config)
+        opened.searcher.rank_by(opened.rankers.ranker, opened.rankers.cross)
+        before.close()
+
+    def _rankers(self, name: str, config: CollectionConfig) -> Rankers:
+        return Rankers.of(self._home.knowledge / name, config.index.language, config.ranking)
 
     def _index(self, name: str, config: CollectionConfig, dimensions: int) -> Any:
         """Of an index what searches need."""
@@ -165,4 +180,5 @@ class Replica:
 
 def _shut(each: _Open) -> None:
     each.searcher.close()
+    each.rankers.close()
     each.index.close()

@@ -18,6 +18,7 @@ from parkway.retrieval.chunking.config import ChunkingConfig
 from parkway.retrieval.document import EVERYONE
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.parsing.config import ParsingConfig
+from parkway.retrieval.ranking.config import RankingConfig
 
 UPLOADS = "uploads"
 """The source of what clients sent; every collection has it."""
@@ -156,6 +157,7 @@ class CollectionConfig(Section):
     parsing: ParsingConfig = ParsingConfig()
     index: IndexConfig = IndexConfig()
     search: SearchConfig = SearchConfig()
+    ranking: RankingConfig = RankingConfig()
     access: Annotated[list[Principal], Field(min_length=1, max_length=1024)] = [EVERYONE]
     metadata: Metadata = {}
 

@@ -2,13 +2,14 @@
 
 A gold file has one question on each line (JSONL):
 
-    {"query": "How long is a key valid?", "relevant": ["docs/keys.md"]}
+    {"query": "How long is a key valid?", "relevant": ["docs/keys.md"], "answer": "thirty days"}
     {"query": "Who pays?", "relevant": [{"document": "terms.pdf", "start": 1200, "end": 1415, "grade": 2}]}
     {"query": "What is the capital of Mars?", "relevant": []}
 
 A document is named by its id, its URI, or the end of its URI from a `/` on. With `start` and `end`, in characters of
 its text, only a passage that has some of them is right. `grade` says how well it answers; 1 where it is missing. A
 question without anything relevant is one that the collection cannot answer: it tells whether confidence is low then.
+`answer` has the words that an answer must have, or several spellings of them; only answers are measured by it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 
 from parkway.core.errors import ConfigurationError
 from parkway.core.knowledge import Found, Hit
+from parkway.retrieval.document import Passage
 from parkway.retrieval.ranking.fusion import Numbers
 
 MAX_QUESTIONS = 100_000
@@ -49,8 +51,8 @@ class Relevant(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Whether the document is meant."""
         return self.document in (document_id, uri) or uri.endswith(f"/{self.document}")
 
-    def is_in(self, hit: Hit) -> bool:
-        """Whether the hit is of this document and has some of the span."""
+    def is_in(self, hit: Hit | Passage) -> bool:
+        """Whether it is of this document and has some of the span."""
         if not self.names(hit.document_id, hit.uri):
             return False
         return self.start is None or self.end is None or (hit.start < self.end and self.start < hit.end)
@@ -61,6 +63,11 @@ class Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=8192)]
     relevant: list[str | Relevant] = []
+    answer: str | list[str] = []
+
+    @property
+    def answers(self) -> list[str]:
+        return [self.answer] if isinstance(self.answer, str) else self.answer
 
     @property
     def gold(self) -> list[Relevant]:
@@ -196,16 +203,9 @@ def difference(one: Results, other: Results, measure: str) -> Interval:
     return interval(other.measures[measure] - one.measures[measure])
 
 
-def answerable(results: Results) -> float:
-    """How often confidence is higher where there is an answer than where there is none: 0.5 is chance (AUC).
-
-    NaN where all questions are of one kind.
-    """
-    known = ~np.isnan(next(iter(results.measures.values())))
-    yes, no = results.confidence[known], results.confidence[~known]
-    if not len(yes) or not len(no):
-        return math.nan
-    return float((yes[:, None] > no).mean() + (yes[:, None] == no).mean() / 2)
+def told(change: Interval) -> str:
+    """A difference with its interval, in brackets."""
+    return f"{change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
 
 
 def table(results: dict[str, Results]) -> str:
@@ -219,12 +219,11 @@ def table(results: dict[str, Results]) -> str:
             found = interval(each.measures[name])
             cell = f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
             if base is not None:
-                change = difference(base, each, name)
-                cell += f", {change.mean:+.3f} ({change.low:+.3f} to {change.high:+.3f})"
+                cell += f", {told(difference(base, each, name))}"
             cells.append(cell)
-        total = each.took_ms.get("total", np.zeros(1))
-        p50, p95 = np.percentile(total, [50, 95])
-        lines.append(f"| {title} | {' | '.join(cells)} | {p50:.1f} | {p95:.1f} |")
+        total = each.took_ms.get("total")
+        cells += ["", ""] if total is None else [f"{value:.1f}" for value in np.percentile(total, [50, 95])]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
         base = base or each
     return "\n".join(lines)
 

@@ -5,13 +5,23 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from parkway.core.errors import ConfigurationError
-from parkway.retrieval.chunking.chunker import Chunker
+from parkway.retrieval import evaluation
+from parkway.retrieval.chunking.chunker import Chunker, chunker
+from parkway.retrieval.chunking.config import ChunkingConfig
+from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.document import Block, Parsed, Passage, content_hash, passage_id, searched_text
 from parkway.retrieval.evaluation import Question, Relevant
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.index.index import Index
+from parkway.retrieval.query_vectors import Embed
+
+_BATCH = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +29,10 @@ class Judged:
     """A collection.
 
     Attributes:
-        documents: Title and text of each, by id.
+        documents: By id.
     """
 
-    documents: dict[str, tuple[str, str]]
+    documents: dict[str, Parsed]
     questions: list[Question]
 
 
@@ -32,39 +42,78 @@ def load(folder: Path, split: str) -> Judged:
     Raises:
         ConfigurationError: A file is missing, or not laid out so.
     """
-    try:
+    with _explained(folder):
         documents = {
-            str(row["_id"]): (str(row.get("title", "")).strip(), str(row["text"]).strip())
+            str(row["_id"]): document(str(row.get("title", "")).strip(), str(row["text"]).strip())
             for row in _rows(folder / "corpus.jsonl")
         }
-        texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
-        gold: dict[str, list[str | Relevant]] = {}
-        with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines, delimiter="\t"):
-                if (grade := float(row["score"])) > 0:
-                    gold.setdefault(row["query-id"], []).append(Relevant(row["corpus-id"], grade=grade))
-        return Judged(documents, [Question(texts[query], answers) for query, answers in gold.items()])
+        return Judged(documents, _questions(folder, split))
+
+
+def judgements(path: Path, split: str) -> list[Question]:
+    """The questions of a gold file, or of a folder as BEIR lays it out; `split` is of the folder.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    if not path.is_dir():
+        return evaluation.load(path)
+    with _explained(path):
+        return _questions(path, split)
+
+
+def indexed(collection: Judged, directory: Path, encoder: Encoder, embed: Embed, language: str = "english") -> Index:
+    """The collection in an embedded index, as it would be if its documents were added."""
+    index = EdgeIndex(directory, IndexConfig.model_validate({"language": language}), embed([""]).shape[1])
+    cut = list(passages(collection.documents, chunker(ChunkingConfig(), encoder), "park-embed"))
+    for start in range(0, len(cut), _BATCH):
+        some = cut[start : start + _BATCH]
+        index.upsert(some, embed([passage.searched for passage in some]))
+    index.optimise()
+    return index
+
+
+def _questions(folder: Path, split: str) -> list[Question]:
+    """Of `queries.jsonl` those in `qrels/SPLIT.tsv`; with columns `start` and `end` spans are what answers them."""
+    texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
+    gold: dict[str, list[str | Relevant]] = {}
+    with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines, delimiter="\t"):
+            if (grade := float(row["score"])) > 0:
+                span = {name: int(row[name]) for name in ("start", "end") if row.get(name)}
+                gold.setdefault(row["query-id"], []).append(Relevant(row["corpus-id"], grade=grade, **span))
+    return [Question(texts[query], answers) for query, answers in gold.items()]
+
+
+@contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigurationError(f"{folder}: no judged collection as BEIR lays it out: {error!r}") from error
 
 
-def passages(documents: dict[str, tuple[str, str]], cut: Chunker, embedder: str) -> Iterator[Passage]:
-    """The documents cut, as they would be indexed: the title is the heading of the text.
+def document(title: str, text: str) -> Parsed:
+    """A document whose title is the heading of its text."""
+    whole = f"{title}\n\n{text}" if title else text
+    blocks = [Block("heading", 0, len(title), 1)] if title else []
+    if text:
+        blocks.append(Block("paragraph", len(whole) - len(text), len(whole)))
+    return Parsed(whole, tuple(blocks), title)
+
+
+def passages(documents: dict[str, Parsed], cut: Chunker, embedder: str) -> Iterator[Passage]:
+    """The documents cut, as they would be indexed.
 
     Args:
         embedder: The model whose vectors they will have.
     """
-    for document_id, (title, text) in documents.items():
-        whole = f"{title}\n\n{text}" if title else text
-        begin = len(whole) - len(text)
-        blocks = [Block("heading", 0, len(title), 1)] if title else []
-        if text:
-            blocks.append(Block("paragraph", begin, len(whole)))
-        for ordinal, chunk in enumerate(cut(Parsed(whole, tuple(blocks), title))):
-            part = whole[chunk.start : chunk.end]
+    for document_id, parsed in documents.items():
+        for ordinal, chunk in enumerate(cut(parsed)):
+            part = parsed.text[chunk.start : chunk.end]
             yield Passage(
                 passage_id=passage_id(document_id, "1", ordinal), document_id=document_id, version="1",
-                ordinal=ordinal, text=part, start=chunk.start, end=chunk.end, title=title, uri=document_id,
+                ordinal=ordinal, text=part, start=chunk.start, end=chunk.end, title=parsed.title, uri=document_id,
                 headings=chunk.headings, content=content_hash(embedder, searched_text(chunk.headings, part)),
             )  # fmt: skip
 

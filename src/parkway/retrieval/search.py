@@ -20,6 +20,8 @@ from parkway.retrieval.index.index import Between, Candidate, Filter, Index, Que
 from parkway.retrieval.kept import Kept, Tally
 from parkway.retrieval.query_vectors import QueryVectors
 from parkway.retrieval.ranking.candidate import Ranked
+from parkway.retrieval.ranking.config import RankingConfig
+from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.diversity import diverse
 from parkway.retrieval.ranking.duplicates import without_duplicates
 from parkway.retrieval.ranking.fusion import fuse
@@ -41,6 +43,7 @@ class _How:
     """What may change between two searches, and what was found since it did."""
 
     config: SearchConfig
+    ranking: RankingConfig
     shown: Callable[[str], str]
     kept: Kept[Found]
 
@@ -63,6 +66,8 @@ class Searcher:
         revisions: Sequence[Callable[[], str]] = (),
         shown: Callable[[str], str] = str,
         tally: Tally | None = None,
+        ranking: RankingConfig | None = None,
+        cross: CrossRanking | None = None,
     ) -> None:
         """
         Args:
@@ -75,16 +80,21 @@ class Searcher:
         self._collection = collection
         self._indexes = list(indexes)
         self._vectors = vectors
-        self._ranker = ranker
+        self._rankers: tuple[Ranker, CrossRanking | None] = (ranker, cross)
         self._clock = clock
         self._revisions = revisions
         self._tally = tally or Tally()
         self._beside = ThreadPoolExecutor(len(indexes), f"search/{collection}") if len(indexes) > 1 else None
-        self.configure(config or SearchConfig(), shown)
+        self.configure(config or SearchConfig(), ranking or RankingConfig(), shown)
 
-    def configure(self, config: SearchConfig, shown: Callable[[str], str]) -> None:
+    def configure(self, config: SearchConfig, ranking: RankingConfig, shown: Callable[[str], str]) -> None:
         """Other settings from the next search on."""
-        self._how = _How(config, shown, Kept(_MOST_KEPT, config.cache_bytes, _bytes_of, self._tally))
+        self._how = _How(config, ranking, shown, Kept(_MOST_KEPT, config.cache_bytes, _bytes_of, self._tally))
+
+    def rank_by(self, ranker: Ranker, cross: CrossRanking | None) -> None:
+        """Has other rankers from now on; searches that run go on with those that they began with."""
+        self._rankers = (ranker, cross)
+        self.forget()
 
     def forget(self) -> None:
         """Something has changed: nothing that was found before is told again."""
@@ -129,16 +139,19 @@ class Searcher:
         embedded = self._clock()
         found = self.candidates(asked, vector, principals)
         searched = self._clock()
-        ranked = self._ranked(asked, vector, found)
-        in_time = self._clock() - searched <= asked.budget_ms / 1000
-        if not in_time:
-            ranked = found
-            for one in found:
-                one.rank = one.explanation = None
+        ranker, cross = self._rankers
+        until = searched + (asked.budget_ms or how.ranking.budget_ms) / 1000
+        ranked, in_time = self._ranked(asked, vector, found, ranker, until)
+        ordered = self._clock()
+        if asked.rerank and in_time and cross is not None:
+            ranked, in_time = cross.order(asked.query, ranked, until - ordered, explain=asked.explain)
+        read = self._clock()
         hits = _chosen(ranked, asked, how.config)
-        confidence = self._ranker.confidence(asked.query, hits)
+        confidence = ranker.confidence(asked.query, hits)
         ended = self._clock()
-        took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched}
+        took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched - (read - ordered)}
+        if cross is not None:
+            took["read"] = read - ordered
         told = Found(
             hits=[_hit(self._collection, one, how.shown) for one in hits],
             confidence=confidence,
@@ -161,8 +174,18 @@ class Searcher:
         found = {each.passage.passage_id: each for part in self._beside.map(one, self._indexes) for each in part}
         return fuse(_best(list(found.values()), depth))
 
-    def _ranked(self, asked: Search, vector: Vectors, found: list[Ranked]) -> list[Ranked]:
-        return self._ranker.order(vector, found, explain=asked.explain) if asked.rerank else found
+    def _ranked(
+        self, asked: Search, vector: Vectors, found: list[Ranked], ranker: Ranker, until: float
+    ) -> tuple[list[Ranked], bool]:
+        """In the order of the ranker; or as they were, where that took too long."""
+        if not asked.rerank:
+            return found, True
+        ranked = ranker.order(vector, found, explain=asked.explain)
+        if self._clock() <= until:
+            return ranked, True
+        for one in found:
+            one.rank = one.explanation = None
+        return found, False
 
 
 def _chosen(ranked: list[Ranked], asked: Search, config: SearchConfig) -> list[Ranked]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from parkway.core.errors import ConfigurationError
+from parkway.core.knowledge import Hit, Scores
 from parkway.retrieval.evaluation import Question
 from parkway.retrieval.ranking.candidate import Ranked
+from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.diversity import diverse
 from parkway.retrieval.ranking.duplicates import without_duplicates
 from parkway.retrieval.ranking.features import NAMES, Wording, features
 from parkway.retrieval.ranking.fusion import fuse, standard
 from parkway.retrieval.ranking.ranker import Ranker, Weights
 from parkway.retrieval.ranking.reading import Reading
-from parkway.retrieval.ranking.train import train
+from parkway.retrieval.ranking.train import train, weighed
 from tests.retrieval.index.corpus import passage, vectors
 
 PLAIN = Weights(weights={"keyword": 1.0, "meaning": 1.0}, confidence={"cosine": 2.0, "bias": -1.0})
@@ -146,8 +149,7 @@ def test_training_learns_which_list_to_trust_and_when_to_be_sure() -> None:
     """In a collection whose words mislead."""
     random = np.random.default_rng(1)
 
-    def look(query: str) -> tuple[np.ndarray, list[Ranked]]:
-        right = int(query)
+    def look(right: int) -> list[Ranked]:
         found = [
             ranked(
                 10 * at,
@@ -160,11 +162,53 @@ def test_training_learns_which_list_to_trust_and_when_to_be_sure() -> None:
             )
             for at in range(4)
         ]
-        return vectors(40)[right], found
+        return Ranker(PLAIN, "english").order(vectors(40)[right], found, explain=True)
 
-    questions = [Question(str(at % 4), [f"d{at % 4}"]) for at in range(40)]
-    weights = train(questions, look, "english")
+    looks = [(Question(str(at % 4), [f"d{at % 4}"]), look(at % 4)) for at in range(40)]
+    weights = train(looks, "english")
     assert weights.weights["meaning"] > 1 > weights.weights["keyword"]
     assert weights.confidence["cosine"] > 0
+    for question, found in looks:
+        assert weighed(found, weights.weights)[0].passage.document_id == question.gold[0].document
     with pytest.raises(ConfigurationError, match="none of the 1 questions"):
-        train([Question("1", ["elsewhere"])], look, "english")
+        train([(Question("1", ["elsewhere"]), looks[0][1])], "english")
+
+
+def passages_in_order(*ranks: float) -> list[Ranked]:
+    return [ranked(at, f"passage {at}", rank=rank) for at, rank in enumerate(ranks)]
+
+
+def test_a_cross_encoder_orders_the_first_and_leaves_the_others_where_they_are() -> None:
+    asked: list[object] = []
+
+    def scores(query: str, texts: Sequence[str], seconds: float) -> list[float]:
+        asked.append((query, list(texts), seconds))
+        return [0.1, 0.2, 9.0]
+
+    found = passages_in_order(3.0, 2.9, 2.8, 1.0)
+    order, whole = CrossRanking(scores, 2.0, 3).order("which?", found, 0.5, explain=True)
+    assert whole
+    assert asked == [("which?", ["passage 0", "passage 1", "passage 2"], 0.5)]
+    assert numbers_of(order) == [2, 0, 1, 3]
+    assert [one.rank for one in order] == [3.0, 2.9, 2.8, 1.0]
+    assert order[0].explanation == {"cross_encoder": 9.0, "cross_encoder_weighs": pytest.approx(0.2)}
+    assert order[3].explanation is None
+
+
+def test_what_there_was_no_time_to_read_stays_behind_what_was_read() -> None:
+    found = passages_in_order(3.0, 2.9, 2.8, 1.0)
+    half, whole = CrossRanking(lambda *_: [0.0, 5.0], 4.0, 4).order("which?", found, 0.5, explain=False)
+    assert (numbers_of(half), whole) == ([1, 0, 2, 3], False)
+    same, whole = CrossRanking(lambda *_: [], 1.0, 4).order("which?", half, 0.5, explain=False)
+    assert (numbers_of(same), whole) == ([1, 0, 2, 3], False)
+    assert CrossRanking(lambda *_: [], 1.0, 4).order("which?", [], 0.5, explain=False) == ([], True)
+
+
+def test_what_is_explained_of_a_hit_is_enough_to_rank_it() -> None:
+    hit = Hit(
+        passage_id="p", document_id="d", collection="docs", text="t", start=3, end=4, headings=["H"], title="T",
+        scores=Scores(keyword=2.0, vector=0.5, fused=0.1, rank=1.5), explanation={"keyword": 1.0, "by_meaning": 1.0},
+    )  # fmt: skip
+    one = Ranked.of(hit)
+    assert (one.passage.searched, one.keyword, one.meaning, one.score) == ("H\nt", 2.0, 0.5, 1.5)
+    assert (one.by_keyword, one.by_meaning) == (False, True)

@@ -59,7 +59,7 @@ class GroundingConfig(Section):
     tier: Tier = "generated"
     check: Checking = "mark"
     min_support: Share = 0.6
-    min_confidence: Share = 0.3
+    min_confidence: Share = 0.25
     context_tokens: ContextTokens = 2000
     max_passages: int = Field(default=12, ge=1, le=100)
     hits: int = Field(default=20, ge=1, le=200)

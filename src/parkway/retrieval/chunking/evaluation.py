@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parkway.core.errors import ConfigurationError
+from parkway.retrieval import evaluation
 from parkway.retrieval.chunking.chunker import Chunker
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.document import Chunk, Parsed, searched_text
@@ -34,9 +35,9 @@ class Question(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """A judged collection."""
+    """A judged collection. Spans are of the text of the documents as they were parsed."""
 
-    documents: dict[str, str]
+    documents: dict[str, Parsed]
     questions: list[Question]
 
 
@@ -73,14 +74,17 @@ class Quality:
     iou: float
 
 
-def load(folder: Path) -> Gold:
+def load(folder: Path, parse: Callable[[str], Parsed]) -> Gold:
     """Reads `corpus.jsonl`, `queries.jsonl` and `qrels.tsv` as BEIR has them, with columns `start` and `end`.
+
+    Args:
+        parse: Finds a text's blocks. Spans are of the text as it is: it must not change it.
 
     Raises:
         ConfigurationError: A file is missing, or not laid out so.
     """
     try:
-        documents = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "corpus.jsonl")}
+        documents = {str(row["_id"]): _unchanged(row, parse) for row in _rows(folder / "corpus.jsonl")}
         texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
         gold: dict[str, Spans] = {}
         with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as lines:
@@ -92,25 +96,56 @@ def load(folder: Path) -> Gold:
         raise ConfigurationError(f"{folder}: no collection with judged spans: {error!r}") from error
 
 
+def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
+    """Reads a gold file as `retrieval/evaluation.py` has it, and the documents that it names.
+
+    They are files, named from where the gold file lies, or from the working directory. Questions without spans are left
+    out; how much of their answer is found cannot be said.
+
+    Raises:
+        ConfigurationError: The file cannot be read, has no spans, or names no file.
+        Unreadable: A document cannot be parsed.
+    """
+    questions: list[Question] = []
+    for question in evaluation.load(path):
+        spans: Spans = {}
+        for each in question.gold:
+            if each.start is not None and each.end is not None:
+                spans.setdefault(each.document, []).append((each.start, each.end))
+        if spans:
+            questions.append(Question(question.query, spans))
+    if not questions:
+        raise ConfigurationError(f"{path}: no question has a `relevant` with `start` and `end`; chunkers need spans")
+    names = sorted({name for question in questions for name in question.gold})
+    return Gold({name: parse(_file(path, name)) for name in names}, questions)
+
+
+def _file(gold: Path, name: str) -> Path:
+    for place in (gold.parent / name, Path(name)):
+        if place.is_file():
+            return place
+    raise ConfigurationError(f"{gold}: there is no file {name}, neither beside it nor in the working directory")
+
+
 def evaluate(
     gold: Gold,
     chunker: Chunker,
     encoder: Encoder,
     make_search: MakeSearch,
-    parse: Callable[[str], Parsed],
     budget_tokens: int = BUDGET_TOKENS,
 ) -> Quality:
     """Cuts the documents, searches for each question, and compares.
 
     Chunks are taken as they are found, until the next one would be over the budget; its tokens are those of the text,
     without headings and what the encoder puts around.
-
-    Args:
-        parse: Finds a text's blocks. Spans are of the text as it is: it must not change it.
     """
-    placed = list(_cut(gold, chunker, parse))
+    placed = [
+        Placed(name, chunk, searched_text(chunk.headings, parsed.text[chunk.start : chunk.end]))
+        for name, parsed in gold.documents.items()
+        for chunk in chunker(parsed)
+    ]
     search = make_search([each.searched for each in placed])
-    counts = encoder.count([gold.documents[each.document_id][each.chunk.start : each.chunk.end] for each in placed])
+    counts = encoder.count([_text(gold, each) for each in placed])
     tokens = [count - encoder.around for count in counts]
     found = search([question.text for question in gold.questions])
     scores = [
@@ -136,15 +171,16 @@ def table(results: dict[str, Quality]) -> str:
     return "\n".join(lines)
 
 
-def _cut(gold: Gold, chunker: Chunker, parse: Callable[[str], Parsed]) -> Iterator[Placed]:
-    for document_id, text in gold.documents.items():
-        parsed = parse(text)
-        if parsed.text != text:
-            raise ConfigurationError(
-                f"document {document_id} was changed by reading it; gold spans are of its own text"
-            )
-        for chunk in chunker(parsed):
-            yield Placed(document_id, chunk, searched_text(chunk.headings, text[chunk.start : chunk.end]))
+def _text(gold: Gold, each: Placed) -> str:
+    return gold.documents[each.document_id].text[each.chunk.start : each.chunk.end]
+
+
+def _unchanged(row: dict[str, object], parse: Callable[[str], Parsed]) -> Parsed:
+    text = str(row["text"])
+    parsed = parse(text)
+    if parsed.text != text:
+        raise ConfigurationError(f"document {row['_id']} was changed by reading it; gold spans are of its own text")
+    return parsed
 
 
 def _within(ranked: Iterable[int], placed: Sequence[Placed], tokens: Sequence[int], budget: int) -> Spans:

@@ -65,7 +65,7 @@ def read_about(directory: Path, dimensions: int, language: str) -> About | None:
 
 
 def write_about(directory: Path, about: About) -> None:
-    _write_whole(directory / "index.json", msgspec.json.encode(about))
+    write_whole(directory / "index.json", msgspec.json.encode(about))
 
 
 def lock(path: Path) -> int:
@@ -90,7 +90,7 @@ def lock(path: Path) -> int:
     return descriptor
 
 
-def _write_whole(path: Path, content: bytes) -> None:
+def write_whole(path: Path, content: bytes) -> None:
     """Replaces a file; whatever happens, the old one is there or the new one."""
     beside = path.with_suffix(".new")
     with beside.open("wb") as file:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from parkway.core.knowledge import Hit
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.index import Vectors
 
@@ -30,6 +31,25 @@ class Ranked:
     fused: float = 0.0
     rank: float | None = None
     explanation: dict[str, float] | None = None
+
+    @classmethod
+    def of(cls, hit: Hit) -> Ranked:
+        """What a hit says of it that is explained; without its vector."""
+        told = hit.explanation or {}
+        return cls(
+            passage=Passage(
+                passage_id=hit.passage_id, document_id=hit.document_id, version="", ordinal=0, text=hit.text,
+                start=hit.start, end=hit.end, title=hit.title, uri=hit.uri, headings=tuple(hit.headings),
+            ),
+            vector=None,
+            keyword=hit.scores.keyword or 0.0,
+            meaning=hit.scores.vector or 0.0,
+            by_keyword=bool(told.get("by_keyword")),
+            by_meaning=bool(told.get("by_meaning")),
+            fused=hit.scores.fused or 0.0,
+            rank=hit.scores.rank,
+            explanation=hit.explanation,
+        )  # fmt: skip
 
     @property
     def score(self) -> float:

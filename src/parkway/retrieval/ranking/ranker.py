@@ -89,7 +89,8 @@ class Ranker:
 
         Args:
             vector: Of the query.
-            explain: Whether each gets its features and, as `NAME_weighs`, what they add to its rank.
+            explain: Whether each gets its features and, as `NAME_weighs`, what they add to its rank; and which of the
+                lists had it.
         """
         if not found:
             return []
@@ -100,6 +101,7 @@ class Ranker:
         if explain:
             for one, values, added in zip(found, numbers.tolist(), parts.tolist(), strict=True):
                 one.explanation = {name: round(value, 6) for name, value in zip(NAMES, values, strict=True)}
+                one.explanation |= {"by_keyword": float(one.by_keyword), "by_meaning": float(one.by_meaning)}
                 one.explanation |= {f"{name}_weighs": round(part, 6) for name, part in zip(NAMES, added, strict=True)}
         return sorted(found, key=lambda one: -one.score)
 

@@ -10,23 +10,22 @@ answers were taken out. So it says how likely an answer is where half of the que
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from parkway.core.errors import ConfigurationError
 from parkway.retrieval.evaluation import Question
-from parkway.retrieval.index.index import Vectors
 from parkway.retrieval.ranking.candidate import Ranked
-from parkway.retrieval.ranking.features import NAMES, features
+from parkway.retrieval.ranking.features import NAMES
 from parkway.retrieval.ranking.fusion import Numbers
 from parkway.retrieval.ranking.ranker import FIRST, SIGNS, Ranker, Weights
 
 PRIOR = {"keyword": 1.0, "meaning": 1.0}
 
-Look = Callable[[str], tuple[Vectors, list[Ranked]]]
-"""The vector of a query, and what is found for it, fused."""
+Looked = tuple[Question, Sequence[Ranked]]
+"""A question, and what was found for it, each with its features as explanation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,27 +61,33 @@ class _Example:
     right: Numbers
 
 
-def train(questions: Sequence[Question], look: Look, language: str, training: Training | None = None) -> Weights:
+def train(looks: Sequence[Looked], language: str, training: Training | None = None) -> Weights:
     """The weights that fit the questions.
+
+    Args:
+        looks: As searches with `explain` have found them.
 
     Raises:
         ConfigurationError: For none of the questions anything right is found.
     """
     chosen = training or Training()
-    looks = [(question, *look(question.query)) for question in questions]
-    examples = [
-        example
-        for question, vector, found in looks
-        if found and (example := _example(question, found, features(vector, found))) is not None
-    ]
+    examples = [each for question, found in looks if (each := _example(question, found)) is not None]
     if not examples:
         raise ConfigurationError(
-            f"none of the {len(questions)} questions has anything right among what is found for it: are the documents "
+            f"none of the {len(looks)} questions has anything right among what is found for it: are the documents "
             "that `relevant` names in the collection, under these names?"
         )
     weights = fit(examples, chosen)
     signs, labels = _signs(looks, Ranker(Weights(weights=weights, confidence={}), language))
     return Weights(weights=weights, confidence=_logistic(signs, labels, chosen.confidence_pull))
+
+
+def weighed(found: Sequence[Ranked], weights: dict[str, float]) -> list[Ranked]:
+    """In the order of other weights, the best first; each has its rank by them."""
+    vector = np.array([weights.get(name, 0.0) for name in NAMES])
+    for one, rank in zip(found, (_numbers(found) @ vector).tolist(), strict=True):
+        one.rank = rank
+    return sorted(found, key=lambda one: -one.score)
 
 
 def fit(examples: Sequence[_Example], training: Training) -> dict[str, float]:
@@ -106,33 +111,39 @@ def fit(examples: Sequence[_Example], training: Training) -> dict[str, float]:
     return {name: round(float(weight), 3) for name, weight in zip(NAMES, weights, strict=True)}
 
 
-def _example(question: Question, found: Sequence[Ranked], numbers: Numbers) -> _Example | None:
+def _numbers(found: Sequence[Ranked]) -> Numbers:
+    explained = [one.explanation or {} for one in found]
+    return np.array([[each.get(name, 0.0) for name in NAMES] for each in explained]).reshape(len(found), len(NAMES))
+
+
+def _example(question: Question, found: Sequence[Ranked]) -> _Example | None:
     documents, owners = np.unique([one.passage.document_id for one in found], return_inverse=True)
     order = np.argsort(owners, kind="stable")
     owners = owners[order]
     right = np.zeros(len(documents))
     for at, one in zip(owners, (found[each] for each in order), strict=True):
-        right[at] = max(right[at], _grade(question, one))
+        right[at] = max(right[at], grade_of(question, one))
     if not right.any():
         return None
-    return _Example(numbers[order], np.searchsorted(owners, np.arange(len(documents))), owners, right / right.sum())
+    starts = np.searchsorted(owners, np.arange(len(documents)))
+    return _Example(_numbers(found)[order], starts, owners, right / right.sum())
 
 
-def _grade(question: Question, one: Ranked) -> float:
-    passage = one.passage
-    return max((each.grade for each in question.gold if each.names(passage.document_id, passage.uri)), default=0.0)
+def grade_of(question: Question, one: Ranked) -> float:
+    """How well a passage answers the question; 0: not at all."""
+    return max((each.grade for each in question.gold if each.is_in(one.passage)), default=0.0)
 
 
-def _signs(looks: Sequence[tuple[Question, Vectors, list[Ranked]]], ranker: Ranker) -> tuple[Numbers, Numbers]:
+def _signs(looks: Sequence[Looked], ranker: Ranker) -> tuple[Numbers, Numbers]:
     rows: list[list[float]] = []
     labels: list[bool] = []
-    for question, vector, found in looks:
-        without = [one for one in found if not _grade(question, one)]
-        for some in (found, without):
-            if hits := ranker.order(vector, some, explain=False)[:FIRST]:
+    for question, found in looks:
+        without = [one for one in found if not grade_of(question, one)]
+        for some in (found, without) if len(without) < len(found) else (found,):
+            if hits := weighed(some, ranker.weights.weights)[:FIRST]:
                 signs = ranker.signs(question.query, hits)
                 rows.append([signs[name] for name in SIGNS])
-                labels.append(any(_grade(question, one) for one in hits))
+                labels.append(any(grade_of(question, one) for one in hits))
     return np.array(rows), np.array(labels, float)
 
 
