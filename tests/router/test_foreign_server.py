@@ -61,6 +61,7 @@ def running(command: list[str], log: Path, **environment: str) -> Iterator[subpr
 @pytest.fixture(scope="module")
 def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Llama of 30,000 random weights, with a tokenizer of single bytes and a chat template."""
+    import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -75,6 +76,7 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocab_size=len(vocabulary), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, max_position_embeddings=512, bos_token_id=end, eos_token_id=end, pad_token_id=end,
     )  # fmt: skip
+    torch.manual_seed(0)  # or by chance it may have nothing to say
     LlamaForCausalLM(config).save_pretrained(directory)
     fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|end|>")
     fast.chat_template = TEMPLATE
