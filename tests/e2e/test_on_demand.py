@@ -163,7 +163,9 @@ def test_what_cannot_start_is_told_long_before_the_deadline(parkway: Parkway) ->
 
 def test_an_engine_that_is_killed_is_loaded_again_by_the_next_request(parkway: Parkway) -> None:
     assert _whole(_chat(parkway, "two"))
-    os.kill(parkway.process("engine", "two"), signal.SIGKILL)
+    engine = parkway.process("engine", "two")
+    os.kill(engine, signal.SIGKILL)
+    wait_until(lambda: not Path(f"/proc/{engine}").exists(), "it to be gone")  # until then connections are taken for it
     assert _whole(_chat(parkway, "two"))
 
 
