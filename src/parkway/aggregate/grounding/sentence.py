@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from parkway.core.abbreviations import ABBREVIATIONS
+
 Span = tuple[int, int]
 
 # Possessive: from each of a run of marks it would otherwise take the square of its length.
 _END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
 _MARKERS = re.compile(r"(?<!\s)\s*+[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
 _MAYBE_MARKER = re.compile(r"\s*(?:[\[【][\d\s,;]*)?$")
-_SHORTENED_WORDS = (
-    "approx art bzw ca cf co corp dept dr e.g ed eds eg eq etc fig figs gen i.e ie inc jr ltd mr mrs ms nr p para "
-    "pp prof ref sec sen st u.s usw vol vs z.b no"
-)
-_SHORTENED = frozenset(_SHORTENED_WORDS.split())
 MAX_CHARS = 4000
 """What has no end by then is taken as a sentence all the same."""
 
@@ -85,4 +82,4 @@ def _is_abbreviation(text: str, match: re.Match[str]) -> bool:
     word = last[-1].strip("(\"'[“‘*_").lower() if last else ""
     # A number alone at the beginning of a line is that of a list.
     numbered = word.isdigit() and not text[: match.start() - len(word)].strip()
-    return word in _SHORTENED or (len(word) == 1 and word.isalpha()) or numbered
+    return word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()) or numbered

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from parkway.core.abbreviations import ABBREVIATIONS
 from parkway.retrieval.chunking.grapheme import boundary, boundary_before
 
 Span = tuple[int, int]
@@ -19,12 +20,6 @@ Below the 100 characters from which on BERT's tokenizers see nothing but one unk
 _END = re.compile(r"(?<![.!?…؟۔।॥])[.!?…؟۔।॥]++[\"'”’»)\]]*+\s++|[。！？｡．]++[”’」』）】]*+\s*+|\n++\s*+")
 _WORD = re.compile(r"\S+")
 _TERMINATED = re.compile(r"[.!?:;…。！？｡．؟۔।॥][\"'”’»)\]」』）】]*$")
-
-_SHORTENED = (
-    "al approx art bzw ca cf co corp dept dr e.g ed eds eg eq etc fig figs gen hon i.e ie inc jr lt ltd mr mrs ms no"
-    " nos nr p para pp prof ref rep rev sec sen sr st u.s u.k usw vol vs z.b"
-)
-_ABBREVIATIONS = frozenset(_SHORTENED.split())
 
 
 def sentences(text: str, start: int, end: int, *, lines: bool) -> Iterator[Span]:
@@ -71,7 +66,7 @@ def _ends(text: str, begin: int, match: re.Match[str], lines: bool) -> bool:
     word = last[-1].strip("(\"'[“‘").lower() if last else ""
     if not word:
         return False
-    return not (word in _ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
+    return not (word in ABBREVIATIONS or (len(word) == 1 and word.isalpha()))
 
 
 def stripped(text: str, start: int, end: int) -> Iterator[Span]:
