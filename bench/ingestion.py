@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import os
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.ingestion import Ingestion
 from parkway.retrieval.listing import Listing
 from parkway.store.sql import Database
+from tests.running import children
 
 WORDS = [word(number) for number in range(50_000)]
 
@@ -109,10 +112,19 @@ def write(folder: Path, number: int, random: np.random.Generator) -> None:
     path.write_text(f"# Document {number}\n\n" + "\n\n".join(paragraphs))
 
 
-def memory_mb() -> float:
-    """That this process holds now, without files that are mapped: those the system takes back when it likes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) / 1e3
+def memory_mb(pid: int | str = "self") -> float:
+    """That a process holds now, without files that are mapped: those the system takes back when it likes."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next((int(line.split()[1]) for line in lines if line.startswith("RssAnon")), 0) / 1e3
+
+
+def helpers_mb() -> float:
+    """That the children of this process hold now: those that read documents, and the one that makes graphs."""
+    held = 0.0
+    for pid in children(os.getpid()):
+        with suppress(OSError):  # it may have ended
+            held += memory_mb(pid)
+    return held
 
 
 def waited(holds: Callable[[], Any]) -> float:
@@ -161,24 +173,26 @@ def measure(home: Path, documents: int, embedding: Embedding, index: Index, read
         uploads=home / "uploads",
         readers=readers,
     )
-    print(f"{'documents':>12}{'seconds':>12}{'passages/s':>12}{'memory_mb':>12}{'at_most_mb':>12}{'no graph':>12}")
+    columns = ("documents", "seconds", "passages/s", "memory_mb", "at_most_mb", "children_mb", "no graph")
+    print("".join(f"{column:>12}" for column in columns))
     began, shown = time.monotonic(), 0
     before = most = memory_mb()
+    beside = 0.0
     ingestion.start()
     while shown < documents:
         threading.Event().wait(0.2)
         [status] = listing.statuses("bench")
-        most = max(most, memory_mb())
+        most, beside = max(most, memory_mb()), max(beside, helpers_mb())
         if status.indexed >= min(documents, shown + max(1, documents // 10)):
             shown = status.indexed
             seconds = time.monotonic() - began
             size = index.size()
             print(
                 f"{shown:12,}{seconds:12.1f}{status.passages / seconds:12.0f}{memory_mb():12.0f}{most:12.0f}"
-                f"{size.passages - size.indexed:12,}",
+                f"{beside:12.0f}{size.passages - size.indexed:12,}",
                 flush=True,
             )
-            most = 0.0
+            most = beside = 0.0
     print(
         f"\nmemory before {before:.0f} MB; {ingestion.indexing.batches} batches, of "
         f"{ingestion.indexing.embedded / max(1, ingestion.indexing.batches):.0f} passages each"

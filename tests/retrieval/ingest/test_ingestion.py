@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, StoreUnavailable
-from parkway.retrieval.catalogue import Partition, document_id
+from parkway.retrieval.catalogue import Document, Partition, document_id
 from parkway.retrieval.ingest import indexing, ingestion
 from parkway.retrieval.ingest.uploads import Header
 from tests.retrieval.ingest.stage import Stage
@@ -289,7 +290,7 @@ def test_the_index_is_optimised_while_much_comes_in_and_afterwards(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ingestion, "_LOOK_S", 0.01)
-    monkeypatch.setattr(ingestion, "_BEHIND", 50)
+    monkeypatch.setattr(ingestion, "_BEHIND", range(50, 50))
     at: list[int] = []
     monkeypatch.setattr(stage.index, "optimise", lambda: at.append(stage.index.size().passages))
     for number in range(60):
@@ -297,8 +298,41 @@ def test_the_index_is_optimised_while_much_comes_in_and_afterwards(
     stage.start(optimise_s=3600.0)
     stage.settle()
     until(lambda: at != [])
-    monkeypatch.setattr(ingestion, "_BEHIND", 1000)
+    monkeypatch.setattr(ingestion, "_BEHIND", range(1000, 1000))
     stage.write("60.txt", "one more")
     stage.start(optimise_s=0.05)
     stage.settle()
     until(lambda: 61 in at)
+
+
+def test_while_graphs_are_made_too_many_do_not_come_before_them(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ingestion, "_LOOK_S", 0.01)
+    monkeypatch.setattr(ingestion, "_PACE_S", 0.02)
+    monkeypatch.setattr(ingestion, "_BEHIND", range(1, 1))
+    monkeypatch.setattr(ingestion, "_TOO_FAR_BEHIND", 20)
+    monkeypatch.setattr(ingestion, "_CLAIM", 4)
+    monkeypatch.setattr(ingestion, "_ROOM", 10)
+    monkeypatch.setattr(indexing, "MOST", 4)
+    made, claims = threading.Event(), list[tuple[int, list[str]]]()
+    monkeypatch.setattr(stage.index, "optimise", lambda: made.wait(60))
+    claim = stage.catalogue.claim
+
+    def noted(collection: str, partition: Partition, limit: int, *times: int) -> list[Document]:
+        found = claim(collection, partition, limit, *times)
+        claims.append((limit, [document.uri for document in found]))
+        return found
+
+    monkeypatch.setattr(stage.catalogue, "claim", noted)
+    for number in range(120):
+        stage.write(f"{number}.txt", f"document w{number}")
+    running = stage.start(optimise_s=3600.0)
+    until(lambda: len(claims) > 1 and claims[-1][0] == 1)
+    slow = len(claims)
+    running.put(Header("late.txt"), [b"urgent and sent"])
+    until(lambda: len(claims) > slow + 3)
+    assert stage.index.size().passages < 120
+    assert "late.txt" in [uri for _, uris in claims[slow : slow + 2] for uri in uris]
+    assert {limit for limit, _ in claims[slow:]} == {1}
+    made.set()
+    stage.settle()
+    assert stage.index.size().passages == 121

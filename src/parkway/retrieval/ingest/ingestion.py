@@ -12,12 +12,12 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from parkway.core.errors import StoreUnavailable
+from parkway.core.errors import ParkwayError, StoreUnavailable
 from parkway.core.tasks import start_thread
 from parkway.retrieval.catalogue import Catalogue, Document, Partition, document_id
 from parkway.retrieval.chunking.chunker import chunker
 from parkway.retrieval.config import UPLOADS, CollectionConfig
-from parkway.retrieval.index.index import Index
+from parkway.retrieval.index.index import Index, Size
 from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.folder import Folder
 from parkway.retrieval.ingest.indexing import FEWEST, Failures, Indexing
@@ -40,7 +40,9 @@ _POLL_S = 0.25  # other processes may have documents wait, too
 _GATHER_S = 0.3
 _BACK_OFF_S = (0.5, 30.0)
 _OPTIMISE_S, _LOOK_S = 60.0, 5.0
-_BEHIND = 20_000  # passages
+_BEHIND = range(20_000, 50_000)  # passages without a graph: so many, or a twentieth of all between these two
+_TOO_FAR_BEHIND = 80_000  # about 0.3 GB of memory; all of them are compared with each query
+_PACE_S = 0.25
 _REST = 9  # times as long as it took
 
 
@@ -118,6 +120,7 @@ class Ingestion:
         self._threads: list[threading.Thread] = []
         self._drained = False  # nothing waits that is not claimed
         self._changed = False
+        self._optimising = False
 
     def start(self, *, again: bool = False) -> None:
         """Puts right what the last run left, then begins.
@@ -248,9 +251,13 @@ class Ingestion:
         """The next that waits, which is nobody else's from then on."""
         with self._claiming:
             if not self._claimed:
+                some = _CLAIM
+                if self._far_behind():
+                    self._stop.wait(_PACE_S)
+                    some = 1  # what is urgent, if anything is
                 try:
                     now = self._now_ms()
-                    claimed = self._catalogue.claim(self.collection, self._partition, _CLAIM, now, _LEASE_MS)
+                    claimed = self._catalogue.claim(self.collection, self._partition, some, now, _LEASE_MS)
                 except StoreUnavailable as error:
                     log.warning("%s: %s", self.collection, error.message)
                     return None
@@ -260,6 +267,13 @@ class Ingestion:
                 if claimed:
                     self._checkpoint("claimed")
             return self._claimed.popleft() if self._claimed else None
+
+    def _far_behind(self) -> bool:
+        """Whether graphs are being made, and so many passages wait for one that new ones should come slowly."""
+        try:
+            return self._optimising and _without_graph(self._index.size()) > _TOO_FAR_BEHIND
+        except ParkwayError:
+            return False
 
     def _index_all(self) -> None:
         since = time.monotonic()
@@ -349,19 +363,27 @@ class Ingestion:
         while not self._stop.wait(min(self._optimise_s, _LOOK_S)):
             try:
                 found = self._index.size()
-                behind = found.passages - found.indexed + found.removed >= max(_BEHIND, found.passages // 20)
+                enough = min(max(_BEHIND.start, found.passages // 20), _BEHIND.stop)
+                behind = _without_graph(found) + found.removed >= enough
                 quiet = self._changed and not self._in_hand and time.monotonic() - last >= rest_s
                 if not (behind or quiet):
                     continue
                 self._changed = False
                 began = time.monotonic()
-                self._index.optimise()
+                self._optimise()
                 last = time.monotonic()
                 rest_s = max(self._optimise_s, _REST * (last - began))
             except Exception:  # a generation that could not be made costs speed and room, and is made later
                 log.exception("%s: the index could not be optimised", self.collection)
                 last = time.monotonic()
                 self._stop.wait(self._optimise_s)
+
+    def _optimise(self) -> None:
+        self._optimising = True
+        try:
+            self._index.optimise()
+        finally:
+            self._optimising = False
 
     def _begin(self, work: Callable[[], object], what: str) -> None:
         self._threads.append(start_thread(work, name=f"ingest/{self.collection}/{what}"))
@@ -377,3 +399,7 @@ class Ingestion:
     def sources(self) -> Sequence[str]:
         """Their names."""
         return list(self._sources)
+
+
+def _without_graph(size: Size) -> int:
+    return size.passages - size.indexed

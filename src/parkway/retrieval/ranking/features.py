@@ -35,8 +35,9 @@ def features(vector: Vectors, found: Sequence[Ranked]) -> Numbers:
 def _document(vector: Vectors, found: Sequence[Ranked]) -> Numbers:
     numbers: dict[str, int] = {}
     owners = np.array([numbers.setdefault(one.passage.document_id, len(numbers)) for one in found])
-    sums = np.zeros((len(numbers), len(vector)))
-    np.add.at(sums, owners, np.stack([one.vector for one in found]))
+    by_owner = np.argsort(owners, kind="stable")
+    starts = np.searchsorted(owners[by_owner], np.arange(len(numbers)))
+    sums = np.add.reduceat(np.stack([found[at].vector for at in by_owner]), starts, dtype=np.float64)
     return standard((sums @ vector / np.maximum(np.linalg.norm(sums, axis=1), 1e-9))[owners])
 
 
