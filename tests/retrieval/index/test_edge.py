@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,7 @@ from parkway.core.tasks import start_thread
 from parkway.retrieval.index import edge as edge_module
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.copying import copy_directory
+from parkway.retrieval.index.directory import disk_bytes
 from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.entry import entries
 from parkway.retrieval.index.generation import never_changes
@@ -411,3 +413,19 @@ def test_searches_have_their_turn_beside_a_writer(directory: Path) -> None:
     writer.join(30)
     assert searches > 10
     index.close()
+
+
+def test_the_size_is_told_while_folders_vanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As they do while the next generation is made."""
+    (tmp_path / "stays").mkdir()
+    (tmp_path / "stays" / "file").write_bytes(b"x" * 9000)
+    (tmp_path / "vanishes").mkdir()
+    scan = os.scandir
+
+    def scanned(path: str) -> Any:
+        if str(path).endswith("vanishes"):
+            Path(path).rmdir()
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scanned)
+    assert disk_bytes(tmp_path) >= 9000

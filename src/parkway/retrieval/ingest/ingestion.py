@@ -272,7 +272,7 @@ class Ingestion:
         """Whether graphs are being made, and so many passages wait for one that new ones should come slowly."""
         try:
             return self._optimising and _without_graph(self._index.size()) > _TOO_FAR_BEHIND
-        except ParkwayError:
+        except (ParkwayError, OSError):
             return False
 
     def _index_all(self) -> None:
