@@ -120,7 +120,7 @@ class Ingestion:
         self._threads: list[threading.Thread] = []
         self._drained = False  # nothing waits that is not claimed
         self._changed = False
-        self._optimising = False
+        self._optimising = self._slowed = False
 
     def start(self, *, again: bool = False) -> None:
         """Puts right what the last run left, then begins.
@@ -270,10 +270,20 @@ class Ingestion:
 
     def _far_behind(self) -> bool:
         """Whether graphs are being made, and so many passages wait for one that new ones should come slowly."""
+        if not self._optimising:
+            return False
         try:
-            return self._optimising and _without_graph(self._index.size()) > _TOO_FAR_BEHIND
+            waiting = _without_graph(self._index.size())
         except (ParkwayError, OSError):
             return False
+        if waiting <= _TOO_FAR_BEHIND:
+            return False
+        if not self._slowed:
+            log.info(
+                "%s: %d passages wait for a graph: documents come slowly until it is made", self.collection, waiting
+            )
+        self._slowed = True
+        return True
 
     def _index_all(self) -> None:
         since = time.monotonic()
@@ -383,7 +393,7 @@ class Ingestion:
         try:
             self._index.optimise()
         finally:
-            self._optimising = False
+            self._optimising = self._slowed = False
 
     def _begin(self, work: Callable[[], object], what: str) -> None:
         self._threads.append(start_thread(work, name=f"ingest/{self.collection}/{what}"))
