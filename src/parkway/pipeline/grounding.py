@@ -293,7 +293,8 @@ async def _answer(exchange: Exchange, grounding: Grounding, parts: Parts) -> Non
     elif terms.tier == "links":
         said = link(grounding.passages)
     else:
-        asked = f"{grounding.question} {grounding.query}"
+        question, query = grounding.question, grounding.query
+        asked = query if query.startswith(question) else f"{question} {query}"
         said = await asyncio.to_thread(quote, grounding.passages, asked, grounding.config.sentences)
     grounding.told = grounding.tell(answered=grounding.known, citations=said.citations)
     body = encode(_completion(request.model, said, grounding))

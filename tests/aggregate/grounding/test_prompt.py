@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from parkway.aggregate.grounding.passage import Passage, cost_of, merged, select, shown
 from parkway.aggregate.grounding.prompt import Wanted, grounded, harmless, mark_of
 from parkway.aggregate.grounding.question import MAX_CHARS, query_of, question_in, rewriting
-from parkway.aggregate.grounding.quotation import link, quote
 from parkway.core.chat import Message
 from parkway.core.knowledge import Hit, Scores
 
@@ -139,21 +138,3 @@ def test_what_templates_are_made_of_is_broken() -> None:
         assert harmless(text) != text
     for text in ("a <b> c", "x |> f", "[1]", "naïve\n\ttext", "<span>", "a < s > b"):
         assert harmless(text) == text
-
-
-def test_the_best_sentences_are_quoted_word_for_word() -> None:
-    one = "Keys are made by administrators. A key may send 100 requests a second! What is a key?"
-    two = "Bodies have at most 4 MiB, set by bounds.max_body_bytes. Nothing else matters here."
-    passages = select(texts(hit(one), hit(two, 2)), 1000, 5)
-    quoted = quote(passages, "How large may bodies be, in MiB?", 2)
-    assert quoted.text.splitlines()[0] == "“Bodies have at most 4 MiB, set by bounds.max_body_bytes.” [2]"
-    for citation in quoted.citations:
-        assert quoted.text[citation.answer_start + 1 : citation.answer_end - 1] == citation.quote
-        assert quoted.text[citation.marker_start : citation.marker_end] == f"[{citation.number}]"
-    assert quote(passages, "zzz", 1).text.startswith("“Keys are made")
-    assert quote(select(texts(hit("x" * 700)), 1000, 5), "x", 1).text
-
-
-def test_links_name_each_document_once() -> None:
-    passages = select(texts(hit("a"), hit("b", 1, start=9), hit("c", 2)), 1000, 5)
-    assert link(passages).text == "T1 [1]\nT2 [3]"

@@ -75,7 +75,7 @@ def content_of(text: str) -> Content:
     for match in _TOKEN.finditer(text):
         token = match.group()
         gap = text[before : match.start()]
-        begins = begins or any(mark in gap for mark in '.!?:\n"“„«*#|([')
+        begins = begins or (gap != " " and any(mark in gap for mark in '.!?:\n"“„«*#|(['))
         before = match.end()
         if token[0].isdigit() and not any(char.isalpha() for char in token):
             numbers.add(readings(token))
@@ -95,7 +95,7 @@ def content_of(text: str) -> Content:
             continue
         if len(folded) >= _MIN_CHARS and folded not in _SAYS_NOTHING and folded not in _DENIES:
             words.add(stem(folded))
-        if any(char.isdigit() for char in token) or (len(token) > 1 and token.isupper()):
+        if (not token.isalpha() and any(map(str.isdigit, token))) or (len(token) > 1 and token.isupper()):
             names.add(folded)
         elif not begins:
             inner += 1
