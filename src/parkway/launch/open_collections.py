@@ -49,6 +49,7 @@ class OpenCollection:
     """
 
     config: CollectionConfig
+    created_ms: int
     index: RevisedIndex
     ingestion: Ingestion
     searcher: Searcher
@@ -113,7 +114,8 @@ class OpenCollections:
         async with self._turn:
             known = await self.change(self._collections.all)
             for name in [*self._open]:
-                if name not in known or known[name].removing:
+                now = known.get(name)
+                if now is None or now.removing or now.created_ms != self._open[name].created_ms:
                     await self._erase(name)
             for name in await self.change(self._left) - known.keys():
                 await self._clear(name)  # the first partition has forgotten it already
@@ -152,10 +154,10 @@ class OpenCollections:
             return
         if opened is not None:
             await self.change(partial(_shut, self._open.pop(name)))
-        self._open[name] = await self.change(lambda: self._begin(name, config, embedding))
+        self._open[name] = await self.change(lambda: self._begin(known, embedding))
 
-    def _begin(self, name: str, config: CollectionConfig, embedding: Embedding) -> OpenCollection:
-        number = self._share.number
+    def _begin(self, known: KnownCollection, embedding: Embedding) -> OpenCollection:
+        name, config, number = known.name, known.config, self._share.number
         opened = open_index(
             config.index,
             directory=self._home.knowledge / name / str(number),
@@ -177,7 +179,7 @@ class OpenCollections:
             ranking=config.ranking, cross=rankers.cross,
         )  # fmt: skip
         index.changed = searcher.forget
-        return OpenCollection(config, index, ingestion, searcher, rankers)
+        return OpenCollection(config, known.created_ms, index, ingestion, searcher, rankers)
 
     def _go_on(self, opened: OpenCollection, name: str, config: CollectionConfig, embedding: Embedding) -> None:
         """With the same index, which can be searched meanwhile."""
@@ -223,9 +225,16 @@ class OpenCollections:
     async def _erase(self, name: str) -> None:
         """Removes all that is here of a collection."""
         each = self._open.pop(name)
-        await self.change(
-            lambda: (each.searcher.close(), each.rankers.close(), each.ingestion.erase(), each.index.close())
-        )
+
+        def erase() -> None:
+            each.searcher.close()
+            each.rankers.close()
+            try:
+                each.ingestion.erase()
+            finally:
+                each.index.close()
+
+        await self.change(erase)
 
     def _left(self) -> set[str]:
         """Of which there are files of this partition; the first one's outlive no collection."""
@@ -238,7 +247,8 @@ class OpenCollections:
         place = self._home.knowledge / name
 
         def clear() -> None:
-            shutil.rmtree(place / str(self._share.number), ignore_errors=True)
+            for _ in range(2):  # a replica may just have written how far it is
+                shutil.rmtree(place / str(self._share.number), ignore_errors=True)
             if self._share.number == 0:
                 shutil.rmtree(place / "uploads", ignore_errors=True)
                 forget(place)

@@ -22,12 +22,13 @@ Origin = Literal["config", "api"]
 
 @dataclass(frozen=True, slots=True)
 class KnownCollection:
-    """A collection, and whether it is on its way out."""
+    """A collection, and whether it is on its way out. One that was removed and made again has another `created_ms`."""
 
     name: str
     config: CollectionConfig
     origin: Origin
     removing: bool
+    created_ms: int
 
 
 class Collections:
@@ -46,7 +47,11 @@ class Collections:
             rows = connection.execute(select(collections).order_by(collections.c.collection)).all()
         return {
             row.collection: KnownCollection(
-                row.collection, CollectionConfig.model_validate_json(row.settings), row.origin, row.removing
+                row.collection,
+                CollectionConfig.model_validate_json(row.settings),
+                row.origin,
+                row.removing,
+                row.created_ms,
             )
             for row in rows
         }

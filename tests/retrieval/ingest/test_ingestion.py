@@ -286,6 +286,13 @@ def test_a_collection_is_erased(stage: Stage) -> None:
     assert stage.documents() == []
 
 
+def test_what_was_sent_is_erased_by_the_first_partition_alone(stage: Stage) -> None:
+    second = stage.start(partition=Partition(1, 2), scans=False)
+    second.put(Header("b"), [b"of a new collection of this name"])
+    second.erase()
+    assert len(list((stage.home / "uploads").iterdir())) == 1
+
+
 def test_the_index_is_optimised_while_much_comes_in_and_afterwards(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

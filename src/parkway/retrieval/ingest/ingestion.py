@@ -225,7 +225,8 @@ class Ingestion:
         for identifier in self._index.documents():
             self._index.remove(identifier)
         self._index.optimise()
-        self._uploads.erase()
+        if self._scans:  # when another partition comes to it, there may be uploads to a new collection of this name
+            self._uploads.erase()
 
     # What goes on
 
