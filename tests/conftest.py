@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 
 from parkway.store.sql import Database
-from tests.servers import Etcd, Missing, Postgres, Redis
+from tests.servers import Etcd, Missing, Postgres, Redis, with_pgvector
 
 # A shell that runs the tests in the background has its jobs ignore Ctrl-C, and every process that a test starts would
 # inherit that: the tests that press it would wait in vain.
@@ -34,6 +34,23 @@ def postgres() -> Iterator[Postgres]:
         pytest.skip(f"needs PostgreSQL: {error}")
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def vector_postgres() -> Iterator[Postgres]:
+    """A PostgreSQL with pgvector for the whole run; where there is none, the test is skipped and says why."""
+    try:
+        server = Postgres(with_pgvector())
+    except Missing as error:
+        pytest.skip(f"needs PostgreSQL with pgvector: {error}")
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def vector_database(vector_postgres: Postgres) -> str:
+    """The URL of a database for all tests."""
+    return vector_postgres.create_database()
 
 
 @pytest.fixture(scope="session")

@@ -116,26 +116,6 @@ def test_the_port_is_told_and_the_token_is_needed(running: Up, birds: Path) -> N
         assert connection.getresponse().status == 401
 
 
-def test_replicas_answer_beside_their_owner_and_in_its_place(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("A document.")
-    with up(tmp_path / "home", {"models": {}, "knowledge_replicas": 1, "liveness_s": 3600}) as running:
-        running.ready()
-        assert parkway(running.home, "knowledge", "add", "docs", str(tmp_path / "a.md")).returncode == 0
-        wait_until(lambda: _lag_s(running, "docs") < 5, "the replica to follow")
-        owners = [pid for pid in processes_of(running.home) if b"knowledge-owner" in _words(pid)]
-        assert len(owners) == 2
-        for stopped in owners:
-            os.kill(stopped, signal.SIGSTOP)
-            assert all(search(running, "document", "docs") == ["a.md"] for _ in range(4)), "the other one answers"
-            os.kill(stopped, signal.SIGCONT)
-        (tmp_path / "a.md").write_text("Another text.")
-        wait_until(lambda: all(search(running, "another", "docs") == ["a.md"] for _ in range(4)), "both to have it")
-        (replica,) = (pid for pid in owners if _words(pid)[_words(pid).index(b"--replica") + 1] == b"1")
-        os.kill(replica, signal.SIGKILL)
-        assert search(running, "another", "docs") == ["a.md"]
-        wait_until(lambda: _lag_s(running, "docs") < 5, "the next replica")
-
-
 def test_a_collection_gets_rankers_of_its_own_while_it_is_searched(
     running: Up, birds: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -195,11 +175,6 @@ def _words(pid: int) -> list[bytes]:
 
 def _status(running: Up, name: str) -> dict[str, Any]:
     return json.loads(running.request("GET", f"/v1/knowledge/{name}").read())
-
-
-def _lag_s(running: Up, name: str) -> float:
-    """How far the one replica is behind."""
-    return min(_status(running, name)["replica_lags_s"], default=float("inf"))
 
 
 def _asked(running: Up, key: str, path: str, body: object) -> dict[str, Any]:

@@ -208,14 +208,16 @@ def test_vectors_of_hot_queries_are_kept() -> None:
         QueryVectors(lambda texts: np.full((len(texts), 3), np.nan), 1).of("x")
 
 
-@pytest.fixture(params=[1, 3])
+@pytest.fixture(params=["one", "three", "three that are asked as one"])
 def keeping(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Searcher, list[RevisedIndex]]]:
     """One that keeps what it has found, over one partition and over three."""
-    indexes = [RevisedIndex(EdgeIndex(tmp_path / str(at), IndexConfig(), DIMENSIONS)) for at in range(request.param)]
+    count = 1 if request.param == "one" else 3
+    indexes = [RevisedIndex(EdgeIndex(tmp_path / str(at), IndexConfig(), DIMENSIONS)) for at in range(count)]
     fill(indexes)
-    searcher = Searcher(
-        "docs", indexes, QueryVectors(embed, 4), Ranker.load("english"), revisions=[each.revision for each in indexes]
-    )
+    revisions = [each.revision for each in indexes]
+    if "as one" in request.param:
+        revisions = [lambda: " ".join(each.revision() for each in indexes)]
+    searcher = Searcher("docs", indexes, QueryVectors(embed, 4), Ranker.load("english"), revisions=revisions)
     for each in indexes[:1]:
         each.changed = searcher.forget  # of the others only their revisions tell
     yield searcher, indexes

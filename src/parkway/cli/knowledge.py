@@ -144,8 +144,8 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
         click.echo(f"  from {source}")
     for trouble in status.trouble:
         click.echo(f"  trouble: {trouble}")
-    for lag_s in status.replica_lags_s:
-        click.echo(f"  a replica, {lag_s:g} s behind")
+    for lag in status.replica_lags:
+        click.echo(f"  replica {lag.replica}, partition {lag.partition}: {lag.lag_s:g} s behind")
     if listed:
         columns = ("document", "state", "size", "passages", "why")
         print_table(columns, [_document_row(each) for each in listed])

@@ -137,6 +137,14 @@ class DocumentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     updated_ms: int = 0
 
 
+class ReplicaLag(msgspec.Struct, frozen=True, kw_only=True):
+    """How far the copy that a replica has of a partition is behind, in seconds."""
+
+    replica: int
+    partition: int
+    lag_s: float
+
+
 class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     """A collection and how far it is. `indexed` and so on count documents.
 
@@ -144,7 +152,7 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
         sources: Where its documents come from; told to administrators alone.
         trouble: What is wrong just now: a source that cannot be looked through, settings that cannot be taken over;
             told to administrators alone.
-        replica_lags_s: How far each replica is behind.
+        replica_lags: Of each replica that has copies, in each partition.
     """
 
     name: str
@@ -156,7 +164,7 @@ class CollectionStatus(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[str] = []
     updated_ms: int = 0
     trouble: list[str] = []
-    replica_lags_s: list[float] = []
+    replica_lags: list[ReplicaLag] = []
 
 
 Principal = Annotated[str, msgspec.Meta(pattern=r"^(\*|(key|user|team):\S.{0,254})$")]

@@ -36,6 +36,7 @@ from parkway.core.knowledge import (
     Found,
     NewCollection,
     NewDocument,
+    ReplicaLag,
     Search,
     checked_name,
 )
@@ -220,9 +221,17 @@ class Owner:
         found = await self._change(lambda: self._listing.statuses(collection))
         if not found:
             raise _no(collection)
-        place = self._home.knowledge / collection / str(self._share.number)
-        lags = await self._change(lambda: [round(lag, 1) for lag in lags_s(place)])
-        return msgspec.structs.replace(self._with_trouble(found[0]), replica_lags_s=lags)
+        lags = await self._change(lambda: self._replica_lags(collection))
+        return msgspec.structs.replace(self._with_trouble(found[0]), replica_lags=lags)
+
+    def _replica_lags(self, collection: str) -> list[ReplicaLag]:
+        """Of all partitions: they are on this machine."""
+        found = [
+            ReplicaLag(replica=number, partition=partition, lag_s=round(lag_s, 1))
+            for partition in range(self._share.of)
+            for number, lag_s in lags_s(self._home.knowledge / collection / str(partition)).items()
+        ]
+        return sorted(found, key=lambda lag: (lag.replica, lag.partition))
 
     def _with_trouble(self, status: CollectionStatus) -> CollectionStatus:
         trouble = [self.opened.trouble[status.name]] if status.name in self.opened.trouble else []

@@ -1,20 +1,16 @@
-"""What an owner adds to `/metrics`: figures of its partition, in a file that gateways add up with their own."""
+"""What an owner adds to `/metrics`: figures of its partition."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator
 
-from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from parkway.core.errors import StoreUnavailable
-from parkway.core.tasks import Tasks
-from parkway.feedback.combined import Combined
 from parkway.launch.open_collections import OpenCollections
+from parkway.launch.process_figures import ProcessFigures, of_caches
 from parkway.retrieval.catalogue import Partition
 from parkway.retrieval.listing import Count, Listing
 from parkway.store.home import Home
@@ -25,12 +21,11 @@ MAX_COLLECTIONS = 100
 """That have series of their own, the first in the order of their names; all others are one, `other`."""
 
 _OTHER = "other"
-_WRITE_S = 2.0
 _REST = 50.0
 """Times as long as it has taken, documents are not counted again: a million take a second."""
 
 
-class OwnerFigures(Collector):
+class OwnerFigures(ProcessFigures):
     """Of one owner.
 
     Args:
@@ -46,16 +41,7 @@ class OwnerFigures(Collector):
         self._valid = valid
         self._counts: list[Count] = []
         self._count_at = 0.0
-        registry = CollectorRegistry()
-        registry.register(self)
-        self._combined = Combined(registry, home.figures)
-
-    def start(self, tasks: Tasks) -> None:
-        tasks.every(_WRITE_S, lambda: asyncio.to_thread(self._combined.write), name="figures")
-
-    def end(self) -> None:
-        """Leaves what was counted to those that come after."""
-        self._combined.end()
+        super().__init__(home)
 
     def collect(self) -> Iterator[Metric]:
         yield from self._how_many()
@@ -67,15 +53,7 @@ class OwnerFigures(Collector):
         failures.add_metric(("set_aside",), self._opened.failures.set_aside)
         failures.add_metric(("postponed",), self._opened.failures.postponed)
         yield failures
-        cache = CounterMetricFamily(
-            "parkway_knowledge_cache",
-            "What of documents was there already, or had to be made",
-            labels=("cache", "result"),
-        )
-        for name, tally in (("results", self._opened.results), ("vectors", self._opened.vectors)):
-            cache.add_metric((name, "hit"), tally.hits)
-            cache.add_metric((name, "miss"), tally.misses)
-        yield cache
+        yield of_caches(self._opened.results, self._opened.vectors)
         yield GaugeMetricFamily(
             "parkway_configuration_valid",
             "1; 0 while the configuration as it is written now cannot be used and an earlier one is in force",

@@ -27,7 +27,7 @@ from parkway.router.knowledge import Knowledge
 from parkway.store.home import Home
 
 VARIABLE = "PARKWAY_KNOWLEDGE"
-"""Tells gateways and owners where the owners are: a URL for each partition. The first takes questions, and so do its
+"""Tells gateways and owners where the owners are: a URL for each partition. The first takes questions, and so do the
 replicas, whose URLs stand after its own, each after a `|`."""
 
 _SCAN_S = 600.0
@@ -50,7 +50,7 @@ def reserve(count: int) -> list[socket.socket]:
 
 
 def addresses(sockets: Sequence[socket.socket], replicas: int) -> str:
-    """What `VARIABLE` says of them: the first partition's owner, its replicas, the owners of the other partitions."""
+    """What `VARIABLE` says of them: the first partition's owner, the replicas, the owners of the other partitions."""
     urls = [f"http://127.0.0.1:{each.getsockname()[1]}" for each in sockets]
     return ",".join(["|".join(urls[: 1 + replicas]), *urls[1 + replicas :]])
 

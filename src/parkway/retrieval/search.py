@@ -73,7 +73,8 @@ class Searcher:
         Args:
             indexes: Open; at least one. `close` does not close them.
             clock: Seconds.
-            revisions: Say of each index whether it has changed: another one each time. Without, nothing is kept.
+            revisions: Say whether the indexes have changed: another one each time. Several may block, and are asked at
+                once. Without, nothing is kept.
             shown: What the URI of a document that was not sent is told as.
             tally: Of what was kept.
         """
@@ -127,7 +128,7 @@ class Searcher:
 
     def _version(self) -> str:
         """Of all partitions; empty where it is not known."""
-        if self._beside is None or not self._revisions:
+        if self._beside is None or len(self._revisions) < 2:
             return self._revisions[0]() if self._revisions else ""
         revisions = list(self._beside.map(lambda revision: revision(), self._revisions))
         return hashlib.sha256(_encode(revisions)).hexdigest()[:16]

@@ -15,29 +15,11 @@ from parkway.retrieval.index.index import Index
 from parkway.retrieval.index.pgvector import PgvectorIndex
 from parkway.retrieval.index.qdrant import QdrantIndex
 from tests.retrieval.index.corpus import DIMENSIONS
-from tests.servers import Missing, Postgres, with_pgvector
 
 Open = Callable[..., Index]
 """Opens the store of the test (again); dimensions and language can be given."""
 
 BOUNDS = {"graph_from": 200, "exact_below": 50, "build_threads": 1, "build_niceness": 0, "connections": 8}
-
-
-@pytest.fixture(scope="session")
-def vector_postgres() -> Iterator[Postgres]:
-    """A PostgreSQL with pgvector for the whole run; where there is none, the test is skipped and says why."""
-    try:
-        server = Postgres(with_pgvector())
-    except Missing as error:
-        pytest.skip(f"needs PostgreSQL with pgvector: {error}")
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
-def vector_database(vector_postgres: Postgres) -> str:
-    """The URL of a database for all tests."""
-    return vector_postgres.create_database()
 
 
 class LockedClient(QdrantClient):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -98,8 +99,9 @@ def test_it_gets_a_copy_of_the_next_generation(owner: EdgeIndex, replica: Replic
 
 
 def test_the_journal_waits_for_those_who_live(owner: EdgeIndex, replica: ReplicaIndex) -> None:
-    wait(lambda: lags_s(owner.directory) != [], "the replica")
+    wait(lambda: lags_s(owner.directory).keys() == {1}, "the replica")
     with replica._following:
+        owner._checkpoint()
         first = owner._journal.numbers()[0]
         for number in range(3):
             owner.upsert([passage(500 + number)], vectors(1))
@@ -109,7 +111,7 @@ def test_the_journal_waits_for_those_who_live(owner: EdgeIndex, replica: Replica
     replica.close()
     owner._checkpoint()
     assert owner._journal.numbers() == [owner._journal.number]
-    assert lags_s(owner.directory) == []
+    assert lags_s(owner.directory) == {}
 
 
 def test_one_that_was_left_behind_gets_a_new_copy(
@@ -134,6 +136,13 @@ def test_one_that_is_too_far_behind_does_not_answer(owner: EdgeIndex) -> None:
     with pytest.raises(IndexUnavailable, match="belongs to another process"):
         replica_of(owner, 2)
     replica.close()
+
+
+def test_it_knows_that_its_index_was_erased(owner: EdgeIndex, replica: ReplicaIndex) -> None:
+    assert not replica.erased
+    owner.close()
+    shutil.rmtree(owner.directory)
+    assert replica.erased
 
 
 def test_an_owner_that_is_opened_again_carries_out_nothing_that_is_on_disk(

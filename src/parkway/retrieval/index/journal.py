@@ -49,13 +49,13 @@ class Journal:
         directory.mkdir(exist_ok=True)
         numbers = self.numbers()
         self.number = numbers[-1] if numbers else 1
-        self._file = self._path(self.number).open("ab", buffering=0)
+        self._file = _path(self.directory, self.number).open("ab", buffering=0)
         sync_directory(directory)
 
     @property
     def bytes(self) -> int:
         """Of all files."""
-        return sum(self._path(number).stat().st_size for number in self.numbers())
+        return sum(_path(self.directory, number).stat().st_size for number in self.numbers())
 
     def numbers(self) -> list[int]:
         """Of the files that are there, ascending."""
@@ -84,7 +84,7 @@ class Journal:
         """Begins a new file; its number. What was written before lies in files with lower numbers."""
         self._file.close()
         self.number += 1
-        self._file = self._path(self.number).open("ab", buffering=0)
+        self._file = _path(self.directory, self.number).open("ab", buffering=0)
         sync_directory(self.directory)
         return self.number
 
@@ -92,7 +92,7 @@ class Journal:
         """Removes the files with lower numbers: what they say is on disk elsewhere, and was read by who reads along."""
         for number in self.numbers():
             if number < before:
-                self._path(number).unlink()
+                _path(self.directory, number).unlink()
         sync_directory(self.directory)
 
     def cut_off(self, end: Position) -> None:
@@ -101,9 +101,6 @@ class Journal:
 
     def close(self) -> None:
         self._file.close()
-
-    def _path(self, number: int) -> Path:
-        return self.directory / f"{number:08}.log"
 
 
 Position = tuple[int, int]
@@ -138,6 +135,15 @@ def read(directory: Path, start: Position) -> Iterator[tuple[Record, Position]]:
                 raise IndexDamaged(f"{path}: what stands at byte {place} cannot be read")
 
 
+def grown(directory: Path, end: Position) -> bool:
+    """Whether there may be more behind `end`. A look at two names: many who read along ask often."""
+    number, place = end
+    try:
+        return _path(directory, number).stat().st_size != place or _path(directory, number + 1).exists()
+    except FileNotFoundError:
+        return True
+
+
 def sync_directory(directory: Path) -> None:
     """Which files a directory has is on disk after this."""
     descriptor = os.open(directory, os.O_RDONLY)
@@ -145,3 +151,7 @@ def sync_directory(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _path(directory: Path, number: int) -> Path:
+    return directory / f"{number:08}.log"

@@ -31,7 +31,7 @@ from parkway.retrieval.index.edge_questions import EdgeQuestions
 from parkway.retrieval.index.entry import for_everyone
 from parkway.retrieval.index.generation import Generation
 from parkway.retrieval.index.index import Candidate, Query
-from parkway.retrieval.index.journal import Position, Remove, read
+from parkway.retrieval.index.journal import Position, Remove, grown, read
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Copied(msgspec.Struct, frozen=True):
 class _Position(msgspec.Struct, frozen=True):
     """Attributes:
     journal: The file of the journal that is still needed, with all after it.
-    as_of: What the owner had done until then is here; seconds since 1970.
+    as_of: What the owner had done until then is here; seconds since 1970, 0 without a copy.
     """
 
     journal: int
@@ -74,12 +74,13 @@ def replica_place(directory: Path, number: int) -> Path:
 
 def held(directory: Path) -> list[int]:
     """The files of the journal of the index in `directory` that its replicas read."""
-    return [position.journal for position in _positions(directory)]
+    return [position.journal for position in _positions(directory).values()]
 
 
-def lags_s(directory: Path) -> list[float]:
-    """How far each replica of the index in `directory` is behind, in seconds."""
-    return [max(0.0, time.time() - position.as_of) for position in _positions(directory)]
+def lags_s(directory: Path) -> dict[int, float]:
+    """How far each replica of the index in `directory` is behind, in seconds, by its number."""
+    now = time.time()
+    return {number: max(0.0, now - each.as_of) for number, each in _positions(directory).items() if each.as_of}
 
 
 def _write_position(place: Path, position: _Position) -> None:
@@ -88,14 +89,14 @@ def _write_position(place: Path, position: _Position) -> None:
     beside.replace(place / "position")
 
 
-def _positions(directory: Path) -> list[_Position]:
+def _positions(directory: Path) -> dict[int, _Position]:
     """Of the replicas that live."""
-    found: list[_Position] = []
-    for place in sorted((directory / "replicas").glob("*")):
+    found: dict[int, _Position] = {}
+    for place in (directory / "replicas").glob("*"):
         try:
             if not _free(place / "lock"):
-                found.append(msgspec.json.decode((place / "position").read_bytes(), type=_Position))
-        except (OSError, msgspec.MsgspecError):
+                found[int(place.name)] = msgspec.json.decode((place / "position").read_bytes(), type=_Position)
+        except (OSError, ValueError):
             continue  # it has not begun, or is gone
     return found
 
@@ -153,8 +154,9 @@ class ReplicaIndex(EdgeQuestions):
                 shutil.rmtree(left, ignore_errors=True)
             self._needed: int | None = max(_files(directory), default=0)
             self._note()
+            began = time.time()
             self._generation, self._copied, self._end = self._copied_one()
-            self._needed = None
+            self._needed, self._as_of = None, began
         except BaseException:
             os.close(self._lock)
             raise
@@ -164,6 +166,11 @@ class ReplicaIndex(EdgeQuestions):
     def lag_s(self) -> float:
         """For so long it may lack what the owner has."""
         return time.time() - self._as_of
+
+    @property
+    def erased(self) -> bool:
+        """Whether the owner has removed the index; there may be another one in its place."""
+        return not (self._place / "lock").exists()
 
     def revision(self) -> str:
         """The same as before only if nothing has changed here since. Raises: IndexUnavailable: It is too far behind."""
@@ -208,7 +215,8 @@ class ReplicaIndex(EdgeQuestions):
     def _advance(self) -> None:
         """Carries out what is new in the journal."""
         began = time.time()
-        self._end = self._read(self._generation, self._copied, self._end)
+        if grown(self.directory / "journal", self._end):
+            self._end = self._read(self._generation, self._copied, self._end)
         self._as_of = began
         if began - self._noted > LOOK_S:
             self._note()
