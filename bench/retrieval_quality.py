@@ -23,7 +23,8 @@ import torch
 from bench.chunkers import READS, Vectors
 from parkway.core.knowledge import Found, Search
 from parkway.engine.builtin import PARK_EMBED
-from parkway.launch.ranker_training import Lesson, Trial, trained_cross_encoder
+from parkway.launch.cross_encoder_training import trained_cross_encoder
+from parkway.launch.ranker_training import Lesson, Trial
 from parkway.launch.rankers import Rankers
 from parkway.retrieval import judged
 from parkway.retrieval.evaluation import DEPTH, Ask, Question, Results, evaluate, stages, table

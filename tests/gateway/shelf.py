@@ -118,8 +118,8 @@ def _sees(principals: frozenset[str] | None, kept: Kept) -> bool:
 
 def _status(collection: str, uri: str, kept: Kept) -> DocumentStatus:
     identity = hashlib.sha256(f"{collection}\n{uri}".encode()).hexdigest()[:32]
-    size = len(kept.text.encode())
-    return DocumentStatus(document_id=identity, uri=uri, state="indexed", media_type=kept.media_type, bytes=size)
+    size = {"bytes": len(kept.text.encode()), "characters": len(kept.text), "passages": 1}
+    return DocumentStatus(document_id=identity, uri=uri, state="indexed", media_type=kept.media_type, **size)
 
 
 @asynccontextmanager

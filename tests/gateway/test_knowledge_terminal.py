@@ -41,7 +41,8 @@ async def knowledge(
     async with owner(shelf) as url:
         monkeypatch.setenv("PARKWAY_KNOWLEDGE", url)
         monkeypatch.setenv("PARKWAY_ENGINE_TOKEN", TOKEN)
-        settings = {"models": {}, "grounding": {"tier": "extractive"}}
+        limits = {"rate_per_s": 20, "burst": 30}
+        settings = {"models": {}, "grounding": {"tier": "extractive"}, "limits": limits}
         async with start_gate(Settings.model_validate(settings)) as gate:
             monkeypatch.setenv("PARKWAY_API_KEY", gate.key)
 
@@ -92,10 +93,58 @@ async def test_lists_are_tables_or_json(knowledge: Command, shelf: Shelf) -> Non
     assert "no collections yet" in (await knowledge("list")).err
 
 
+async def test_questions_that_do_not_fit_are_told_before_and_beside_what_is_measured(
+    knowledge: Command, shelf: Shelf, tmp_path: Path
+) -> None:
+    path = tmp_path / "gold.jsonl"
+    lines = ["leave.md", "leaf.md", {"document": "leave.md", "start": 34, "end": 40}]
+    path.write_text("".join(json.dumps({"query": "leave", "relevant": [each]}) + "\n" for each in lines))
+    done = await knowledge("eval", str(path), "--in", "handbook")
+    assert done.code == 0
+    missing = "1 of 3 questions name documents that handbook does not have; these count as not found"
+    beyond = "1 of 3 questions have spans beyond the text of their document in handbook; these count as not found"
+    assert done.err.splitlines() == [
+        f"warning: {missing}", 'warning:   "leaf.md"; did you mean "leave.md"?',
+        f"warning: {beyond}", 'warning:   "leave.md", 34 to 40: its text has 28 characters',
+        'warning: a document is named by its id, its URI, or the end of its URI from a "/" on; they are shown by: '
+        "parkway knowledge status handbook --documents",
+    ]  # fmt: skip
+    assert f"\n{missing}.\n\n{beyond}.\n" in done.out
+    assert "| handbook | 0.333 " in done.out
+    path.write_text('{"query": "leave", "relevant": ["4983"]}\n')
+    del shelf.asked[:]
+    done = await knowledge("eval", str(path), "--in", "handbook")
+    assert (done.code, done.out, shelf.asked) == (2, "", [])
+    assert done.err.startswith(
+        "error: nothing that is named as relevant is in handbook, which has 1 documents:\nerror:"
+    )
+
+
+async def test_a_beir_folder_fits_or_not_likewise(knowledge: Command, tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q1", "text": "leave"}\n{"_id": "q2", "text": "a year"}\n')
+    (tmp_path / "qrels/test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\tleave.md\t1\nq2\t31715818\t1\n")
+    done = await knowledge("eval", str(tmp_path), "--in", "handbook")
+    assert "1 of 2 questions name documents that handbook does not have" in done.out
+    assert 'warning:   "31715818"' in done.err
+
+
+async def test_a_command_waits_for_its_turn_within_the_limits(knowledge: Command, tmp_path: Path) -> None:
+    path = tmp_path / "gold.jsonl"
+    path.write_text('{"query": "leave", "relevant": ["leave.md"]}\n' * 35)
+    done = await knowledge("eval", str(path), "--in", "handbook")
+    assert (done.code, done.err) == (0, "")
+
+
 async def test_what_is_not_there_is_told(knowledge: Command) -> None:
     done = await knowledge("search", "nowhere", "x")
     assert done.code == 1
-    assert 'collection "nowhere" does not exist' in done.err
+    assert 'collection "nowhere" does not exist, or you may not search it. There are: handbook' in done.err
+    assert 'Did you mean "handbook"?' in (await knowledge("status", "handbok")).err
+    for words in (["search", "../up", "x"], ["status", "a\nb"], ["rm", "", "--yes"], ["status", "..", "--json"]):
+        done = await knowledge(*words)
+        assert done.code == 2
+        assert "cannot be the name of a collection" in done.err
     done = await knowledge("add", "UPPER", __file__)
     assert done.code == 2
     assert "begins with a letter or a digit" in done.err
@@ -112,13 +161,14 @@ def gold(tmp_path: Path) -> Path:
 
 
 async def test_questions_are_measured(knowledge: Command, shelf: Shelf, gold: Path) -> None:
-    shelf.kept["empty"] = {}
+    shelf.kept["other"] = {"leave.md": Kept("Who goes when.", "text/markdown", ("*",))}
     done = await knowledge("eval", str(gold), "--in", "handbook", "--compare", "diversity=0.5,rerank=false",
-                           "--compare", "empty", "--compare")  # fmt: skip
+                           "--compare", "other", "--compare")  # fmt: skip
     assert done.code == 0, done.err
     rows = {line.split(" | ")[0].removeprefix("| "): line for line in done.out.splitlines() if line.startswith("| ")}
     assert rows["handbook"].startswith("| handbook | 1.000 (1.000 to 1.000) |")
-    assert "-1.000 (-1.000 to -1.000)" in rows["empty"]
+    assert "-1.000 (-1.000 to -1.000)" in rows["other"]
+    assert done.err == ""
     assert "+0.000 (+0.000 to +0.000)" in rows["handbook, rerank=false"]
     assert done.out.count("| total | 1.00 | 1.00 | 1.00 |") == 4
     asked = [search for name, search, _ in shelf.asked if name == "handbook"]
@@ -138,15 +188,22 @@ async def test_answers_are_measured(knowledge: Command, gold: Path) -> None:
         assert row in done.out
 
 
-async def test_what_cannot_be_compared_is_told(knowledge: Command, gold: Path, tmp_path: Path) -> None:
+async def test_what_cannot_be_compared_is_told(knowledge: Command, shelf: Shelf, gold: Path) -> None:
     for words, expected in (
         (["--compare", "luck=1"], "'luck' is no setting of a search"),
-        (["--compare", "rerank=perhaps"], "the value of rerank is 'perhaps'"),
+        (["--compare", "rerankk=1"], "there are rerank, diversity, budget_ms. Did you mean"),
+        (["--compare", "rerank=perhaps"], "the value of rerank is 'perhaps'; one is true or false"),
+        (["--compare", "diversity=7"], "the value of diversity is '7'; one is 0 to 1"),
+        (["--compare", "diversity=0.1,=1"], "'' is no setting of a search"),
         (["--compare", "nowhere"], 'collection "nowhere" does not exist'),
+        (["--compare", "handbook"], "'handbook' is no other collection"),
+        (["--compare", "a/b"], "'a/b' is no other collection, and no setting such as rerank=false"),
+        (["--answers", "--model", "ecko"], 'model "ecko" does not exist. Did you mean "echo"?'),
     ):
         done = await knowledge("eval", str(gold), "--in", "handbook", *words)
         assert done.code
         assert expected in done.err
+    assert shelf.asked == [], "nothing is measured before that"
     assert "name the collection" in (await knowledge("eval", str(gold))).err
     answered = gold.with_name("answered.jsonl")
     assert "cannot be said" in (await knowledge("eval", str(answered), "--in", "handbook")).out

@@ -12,14 +12,11 @@ from parkway.core.errors import ConfigurationError
 from parkway.core.knowledge import Found, Hit, Scores, Search
 from parkway.engine.cross_encoder import CrossReader, untrained
 from parkway.engine.directory import ModelDirectory
+from parkway.launch.cross_encoder_training import cross_encoder_trial, trained_cross_encoder
 from parkway.launch.encoding import Encoding
-from parkway.launch.ranker_training import (
-    Lesson,
-    cross_encoder_trial,
-    trained_cross_encoder,
-    trained_ranker,
-)
-from parkway.launch.rankers import Rankers, cross_encoder_of, forget, stamp_of
+from parkway.launch.ranker_files import cross_encoder_of, forget, stamp_of
+from parkway.launch.ranker_training import Lesson, trained_ranker
+from parkway.launch.rankers import Rankers
 from parkway.retrieval import judged
 from parkway.retrieval.evaluation import Question, Relevant
 from parkway.retrieval.judged import Judged
@@ -130,7 +127,8 @@ def test_one_that_cannot_keep_to_its_budget_is_measured_with_what_it_can_read(st
 
 def test_what_is_right_and_wrong_of_what_was_found() -> None:
     """Other passages of a document that is right as a whole are neither; those without the span are wrong."""
-    from parkway.launch.ranker_training import Looked, _example
+    from parkway.launch.cross_encoder_training import _example
+    from parkway.launch.ranker_training import Looked
 
     hits = [
         Hit(

@@ -7,12 +7,11 @@ import msgspec
 
 from parkway.cli.chat import choose, connect, printable
 from parkway.cli.client import Client
-from parkway.cli.knowledge import url_option
+from parkway.cli.collection import Name, collection_names, url_option
 from parkway.cli.listing import print_json
 from parkway.cli.options import json_option
 from parkway.cli.place import place_of
 from parkway.core.errors import CollectionNotFound
-from parkway.core.knowledge import CollectionList
 
 _UNANSWERED = 1
 
@@ -48,7 +47,9 @@ class _Answer(msgspec.Struct):
 
 @click.command("ask")
 @click.argument("question")
-@click.option("--in", "names", multiple=True, metavar="NAME", help="The collection; may be repeated.  [default: all]")
+@click.option(
+    "--in", "names", type=Name(), multiple=True, metavar="NAME", help="The collection; may be repeated.  [default: all]"
+)
 @click.option("--model", help="The model that answers.  [default: park-mini, or the only one]")
 @url_option
 @json_option
@@ -94,7 +95,7 @@ def sources_of(grounds: _Grounds) -> list[str]:
 
 
 def _all(client: Client) -> list[str]:
-    names = [each.name for each in client.ask("GET", "/v1/knowledge", CollectionList).data]
+    names = collection_names(client)
     if not names:
         raise CollectionNotFound("there are no documents yet; add some: parkway knowledge add docs ./docs")
     return names

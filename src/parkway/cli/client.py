@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import ssl
+import time
 from collections.abc import Generator
 from contextlib import closing, suppress
 from typing import IO, Any, TypeVar
@@ -14,6 +15,7 @@ import msgspec
 from parkway.core.errors import (
     ConfigurationError,
     EndpointFailed,
+    RateLimited,
     RelayedError,
     StreamInterrupted,
 )
@@ -23,6 +25,8 @@ from parkway.core.sse import EventSplitter, data_of
 T = TypeVar("T")
 
 _MOST_BYTES = 16 << 20
+_LONGEST_WAIT_S = 5
+"""For a turn within a limit of requests a second; limits of a day are told."""
 
 
 class _Delta(msgspec.Struct):
@@ -56,9 +60,10 @@ class Client:
     """
 
     def __init__(self, url: str, key: str, *, timeout_s: float = 600.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not _is_address(url):
             raise ConfigurationError(f"--url {url!r} is not an address; one is http://127.0.0.1:8000")
+        if not (key.isascii() and key.isprintable()):
+            raise ConfigurationError("the key has characters that no key has; it is read from $PARKWAY_API_KEY")
         self.url = url.rstrip("/").removesuffix("/v1")
         self._parts = urlsplit(self.url)
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
@@ -151,19 +156,30 @@ class Client:
         body: Any = None,
         content: IO[bytes] | None = None,
     ) -> http.client.HTTPResponse:
-        """Sends a request and returns the response once its headers say that it succeeded."""
+        """Sends a request and returns the response once its headers say that it succeeded.
+
+        One that comes too soon after others is sent again when it is its turn.
+        """
         headers = self._headers if content is None else {**self._headers, "content-type": "application/octet-stream"}
         data = content if body is None else msgspec.json.encode(body)
-        try:
-            connection.request(method, self._parts.path + path, data, headers)
-            response = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise EndpointFailed(
-                f"no answer from {self.url}: {error}; is it running? Start it with: parkway up"
-            ) from error
-        if response.status >= 400:
-            raise _refusal(response.status, response.read(_MOST_BYTES))
-        return response
+        deadline = time.monotonic() + self._timeout_s
+        while True:
+            try:
+                connection.request(method, self._parts.path + path, data, headers)
+                response = connection.getresponse()
+            except (OSError, http.client.HTTPException) as error:
+                raise EndpointFailed(
+                    f"no answer from {self.url}: {error}; is it running? Start it with: parkway up"
+                ) from error
+            if response.status < 400:
+                return response
+            refusal = _refusal(response.status, response.read(_MOST_BYTES))
+            wait_s = _turn_comes_in_s(response)
+            if wait_s is None or time.monotonic() + wait_s > deadline:
+                raise refusal
+            time.sleep(wait_s)
+            if content is not None:
+                content.seek(0)
 
     def _read_some(self, response: http.client.HTTPResponse) -> bytes:
         """What has arrived, at least one byte."""
@@ -183,6 +199,22 @@ class Client:
         if event.error is not None:
             raise _relayed(502, event.error)
         return event.choices[0].delta.content if event.choices else None
+
+
+def _is_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of brackets
+        return False
+
+
+def _turn_comes_in_s(response: http.client.HTTPResponse) -> float | None:
+    """When a request would pass that came too soon after others; None where that is not what was refused."""
+    after = response.getheader("retry-after") or ""
+    if response.status != RateLimited.status or not after.isdigit() or int(after) > _LONGEST_WAIT_S:
+        return None
+    return float(after)
 
 
 def _refusal(status: int, body: bytes) -> RelayedError:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,8 +11,8 @@ import click
 import msgspec
 
 from parkway.cli.chat import connect
-from parkway.cli.client import Client
-from parkway.cli.knowledge_quality import COMMANDS, path_of, url_option
+from parkway.cli.collection import Collection, Name, url_option
+from parkway.cli.knowledge_quality import COMMANDS
 from parkway.cli.listing import print_json, print_table
 from parkway.cli.options import json_option
 from parkway.cli.place import place_of
@@ -22,13 +21,11 @@ from parkway.core.errors import RelayedError
 from parkway.core.knowledge import (
     CollectionList,
     CollectionStatus,
-    DocumentPage,
     DocumentStatus,
-    Found,
     Hit,
+    Metadata,
     Removed,
     Value,
-    checked_name,
 )
 from parkway.launch.control import add_paths
 from parkway.store.home import Home
@@ -51,7 +48,7 @@ def command() -> None:
 
 
 @command.command("add")
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--metadata", "given", multiple=True, metavar="KEY=VALUE", help="For filters; may be repeated.")
 @click.option("--wait/--no-wait", default=True, help="Whether to stay until all is indexed.  [default: wait]")
@@ -69,25 +66,19 @@ def add(name: str, paths: tuple[Path, ...], given: tuple[str, ...], wait: bool, 
       parkway knowledge add papers a.pdf b.pdf --metadata year=2026 --metadata area=law
       parkway knowledge add docs ./docs --url https://parkway.example.com
     """
-    metadata = dict(map(_fact, given))
-    try:
-        checked_name(name)
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="NAME") from None
-    client = connect(url)
+    metadata = _metadata(given)
+    collection = Collection(connect(url), name)
     if url is None:
         add_paths(Home.open(), name, [path.resolve() for path in paths], metadata)
     else:
-        client.ask("PUT", path_of(name), CollectionStatus)
-        _send(client, name, paths, metadata)
-    status = client.ask("GET", path_of(name), CollectionStatus)
-    if wait:
-        status = _indexed(client, name, status)
+        collection.ask("PUT", "", CollectionStatus)
+        _send(collection, paths, metadata)
+    status = _indexed(collection) if wait else collection.status()
     if as_json:
         print_json(status)
     else:
         click.echo(f"{name}: {_told(status)}")
-        _warn(client, status)
+        _warn(collection, status)
     return 1 if wait and status.documents and status.set_aside == status.documents else 0
 
 
@@ -113,7 +104,7 @@ def list_collections(url: str | None, as_json: bool) -> None:
 
 
 @command.command("status")
-@click.argument("name", required=False)
+@click.argument("name", type=Name(), required=False)
 @click.option("--documents", is_flag=True, help="Every document, and not only those that were set aside.")
 @url_option
 @json_option
@@ -134,8 +125,9 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
         for status in () if as_json else found:
             click.echo(f"{status.name}: {_told(status)}")
         return
-    status = client.ask("GET", path_of(name), CollectionStatus)
-    listed = [each for each in _documents(client, name) if documents or each.state == "set_aside"]
+    collection = Collection(client, name)
+    status = collection.status()
+    listed = [each for each in collection.documents() if documents or each.state == "set_aside"]
     if as_json:
         print_json({"collection": status, "documents": listed})
         return
@@ -152,7 +144,7 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
 
 
 @command.command("search")
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.argument("query")
 @click.option("--limit", type=click.IntRange(1, 200), default=5, show_default=True, help="The most hits.")
 @click.option("--explain", is_flag=True, help="Say why each hit stands where it stands.")
@@ -167,8 +159,7 @@ def search(name: str, query: str, limit: int, explain: bool, url: str | None, as
       parkway knowledge search docs "rotate key" --limit 20 --explain
       parkway knowledge search docs "rotate key" --json
     """
-    body = {"query": query, "limit": limit, "explain": explain}
-    found = connect(url).ask("POST", path_of(name, "/search"), Found, body)
+    found = Collection(connect(url), name).search(query, limit=limit, explain=explain)
     if as_json:
         print_json(found)
         return 0
@@ -181,7 +172,7 @@ def search(name: str, query: str, limit: int, explain: bool, url: str | None, as
 
 
 @command.command("rm")
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.argument("uri", required=False)
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @url_option
@@ -195,11 +186,10 @@ def remove(name: str, uri: str | None, yes: bool, url: str | None) -> None:
       parkway knowledge rm docs
       parkway knowledge rm docs reports/2026.pdf --yes
     """
-    client = connect(url)
+    collection = Collection(connect(url), name)
     if not yes:
         click.confirm(f"Remove {f'{uri} from {name}' if uri else f'the collection {name}'}?", abort=True)
-    path = path_of(name) if uri is None else path_of(name, f"/documents/{quote(uri, safe='')}")
-    removed = client.ask("DELETE", path, Removed)
+    removed = collection.ask("DELETE", "" if uri is None else f"/documents/{quote(uri, safe='')}", Removed)
     click.echo(f"removed {removed.id}")
 
 
@@ -215,25 +205,15 @@ def _told(status: CollectionStatus) -> str:
     return f"{status.indexed} of {status.documents} documents indexed{aside}, {status.passages} passages"
 
 
-def _warn(client: Client, status: CollectionStatus) -> None:
+def _warn(collection: Collection, status: CollectionStatus) -> None:
     """Says why documents were set aside: the first few of them."""
     if not status.set_aside:
         return
-    aside = [each for each in _documents(client, status.name) if each.state == "set_aside"]
+    aside = [each for each in collection.documents() if each.state == "set_aside"]
     for each in aside[:5]:
         click.echo(f"  set aside: {each.uri}: {each.reason}", err=True)
     if len(aside) > 5:
         click.echo(f"  and {len(aside) - 5} more: parkway knowledge status {status.name}", err=True)
-
-
-def _documents(client: Client, name: str) -> Iterator[DocumentStatus]:
-    after = ""
-    while True:
-        page = client.ask("GET", path_of(name, f"/documents?limit=100&after={quote(after, safe='')}"), DocumentPage)
-        yield from page.data
-        if not page.has_more:
-            return
-        after = page.data[-1].document_id
 
 
 def _row(status: CollectionStatus) -> tuple[object, ...]:
@@ -263,6 +243,13 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() else " " for char in text)
 
 
+def _metadata(given: tuple[str, ...]) -> dict[str, Value]:
+    try:
+        return msgspec.convert(dict(map(_fact, given)), Metadata)
+    except msgspec.ValidationError as error:
+        raise click.BadParameter(str(error), param_hint="--metadata") from None
+
+
 def _fact(given: str) -> tuple[str, Value]:
     """A number, `true` and `false` are what they look like, a list is one as JSON has it, all else is text."""
     key, found, value = given.partition("=")
@@ -274,21 +261,32 @@ def _fact(given: str) -> tuple[str, Value]:
         return key, value
 
 
-def _send(client: Client, name: str, paths: tuple[Path, ...], metadata: dict[str, Value]) -> None:
+def _send(collection: Collection, paths: tuple[Path, ...], metadata: dict[str, Value]) -> None:
     """Every file, under its path below what was given."""
     query = f"?metadata={quote(msgspec.json.encode(metadata))}" if metadata else ""
     files = [(file, _uri(file, path)) for path in paths for file in _files(path)]
     with bar("sending", len(files)) as advance:
         for number, (file, uri) in enumerate(files, 1):
-            with file.open("rb") as content:
-                try:
-                    path = path_of(name, f"/documents/{quote(uri, safe='')}{query}")
-                    client.ask("PUT", path, DocumentStatus, content=content)
-                except RelayedError as error:
-                    if error.status not in (400, 413, 422):
-                        raise
-                    click.echo(f"{file} is not taken: {error.message}", err=True)
+            try:
+                with file.open("rb") as content:
+                    collection.ask("PUT", f"/documents/{quote(uri, safe='')}{query}", DocumentStatus, content=content)
+            except OSError as error:
+                _not_read(error)
+            except UnicodeEncodeError:
+                _not_taken(file, "its name is not UTF-8")
+            except RelayedError as error:
+                if error.status not in (400, 413, 422):
+                    raise
+                _not_taken(file, error.message)
             advance(number)
+
+
+def _not_read(error: OSError) -> None:
+    _not_taken(Path(error.filename), f"cannot be read: {error.strerror}")
+
+
+def _not_taken(path: Path, why: str) -> None:
+    click.echo(f"{_printable(str(path))} is not taken: {why}", err=True)
 
 
 def _files(path: Path) -> list[Path]:
@@ -296,7 +294,7 @@ def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path]
     found: list[Path] = []
-    for folder, folders, names in os.walk(path):
+    for folder, folders, names in os.walk(path, onerror=_not_read):
         folders[:] = [each for each in folders if not each.startswith(".")]
         found += [Path(folder, name) for name in names if not name.startswith(".")]
     return sorted(each for each in found if each.is_file() and each.resolve().is_relative_to(path.resolve()))
@@ -306,12 +304,22 @@ def _uri(file: Path, given: Path) -> str:
     return file.name if file == given else f"{given.resolve().name}/{file.relative_to(given).as_posix()}"
 
 
-def _indexed(client: Client, name: str, status: CollectionStatus) -> CollectionStatus:
-    """Waits until nothing waits any more, with a bar."""
-    with bar("indexing", status.documents) as advance:
-        while status.waiting:
-            advance(status.documents - status.waiting, status.documents)
-            time.sleep(_LOOK_S)
-            status = client.ask("GET", path_of(name), CollectionStatus)
-        advance(status.documents, status.documents)
+def _indexed(collection: Collection) -> CollectionStatus:
+    """Waits until nothing waits any more, with a bar; says once what may be in the way."""
+    told: set[str] = set()
+    try:
+        status = collection.status()
+        with bar("indexing", status.documents) as advance:
+            while status.waiting:
+                advance(status.documents - status.waiting, status.documents)
+                for trouble in status.trouble:
+                    if trouble not in told:
+                        click.echo(f"trouble: {_printable(trouble)}", err=True)
+                        told.add(trouble)
+                time.sleep(_LOOK_S)
+                status = collection.status()
+            advance(status.documents, status.documents)
+    except KeyboardInterrupt:
+        click.echo(f"indexing goes on; how far it is: parkway knowledge status {collection.name}", err=True)
+        raise
     return status

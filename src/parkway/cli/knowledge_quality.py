@@ -2,37 +2,38 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeVar
-from urllib.parse import quote
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import click
 import msgspec
 
-from parkway.cli.chat import choose, connect
+from parkway.cli.chat import choose, connect, printable
 from parkway.cli.client import Client
+from parkway.cli.collection import Collection, Name, url_option
 from parkway.cli.options import config_option
 from parkway.cli.progress import bar
-from parkway.core.errors import CollectionNotFound, nearest
+from parkway.core.errors import CollectionNotFound, StartupError, nearest
 from parkway.core.grounding import Grounded
-from parkway.core.knowledge import Found
+from parkway.core.knowledge import DocumentStatus, Search, can_be_name
 from parkway.launch.control import add_paths
 from parkway.store.home import Home
 
 if TYPE_CHECKING:
     from parkway.retrieval.config import CollectionConfig
     from parkway.retrieval.evaluation import Question, Results
+    from parkway.retrieval.fit import Fit
     from parkway.train.cross_encoder import Progress
 
 T = TypeVar("T")
 
 _NICE = 10
-_SETTINGS = ("rerank", "diversity", "budget_ms")
+_SETTINGS = {"rerank": "true or false", "diversity": "0 to 1", "budget_ms": "a time such as 50"}
+"""Of a search, that can be compared, and what each can be."""
 
 
 class _Message(msgspec.Struct):
@@ -50,17 +51,9 @@ class _Completion(msgspec.Struct):
     parkway: Grounded
 
 
-url_option = click.option("--url", help="A gateway elsewhere; its key is read from $PARKWAY_API_KEY.")
-
-
-def path_of(name: str, rest: str = "") -> str:
-    """Of a collection at the gateway."""
-    return f"/v1/knowledge/{quote(name, safe='')}{rest}"
-
-
 @click.command("eval")
 @click.argument("file", type=click.Path(exists=True, path_type=Path))
-@click.option("--in", "name", metavar="NAME", help="The collection.")
+@click.option("--in", "name", type=Name(), metavar="NAME", help="The collection.")
 @click.option(
     "--compare",
     "others",
@@ -104,39 +97,79 @@ def evaluate(
         return
     if name is None:
         raise click.UsageError("name the collection: --in NAME")
+    configurations = [(name, name, dict[str, Any]()), *(_configuration(name, other) for other in others)]
     from parkway.retrieval import evaluation, judged  # with numpy, which nothing else here needs
 
-    client = connect(url)
     questions = judged.judgements(file, split)
+    client = connect(url)
+    answering = choose(client, model) if answers else ""
+    collections = {each: Collection(client, each) for _, each, _ in configurations}
+    fits = [_fit(each, questions) for each in collections.values()]
     results: dict[str, evaluation.Results] = {}
-    for title, collection, settings in [(name, name, {}), *(_configuration(name, other) for other in others)]:
-        body = {"limit": evaluation.DEPTH, **settings}
+    for title, each, settings in configurations:
+        search = partial(collections[each].search, limit=evaluation.DEPTH, **settings)
         with bar(title, len(questions)) as advance:
-            results[title] = evaluation.evaluate(
-                questions, _counted(advance, partial(_search, client, collection, body))
-            )
+            results[title] = evaluation.evaluate(questions, _counted(advance, search))
     click.echo(evaluation.table(results))
+    _remark(fits)
     for title, each in results.items():
         click.echo(f"\n{title}:\n\n{evaluation.stages(each)}")
     _tell_confidence(results[name])
     if answers:
-        _measure_answers(client, name, questions, choose(client, model))
+        _measure_answers(client, name, questions, answering)
 
 
-def _configuration(name: str, told: str) -> tuple[str, str, dict[str, object]]:
+def _configuration(name: str, told: str) -> tuple[str, str, dict[str, Any]]:
     """What it is called, the collection, and the settings of its searches."""
     if "=" not in told:
+        if not can_be_name(told) or told == name:
+            raise click.UsageError(f"--compare: {told!r} is no other collection, and no setting such as rerank=false")
         return told, told, {}
-    settings: dict[str, object] = {}
+    settings: dict[str, Any] = {}
     for part in told.split(","):
         key, _, value = (each.strip() for each in part.partition("="))
-        try:
-            settings[key] = json.loads(value)
-        except ValueError as error:
-            raise click.UsageError(f"--compare: the value of {key} is {value!r}; one is true, 0.3 or 50") from error
         if key not in _SETTINGS:
-            raise click.UsageError(f"--compare: {key!r} is no setting of a search; there are {', '.join(_SETTINGS)}")
+            there_are = f"there are {', '.join(_SETTINGS)}"
+            raise click.UsageError(
+                f"--compare: {key!r} is no setting of a search; {there_are}.{nearest(key, _SETTINGS)}"
+            )
+        try:
+            settings[key] = msgspec.json.decode(value)
+            msgspec.convert({"query": "?", key: settings[key]}, Search)
+        except msgspec.MsgspecError as error:
+            raise click.UsageError(
+                f"--compare: the value of {key} is {value!r}; one is {_SETTINGS[key]} ({error})"
+            ) from error
     return f"{name}, {told}", name, settings
+
+
+def _fit(collection: Collection, questions: Sequence[Question]) -> Fit:
+    """Sees, before it is measured, how the questions fit the collection, and says where they do not.
+
+    Raises:
+        ConfigurationError: They do not at all.
+    """
+    from parkway.retrieval.fit import Fit
+
+    total = collection.status().documents
+    with bar("looking for what is relevant", total) as advance:
+
+        def documents() -> Iterator[DocumentStatus]:
+            for done, document in enumerate(collection.documents(), 1):
+                yield document
+                advance(done)
+
+        fit = Fit.of(collection.name, questions, documents() if any(each.relevant for each in questions) else ())
+    fit.check()
+    for line in fit.warnings:
+        click.echo(f"warning: {printable(line)}", err=True)
+    return fit
+
+
+def _remark(fits: Sequence[Fit]) -> None:
+    """Has what does not fit stand beside what was measured."""
+    for remark in (remark for fit in fits for remark in fit.remarks):
+        click.echo(f"\n{remark}.")
 
 
 def _counted(advance: Callable[[int], object], ask: Callable[[str], T]) -> Callable[[str], T]:
@@ -190,7 +223,7 @@ def _compare_chunkers(file: Path, name: str | None) -> None:
 
 
 @click.command("train-ranker")
-@click.argument("name")
+@click.argument("name", type=Name())
 @click.argument("judgements", required=False, type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--kind",
@@ -233,45 +266,47 @@ def train_ranker(
     """
     if forget == (judgements is not None):
         raise click.UsageError("--forget takes no JUDGEMENTS" if forget else "give JUDGEMENTS, or --forget")
+    from parkway.launch import ranker_files, ranker_training
+    from parkway.retrieval import evaluation, judged
+
+    questions = [] if judgements is None else judged.judgements(judgements, split)
     home, client = Home.open(), connect(None)
     collection, start = _configured(name, config)
-    from parkway.launch import rankers  # with torch, which takes seconds
-
     place = home.knowledge / name
     if judgements is None:
-        rankers.forget(place)
+        ranker_files.forget(place)
         add_paths(home, name, [], {})
         click.echo(f"{name} is ranked by what Parkway comes with")
         return 0
-    from parkway.launch import ranker_training
-    from parkway.retrieval import evaluation, judged
-    from parkway.train.cross_encoder import CrossTraining
-
-    questions = judged.judgements(judgements, split)
+    searched = Collection(client, name)
+    fit = _fit(searched, questions)
     with bar("searching", len(questions)) as advance:
-        body = {"limit": evaluation.DEPTH, "explain": True}
-        lesson = ranker_training.Lesson.of(questions, partial(_search, client, name, body), advance)
+        search = partial(searched.search, limit=evaluation.DEPTH, explain=True)
+        lesson = ranker_training.Lesson.of(questions, search, advance)
     os.nice(_NICE)  # who searches meanwhile goes first
     about = {"trained_on": f"{len(lesson.training)} questions of {judgements.name}"}
     if kind == "linear":
         trained = ranker_training.trained_ranker(lesson, collection.index.language, about)
     else:
+        from parkway.launch.cross_encoder_training import trained_cross_encoder  # with torch, which takes seconds
+        from parkway.train.cross_encoder import CrossTraining
+
         training = CrossTraining(minutes=minutes, seed=seed, threads=threads)
-        trained = ranker_training.trained_cross_encoder(lesson, start, training, collection.ranking, about, _report)
+        trained = trained_cross_encoder(lesson, start, training, collection.ranking, about, _report)
     change = f"{evaluation.told(trained.trial.change)} in nDCG@10"
     click.echo(f"{len(lesson.held_out)} questions that were held out of {len(questions)}:\n")
     click.echo(evaluation.table(trained.trial.results))
+    _remark([fit])
     if not (trained.trial.better or force):
         click.echo(f"\nnot used: {change} is no improvement; --force uses it all the same")
         return 1
-    trained.keep(place)
+    try:
+        trained.keep(place)
+    except OSError as error:
+        raise StartupError(f"{place}: what was trained cannot be kept: {error.strerror}") from error
     add_paths(home, name, [], {})  # has the owner look
     click.echo(f"\n{name} is ranked by it from now on: {change}")
     return 0
-
-
-def _search(client: Client, name: str, body: dict[str, object], query: str) -> Found:
-    return client.ask("POST", path_of(name, "/search"), Found, {"query": query, **body})
 
 
 def _configured(name: str, config: Path | None) -> tuple[CollectionConfig, str]:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 import click
 
 from parkway import __version__
-from parkway.core.errors import ParkwayError
+from parkway.core.errors import ConfigurationError, ParkwayError
 
 COMMANDS: Mapping[str, str] = {
     "up": "Start Parkway: gateway, worker and an engine for each local model.",
@@ -103,5 +103,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
         for line in error.message.splitlines():
             click.echo(f"error: {line}", err=True)
         return error.exit_code
+    except UnicodeEncodeError as error:  # of an argument that could not be decoded
+        click.echo(f"error: {error.object[:200]!a} is not UTF-8", err=True)
+        return ConfigurationError.exit_code
     except (click.Abort, KeyboardInterrupt):
         return INTERRUPTED

@@ -124,7 +124,11 @@ State = Literal["waiting", "indexed", "set_aside", "removing"]
 
 
 class DocumentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A document of a collection. `reason` says why it was set aside."""
+    """A document of a collection. `reason` says why it was set aside.
+
+    Attributes:
+        characters: Of its text as it was read, in which spans are counted; 0: not known.
+    """
 
     document_id: str
     uri: str
@@ -133,6 +137,7 @@ class DocumentStatus(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     reason: str = ""
     media_type: str = ""
     bytes: int = 0
+    characters: int = 0
     passages: int = 0
     updated_ms: int = 0
 

@@ -214,6 +214,8 @@ def add_paths(home: Home, collection: str, paths: Sequence[Path], metadata: Mapp
     """
     new = NewCollection([str(path) for path in paths], metadata=dict(metadata))
     question = Question("knowledge", collection=collection, new=new)
+    if len(msgspec.json.encode(question)) >= _MOST_BYTES:
+        raise StartupError(f"{len(paths)} paths are too many for one call; add the folder that they are in")
     answer = asyncio.run(_ask(home, question))
     if answer is None:
         raise StartupError(f"no Parkway runs on this home ({home.path}); start it with: parkway up")

@@ -15,7 +15,8 @@ from typing import Any, TypeVar
 from parkway.core.errors import ConfigurationError, ParkwayError
 from parkway.launch.encoders import Encoders
 from parkway.launch.partition_index import PartitionIndex
-from parkway.launch.rankers import Rankers, forget, stamp_of
+from parkway.launch.ranker_files import forget, stamp_of
+from parkway.launch.rankers import Rankers
 from parkway.retrieval.catalogue import Catalogue, Partition
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.collections import Collections, KnownCollection

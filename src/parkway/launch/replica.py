@@ -27,7 +27,8 @@ from parkway.launch.engines import TOKEN_VARIABLE
 from parkway.launch.library import Owned
 from parkway.launch.owner_server import serve
 from parkway.launch.partition_index import PartitionIndex
-from parkway.launch.rankers import Rankers, stamp_of
+from parkway.launch.ranker_files import stamp_of
+from parkway.launch.rankers import Rankers
 from parkway.launch.replica_figures import ReplicaFigures
 from parkway.launch.settings import Settings
 from parkway.retrieval.collections import Collections

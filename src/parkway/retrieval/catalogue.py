@@ -64,6 +64,7 @@ class Outcome:
     Attributes:
         state: `waiting`: it is to be tried again at `due_ms`; `removing`: it is removed from the index, forget it.
         version: The one that the index has now; empty: none.
+        characters: Of its text; None: as many as before.
         again: Of what is set aside: whether the next scan takes it for changed.
     """
 
@@ -75,6 +76,7 @@ class Outcome:
     title: str = ""
     content_hash: str = ""
     bytes: int | None = None
+    characters: int | None = None
     recipe: str = ""
     due_ms: int = 0
     again: bool = False
@@ -251,6 +253,8 @@ class Catalogue:
             values |= {"content_hash": outcome.content_hash, "attempt": 0}
             if outcome.title:
                 values["title"] = outcome.title
+            if outcome.characters is not None:
+                values["characters"] = outcome.characters
             if outcome.again:
                 values["fingerprint"] = case((still, ""), else_=c.fingerprint)
             if outcome.bytes is not None:

@@ -15,6 +15,7 @@ question without anything relevant is one that the collection cannot answer: it 
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def load(path: Path) -> list[Question]:
                 if not line.strip():
                     continue
                 try:
-                    questions.append(decoder.decode(line))
+                    questions.append(decoder.decode(line.removeprefix(BOM_UTF8)))  # which some editors write
                 except msgspec.MsgspecError as error:
                     raise ConfigurationError(
                         f'{path}:{number}: {error}; expected {{"query": "...", "relevant": ["document", ...]}}'

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from parkway.core.errors import ConfigurationError
-from parkway.retrieval import evaluation
+from parkway.retrieval import beir, evaluation
 from parkway.retrieval.chunking.chunker import Chunker, chunker
 from parkway.retrieval.chunking.config import ChunkingConfig
 from parkway.retrieval.chunking.encoder import Encoder
@@ -42,12 +39,10 @@ def load(folder: Path, split: str) -> Judged:
     Raises:
         ConfigurationError: A file is missing, or not laid out so.
     """
-    with _explained(folder):
-        documents = {
-            str(row["_id"]): document(str(row.get("title", "")).strip(), str(row["text"]).strip())
-            for row in _rows(folder / "corpus.jsonl")
-        }
-        return Judged(documents, _questions(folder, split))
+    documents = {
+        name: document((each.title or "").strip(), each.text.strip()) for name, each in beir.documents(folder).items()
+    }
+    return Judged(documents, _questions(folder, split))
 
 
 def judgements(path: Path, split: str) -> list[Question]:
@@ -56,10 +51,7 @@ def judgements(path: Path, split: str) -> list[Question]:
     Raises:
         ConfigurationError: It cannot be read.
     """
-    if not path.is_dir():
-        return evaluation.load(path)
-    with _explained(path):
-        return _questions(path, split)
+    return _questions(path, split) if path.is_dir() else evaluation.load(path)
 
 
 def indexed(collection: Judged, directory: Path, encoder: Encoder, embed: Embed, language: str = "english") -> Index:
@@ -75,22 +67,20 @@ def indexed(collection: Judged, directory: Path, encoder: Encoder, embed: Embed,
 
 def _questions(folder: Path, split: str) -> list[Question]:
     """Of `queries.jsonl` those in `qrels/SPLIT.tsv`; with columns `start` and `end` spans are what answers them."""
-    texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
+    texts = beir.queries(folder)
+    path = folder / "qrels" / f"{split}.tsv"
+    if not path.exists():
+        splits = ", ".join(sorted(each.stem for each in path.parent.glob("*.tsv")))
+        choose = f"choose among {splits} by --split" if splits else "it says which documents answer which queries"
+        raise ConfigurationError(f"{path}: no collection as BEIR lays it out: there is no such file; {choose}")
     gold: dict[str, list[str | Relevant]] = {}
-    with (folder / "qrels" / f"{split}.tsv").open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines, delimiter="\t"):
-            if (grade := float(row["score"])) > 0:
-                span = {name: int(row[name]) for name in ("start", "end") if row.get(name)}
-                gold.setdefault(row["query-id"], []).append(Relevant(row["corpus-id"], grade=grade, **span))
+    for each in beir.judgements(path, texts):
+        try:
+            relevant = Relevant(each.document, each.start, each.end, each.grade)
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: of query {each.query[:64]!r}: {error}") from error
+        gold.setdefault(each.query, []).append(relevant)
     return [Question(texts[query], answers) for query, answers in gold.items()]
-
-
-@contextmanager
-def _explained(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigurationError(f"{folder}: no judged collection as BEIR lays it out: {error!r}") from error
 
 
 def document(title: str, text: str) -> Parsed:
@@ -116,10 +106,3 @@ def passages(documents: dict[str, Parsed], cut: Chunker, embedder: str) -> Itera
                 ordinal=ordinal, text=part, start=chunk.start, end=chunk.end, title=parsed.title, uri=document_id,
                 headings=chunk.headings, content=content_hash(embedder, searched_text(chunk.headings, part)),
             )  # fmt: skip
-
-
-def _rows(path: Path) -> Iterator[dict[str, object]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)

@@ -129,6 +129,7 @@ def _document(row: Row[Any], uri: str) -> DocumentStatus:
         reason=row.reason,
         media_type=row.media_type,
         bytes=row.bytes,
+        characters=row.characters or 0,
         passages=row.passages,
         updated_ms=row.updated_ms,
     )

@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 
 # The newest migration. Kept here so that a start on a current database need not import Alembic (0.1 to 0.3 s).
-REVISION = "0005"
+REVISION = "0006"
 
 # Named constraints, because SQLite and PostgreSQL can only alter what has a name.
 metadata = MetaData(
@@ -241,6 +241,7 @@ knowledge_documents = Table(
     Column("content_hash", Text, nullable=False),
     Column("version", Text, nullable=False),  # the one whose passages the index has; empty: none
     Column("passages", Integer, nullable=False),
+    Column("characters", Integer),  # of its text; NULL: not known
     Column("state", Text, nullable=False),
     Column("reason", Text, nullable=False),
     Column("change", Integer, nullable=False),

@@ -50,7 +50,7 @@ def test_recall_precision_and_iou_are_of_characters() -> None:
 
 
 def test_a_collection_is_read_or_what_is_wrong_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match="no collection with judged spans"):
+    with pytest.raises(ConfigurationError, match="no collection as BEIR lays it out"):
         load(tmp_path, read_plain)
     (tmp_path / "corpus.jsonl").write_text(json.dumps({"_id": "d", "text": "abc"}) + "\n")
     (tmp_path / "queries.jsonl").write_text(json.dumps({"_id": "q", "text": "b?"}) + "\n\n")
@@ -58,9 +58,15 @@ def test_a_collection_is_read_or_what_is_wrong_is_said(tmp_path: Path) -> None:
     assert load(tmp_path, read_plain) == Gold({"d": read_plain("abc")}, [Question("b?", {"d": [(1, 2)]})])
     with pytest.raises(ConfigurationError, match="document d was changed"):
         load(tmp_path, lambda text: Parsed(text.upper(), ()))
-    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n")
-    with pytest.raises(ConfigurationError):
-        load(tmp_path, read_plain)
+    head = "query-id\tcorpus-id\tscore"
+    for text, words in (
+        (f"{head}\nq\td\t1\n", "chunkers need spans"),
+        (f"{head}\tstart\tend\nq\td\t1\t3\t4\n", "names 3 to 4 in 'd', whose text has 3 characters"),
+        (f"{head}\tstart\tend\nq\te\t1\t0\t1\n", "names a document that is not there: 'e'"),
+    ):
+        (tmp_path / "qrels.tsv").write_text(text)
+        with pytest.raises(ConfigurationError, match=words):
+            load(tmp_path, read_plain)
 
 
 def test_a_gold_file_names_documents_that_lie_beside_it(tmp_path: Path) -> None:
@@ -79,6 +85,9 @@ def test_a_gold_file_names_documents_that_lie_beside_it(tmp_path: Path) -> None:
         judged_spans(gold)
     gold.write_text(json.dumps(lines[0]).replace("keys", "locks"))
     with pytest.raises(ConfigurationError, match=r"there is no file locks\.md"):
+        judged_spans(gold)
+    gold.write_text(json.dumps(lines[0]).replace('"start": 8, "end": 40', '"start": 400, "end": 440'))
+    with pytest.raises(ConfigurationError, match=r"names 400 to 440 in 'keys\.md', whose text has"):
         judged_spans(gold)
 
 

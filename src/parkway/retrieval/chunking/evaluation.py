@@ -6,15 +6,13 @@ a budget of tokens in place of a number of chunks: many small chunks and few lar
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from parkway.core.errors import ConfigurationError
-from parkway.retrieval import evaluation
+from parkway.retrieval import beir, evaluation
 from parkway.retrieval.chunking.chunker import Chunker
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.document import Chunk, Parsed, searched_text
@@ -81,19 +79,17 @@ def load(folder: Path, parse: Callable[[str], Parsed]) -> Gold:
         parse: Finds a text's blocks. Spans are of the text as it is: it must not change it.
 
     Raises:
-        ConfigurationError: A file is missing, or not laid out so.
+        ConfigurationError: A file is missing, or not laid out so, or does not fit the documents.
     """
-    try:
-        documents = {str(row["_id"]): _unchanged(row, parse) for row in _rows(folder / "corpus.jsonl")}
-        texts = {str(row["_id"]): str(row["text"]) for row in _rows(folder / "queries.jsonl")}
-        gold: dict[str, Spans] = {}
-        with (folder / "qrels.tsv").open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines, delimiter="\t"):
-                spans = gold.setdefault(row["query-id"], {}).setdefault(row["corpus-id"], [])
-                spans.append((int(row["start"]), int(row["end"])))
-        return Gold(documents, [Question(texts[query], spans) for query, spans in gold.items()])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(f"{folder}: no collection with judged spans: {error!r}") from error
+    documents = {name: _unchanged(name, each.text, parse) for name, each in beir.documents(folder).items()}
+    texts = beir.queries(folder)
+    path = folder / "qrels.tsv"
+    gold: dict[str, Spans] = {}
+    for each in beir.judgements(path, texts):
+        if each.start is None or each.end is None:
+            raise ConfigurationError(f"{path}: chunkers need spans: the columns start and end, in characters")
+        gold.setdefault(each.query, {}).setdefault(each.document, []).append((each.start, each.end))
+    return _fitting(path, Gold(documents, [Question(texts[query], spans) for query, spans in gold.items()]))
 
 
 def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
@@ -103,7 +99,7 @@ def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
     out; how much of their answer is found cannot be said.
 
     Raises:
-        ConfigurationError: The file cannot be read, has no spans, or names no file.
+        ConfigurationError: The file cannot be read, has no spans, names no file, or has spans beyond the text.
         Unreadable: A document cannot be parsed.
     """
     questions: list[Question] = []
@@ -117,7 +113,22 @@ def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
     if not questions:
         raise ConfigurationError(f"{path}: no question has a `relevant` with `start` and `end`; chunkers need spans")
     names = sorted({name for question in questions for name in question.gold})
-    return Gold({name: parse(_file(path, name)) for name in names}, questions)
+    return _fitting(path, Gold({name: parse(_file(path, name)) for name in names}, questions))
+
+
+def _fitting(path: Path, gold: Gold) -> Gold:
+    """Sees that spans are of documents that are there, and of text that these have. Raises: ConfigurationError."""
+    for question in gold.questions:
+        for name, spans in question.gold.items():
+            if name not in gold.documents:
+                raise ConfigurationError(f"{path}: {question.text[:80]!r} names a document that is not there: {name!r}")
+            length = len(gold.documents[name].text)
+            if beyond := [span for span in spans if not 0 <= span[0] < min(span[1], length)]:
+                raise ConfigurationError(
+                    f"{path}: {question.text[:80]!r} names {beyond[0][0]} to {beyond[0][1]} in {name!r}, whose text "
+                    f"has {length} characters; spans are counted in characters of the text as it is read"
+                )
+    return gold
 
 
 def _file(gold: Path, name: str) -> Path:
@@ -175,11 +186,10 @@ def _text(gold: Gold, each: Placed) -> str:
     return gold.documents[each.document_id].text[each.chunk.start : each.chunk.end]
 
 
-def _unchanged(row: dict[str, object], parse: Callable[[str], Parsed]) -> Parsed:
-    text = str(row["text"])
+def _unchanged(name: str, text: str, parse: Callable[[str], Parsed]) -> Parsed:
     parsed = parse(text)
     if parsed.text != text:
-        raise ConfigurationError(f"document {row['_id']} was changed by reading it; gold spans are of its own text")
+        raise ConfigurationError(f"document {name} was changed by reading it; gold spans are of its own text")
     return parsed
 
 
@@ -218,10 +228,3 @@ def _common(one: Sequence[Span], other: Sequence[Span]) -> list[Span]:
 
 def _length(spans: Iterable[Span]) -> int:
     return sum(end - start for start, end in spans)
-
-
-def _rows(path: Path) -> Iterator[dict[str, object]]:
-    with path.open(encoding="utf-8") as lines:
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)

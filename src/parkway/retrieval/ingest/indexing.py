@@ -197,6 +197,7 @@ class Indexing:
             title=prepared.title,
             content_hash=prepared.content,
             bytes=prepared.bytes,
+            characters=prepared.characters,
             recipe=self._recipe,
         )
 

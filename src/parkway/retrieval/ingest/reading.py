@@ -52,6 +52,7 @@ class Prepared:
     """A document, cut.
 
     Attributes:
+        characters: Of its text.
         remark: What should be known of it though it is indexed.
         passages: Until they are on their way; `count` is how many those were.
     """
@@ -60,6 +61,7 @@ class Prepared:
     version: str
     content: str
     bytes: int
+    characters: int
     title: str
     remark: str
     passages: list[Passage]
@@ -145,7 +147,9 @@ class Reading:
             )
         pages = parsed.scanned_pages
         remark = f"{page_ranges(pages)} scanned: what stands there is not found" if pages else ""
-        return Prepared(document, version, digest, len(content.data), title, remark, passages, len(passages))
+        return Prepared(
+            document, version, digest, len(content.data), len(parsed.text), title, remark, passages, len(passages)
+        )
 
     def _metadata(self, document: Document, of_itself: Mapping[str, str]) -> dict[str, Value]:
         """What a document says of itself counts least: it cannot pass for what somebody else says of it."""
