@@ -25,6 +25,7 @@ class Stage:
 
     def __init__(self, folder: Path, tasks: Tasks) -> None:
         self.told: list[str] = []
+        self.trouble: list[bytes] = []
         self.ready: list[str] = []
         self.downs = 0
         self.runs: list[asyncio.Task[None]] = []
@@ -37,7 +38,10 @@ class Stage:
 
     def run(self, program: Program, *, once: bool = False) -> Child:
         log = LogFile(self._folder, f"probe-{len(self._children)}")
-        child = Child(program, log, self.told.append, on_change=self._changed, backoff=QUICK, once=once)
+        child = Child(
+            program, log, self.told.append, on_change=self._changed, on_trouble=self.trouble.append, backoff=QUICK,
+            once=once,
+        )  # fmt: skip
         self._children.append(child)
         self.runs.append(self._tasks.start(child.run(), name="probe"))
         return child
@@ -72,6 +76,14 @@ async def test_announces_its_address(stage: Stage) -> None:
     await asyncio.wait_for(child.settled.wait(), 30)
     assert child.state == "ready"
     assert stage.ready == ["http://127.0.0.1:1"]
+
+
+async def test_what_it_says_is_wrong_is_heard_before_and_after_it_is_ready(stage: Stage) -> None:
+    before = "import time; print('trouble 1'); print('x' * 100_000); print('ready no trouble')"
+    after = "print('trouble 2', end='', flush=True); time.sleep(0.1); print('3\\nready again', flush=True)"
+    stage.start(f"{before}; {after}; time.sleep(600)")
+    await _until(lambda: len(stage.trouble) == 2)
+    assert (stage.trouble, stage.ready) == ([b"1", b"23"], ["no trouble"])
 
 
 async def test_killed_is_started_again_and_told_in_one_line(stage: Stage) -> None:

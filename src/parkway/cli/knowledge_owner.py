@@ -54,6 +54,6 @@ def command(
 
     listener = socket.create_server(("127.0.0.1", 0)) if fd is None else socket.socket(fileno=fd)
     if replica:
-        run_replica(settings, Home.open(), listener, replica)
+        run_replica(settings, Home.open(), listener, replica, source or config)
     else:
         run(settings, Home.open(), listener, partition, partitions, source or config)

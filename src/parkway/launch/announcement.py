@@ -1,4 +1,4 @@
-"""The line by which a child says that it serves."""
+"""What a child says on its standard output: that it serves, and what is wrong."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import asyncio
 import os
 from collections.abc import Callable
 
-_PREFIX = b"ready "
-_LONGEST_LINE = 4_096
+from parkway.launch.trouble import PREFIX as TROUBLE
+
+_READY = b"ready "
+_LONGEST_LINE = 65_536
 
 
 class Announcement:
-    """Reads a child's standard output up to its `ready ADDRESS` line; drains the rest, so that it never blocks.
+    """Reads a child's standard output: its `ready ADDRESS` line and those about trouble. It drains the rest, so that
+    the child never blocks.
 
     Args:
         ready: Called once, with the address.
+        trouble: Called with each line about what is wrong, without its prefix.
     """
 
-    def __init__(self, ready: Callable[[str], None]) -> None:
+    def __init__(self, ready: Callable[[str], None], trouble: Callable[[bytes], None] = lambda _: None) -> None:
         self._ready = ready
+        self._trouble = trouble
         self._seen = False
         self._line = b""
         self._fd, self.child_fd = os.pipe()
@@ -43,12 +48,11 @@ class Announcement:
             return
         if not data:
             self.close()
-        if self._seen:
-            return
         *lines, rest = (self._line + data).split(b"\n")
         self._line = rest[-_LONGEST_LINE:]
         for line in lines:
-            if line.startswith(_PREFIX):
+            if line.startswith(TROUBLE):
+                self._trouble(line.removeprefix(TROUBLE))
+            elif line.startswith(_READY) and not self._seen:
                 self._seen = True
-                self._ready(line.removeprefix(_PREFIX).decode(errors="replace").strip())
-                return
+                self._ready(line.removeprefix(_READY).decode(errors="replace").strip())

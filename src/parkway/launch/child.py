@@ -73,6 +73,7 @@ class Child:
 
     Args:
         on_change: Called with each new state; with `ready` comes the announced address.
+        on_trouble: Called with each line about what is wrong with it.
         once: It is not started again: however it ends by itself, it is given up.
 
     Attributes:
@@ -87,6 +88,7 @@ class Child:
         say: Say,
         *,
         on_change: Callable[[State, str], None] | None = None,
+        on_trouble: Callable[[bytes], None] = lambda _: None,
         backoff: Backoff | None = None,
         once: bool = False,
     ) -> None:
@@ -97,6 +99,7 @@ class Child:
         self.settled = asyncio.Event()
         self._say = say
         self._on_change = on_change
+        self._on_trouble = on_trouble
         self._backoff = backoff or Backoff()
         self._once = once
         self._stopping = asyncio.Event()
@@ -166,7 +169,7 @@ class Child:
         """One life of the program, from its start to its end."""
         self._ready_at = None
         self._become("starting")
-        announcement = Announcement(self._ready if self.program.announces else lambda _: None)
+        announcement = Announcement(self._ready if self.program.announces else lambda _: None, self._on_trouble)
         try:
             process = await self._spawn(announcement)
         except OSError as error:

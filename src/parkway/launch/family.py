@@ -5,20 +5,27 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from parkway.launch.child import Child, Program, Say, State
 from parkway.launch.lifeline import Lifeline
 from parkway.launch.log_file import LogFile
 from parkway.launch.settings import Settings
+from parkway.launch.trouble import Troubles
 from parkway.store.home import Home
 
 
 class Family:
-    """Makes the children, and knows all of them."""
+    """Makes the children, and knows all of them.
+
+    Attributes:
+        troubles: What is wrong with those that serve all the same.
+    """
 
     def __init__(self, settings: Settings, home: Home, environment: Mapping[str, str], say: Say) -> None:
         self.children: list[Child] = []
+        self.troubles = Troubles(say)
         self._settings = settings
         self._home = home
         self._environment = {**environment, "PARKWAY_HOME": str(home.path)}
@@ -53,7 +60,9 @@ class Family:
             announces=announces,
             start_timeout_s=self._settings.start_timeout_s,
         )
-        child = Child(program, LogFile(self._home.logs, name), self._say, on_change=on_change, once=once)
+        on_trouble = partial(self.troubles.listen, name)
+        log = LogFile(self._home.logs, name)
+        child = Child(program, log, self._say, on_change=on_change, on_trouble=on_trouble, once=once)
         self.children.append(child)
         return child
 

@@ -13,6 +13,7 @@ from parkway.launch.family import write_snapshot
 from parkway.launch.publication import remote_endpoints
 from parkway.launch.reload import HOSTS, INTERVAL_S, Commit, Outcome, Prepare, Reload, Source, Watcher, permission_files
 from parkway.launch.settings import Settings
+from parkway.launch.trouble import CONFIGURATION, Troubles, refusal
 from parkway.router.endpoint import Endpoint
 from parkway.store.home import Home
 
@@ -33,14 +34,19 @@ _AT_START = (
 class Followed:
     """A configuration whose changes the supervisor follows."""
 
-    def __init__(self, settings: Settings, source: Source, home: Home, write: Write, own: Prepare, say: Say) -> None:
+    def __init__(
+        self, settings: Settings, source: Source, home: Home, write: Write, own: Prepare, say: Say, troubles: Troubles
+    ) -> None:
         """
         Args:
             own: Has the owners of documents started where there is something to own now.
+            troubles: Tells that the configuration cannot be used.
         """
         self._home = home
         self._write = write
         self._say = say
+        self._troubles = troubles
+        self._path = source.path
         self._endpoints: list[Endpoint] = []
         self._changed = asyncio.Event()
         self._reload = Reload(settings)
@@ -85,10 +91,9 @@ class Followed:
 
     def _tell(self, outcome: Outcome) -> None:
         if outcome.error is not None:
-            self._say("the configuration was changed and cannot be used; what was in force stays in force:")
-            for line in outcome.error.splitlines():
-                self._say(f"  {line}")
+            self._troubles.hear("", {CONFIGURATION: refusal(outcome.error, self._path)})
             return
+        self._troubles.hear("", {})
         self._say(f"the configuration was read again; changed: {', '.join(outcome.changed) or 'nothing'}")
         if pending := [key for key in outcome.changed if any(fnmatchcase(key, pattern) for pattern in _AT_START)]:
             self._say(f"takes effect at the next start: {', '.join(pending)}")

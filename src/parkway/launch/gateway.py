@@ -46,6 +46,7 @@ from parkway.launch.live import Live, shared_by
 from parkway.launch.reload import INTERVAL_S, Outcome, Reload, Source, Watcher
 from parkway.launch.serving import listen
 from parkway.launch.settings import Settings
+from parkway.launch.trouble import CONFIGURATION, Telling, refusal
 from parkway.pipeline.embedding import Embedding
 from parkway.pipeline.flight import Flights
 from parkway.pipeline.grounds import Grounds, Searching
@@ -280,7 +281,9 @@ async def assemble(
                 tasks.every(_FIGURES_S, lambda: asyncio.to_thread(combined.write), name="figures")
         trust_issuers()
         if source is not None:
-            tell = partial(_tell, source=source, readiness=readiness, parts=parts)
+            trouble: dict[str, str] = {}
+            Telling(lambda: trouble).start(tasks)
+            tell = partial(_tell, source=source, readiness=readiness, parts=parts, trouble=trouble)
             watcher = Watcher(reload, Source(source, partial(_listening_as, settings)), tell)
             tasks.every(look_s, watcher.look, name="configuration")
         try:
@@ -354,10 +357,12 @@ def _listening_as(started: Settings, settings: Settings) -> Settings:
     return settings.model_copy(update={"gateway": settings.gateway.model_copy(update=address)})
 
 
-def _tell(outcome: Outcome, source: Path, readiness: Readiness, parts: Parts) -> None:
+def _tell(outcome: Outcome, source: Path, readiness: Readiness, parts: Parts, trouble: dict[str, str]) -> None:
     """Says what came of a change of the configuration, to whoever looks."""
     parts.metrics.configuration_valid.set(outcome.error is None)
+    trouble.clear()
     if outcome.error is not None:
+        trouble[CONFIGURATION] = refusal(outcome.error, source)
         # Without the reason, which may quote the file; likewise below.
         parts.audit.administer("configuration.reload", str(source), actor=operator(), outcome=ConfigurationError.code)
         log.error("%s cannot be used, so what was in force stays in force:\n%s", source, outcome.error)

@@ -206,7 +206,9 @@ class Local:
     def _follow_configuration(self, tasks: Tasks) -> None:
         if self._source is not None:
             write = partial(self._registry.replace, "config")
-            self._followed = Followed(self._settings, self._source, self._home, write, self._owners.prepare, self._say)
+            self._followed = Followed(
+                self._settings, self._source, self._home, write, self._owners.prepare, self._say, self._family.troubles
+            )
             self._followed.start(tasks)
             self._gateways.drain_s = lambda: self._drain_s
 

@@ -93,6 +93,10 @@ class OpenCollections:
     def get(self, name: str) -> OpenCollection | None:
         return self._open.get(name)
 
+    def all(self) -> list[tuple[str, OpenCollection]]:
+        """By name."""
+        return [*self._open.items()]
+
     async def change(self, work: Callable[[], T]) -> T:
         """Does what blocks in one of the threads that change things."""
         return await asyncio.get_running_loop().run_in_executor(self._changes, work)

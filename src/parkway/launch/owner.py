@@ -51,6 +51,7 @@ from parkway.launch.owner_server import serve
 from parkway.launch.partition_index import answer
 from parkway.launch.reload import INTERVAL_S, Commit, Outcome, Reload, Source, Watcher
 from parkway.launch.settings import Settings
+from parkway.launch.trouble import CONFIGURATION, Telling, of_collection, refusal
 from parkway.retrieval.catalogue import Partition, document_id
 from parkway.retrieval.collections import TOPIC, Collections
 from parkway.retrieval.config import UPLOADS, CollectionConfig
@@ -133,6 +134,7 @@ class Owner:
         self, settings: Settings, home: Home, database: Database, share: Partition, others: list[str], token: str
     ) -> None:
         self.refused = ""
+        self._source: Path | None = None
         self._configured: Mapping[str, CollectionConfig] = settings.knowledge
         self._settings = settings
         self._home = home
@@ -157,9 +159,10 @@ class Owner:
 
     def follow(self, tasks: Tasks, source: Path | None = None) -> None:
         """From now on follows what others change in the store, and the first partition what stands in `source`."""
-        self._tasks = tasks
+        self._tasks, self._source = tasks, source
         tasks.start(self._follow_store(), name="follow")
         tasks.every(_RETRY_S, self._try_again, name="try again")
+        Telling(self._trouble).start(tasks)
         if source is not None and self._share.number == 0:
             reload = Reload(self._settings)
             reload.register(partial(self._prepare, asyncio.get_running_loop()), "knowledge")
@@ -211,6 +214,16 @@ class Owner:
         self.refused = outcome.error or ""
         if outcome.error is not None:
             log.error("the configuration cannot be used, so what was in force stays in force:\n%s", outcome.error)
+
+    def _trouble(self) -> dict[str, str]:
+        """What is wrong just now, for whoever sits at the terminal."""
+        found = {CONFIGURATION: refusal(self.refused, self._source)} if self.refused else {}
+        for name, error in self.opened.trouble.items():
+            found[f"the collection {name}"] = of_collection(error, self._source if name in self._configured else None)
+        for name, opened in self.opened.all():
+            for source, error in opened.ingestion.trouble.copy().items():
+                found[f"the source {source} of the collection {name}"] = f"cannot be looked through: {error}"
+        return found
 
     # Library
 

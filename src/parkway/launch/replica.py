@@ -31,6 +31,7 @@ from parkway.launch.ranker_files import stamp_of
 from parkway.launch.rankers import Rankers
 from parkway.launch.replica_figures import ReplicaFigures
 from parkway.launch.settings import Settings
+from parkway.launch.trouble import Telling, of_collection
 from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.index.opening import open_index
@@ -52,25 +53,38 @@ _ANSWER_S, _COPY_S = 5.0, 600.0
 """The longest that an owner takes to say that it has a collection open, and to make a copy of it."""
 
 
-def run_replica(settings: Settings, home: Home, listener: socket.socket, number: int) -> None:
+def run_replica(
+    settings: Settings, home: Home, listener: socket.socket, number: int, source: Path | None = None
+) -> None:
     """Answers searches until SIGTERM or SIGINT. Prints `ready http://HOST:PORT`; what is not open yet it does not know.
 
     Args:
         number: Among the replicas, from 1.
+        source: The configuration file, to be named where it has to be changed.
     """
-    uvloop.run(_answer(settings, home, listener, number))
+    uvloop.run(_answer(settings, home, listener, number, source))
 
 
-async def _answer(settings: Settings, home: Home, listener: socket.socket, number: int) -> None:
+async def _answer(settings: Settings, home: Home, listener: socket.socket, number: int, source: Path | None) -> None:
     database = Database.open(settings.store.url or home.database_url, settings.store)
     token = os.environ.get(TOKEN_VARIABLE, "")
     host, port = listener.getsockname()[:2]
     replica = Replica(number, settings, home, database, token)
     figures = ReplicaFigures(number, replica.results, replica.vectors, replica.lags_s, home)
+
+    def trouble() -> dict[str, str]:
+        """What does not pass by itself, as its owner would tell it."""
+        return {
+            f"the collection {name}": of_collection(str(error), source if name in settings.knowledge else None)
+            for name, error in replica.trouble.items()
+            if not isinstance(error, IndexUnavailable)
+        }
+
     try:
         async with Tasks("replica") as tasks:
             tasks.every(_LOOK_S, replica.adopt, name="follow")
             figures.start(tasks)
+            Telling(trouble).start(tasks)
             announce = partial(print, f"ready http://{host}:{port}", flush=True)
             await serve(Owned(None, replica), listener, token, announce, settings.bounds.max_document_bytes)
         figures.end()
@@ -97,10 +111,12 @@ class Replica:
     """A `Searching`. It has open what the owners have, and follows that.
 
     Attributes:
+        trouble: Why a collection cannot be opened; it is tried again.
         results, vectors: How often a search, and the vector of a query, was there already.
     """
 
     def __init__(self, number: int, settings: Settings, home: Home, database: Database, token: str) -> None:
+        self.trouble: dict[str, ParkwayError | OSError] = {}
         self.results = Tally()
         self.vectors = Tally()
         self._owners = [urls[0] for urls in places_of(os.environ.get(owners.VARIABLE, ""))]
@@ -133,12 +149,16 @@ class Replica:
         for name, opened in self._open.items():
             if stamp_of(self._home.knowledge / name) != opened.rankers.stamp:
                 await asyncio.to_thread(self._rank, name, opened)
+        trouble: dict[str, ParkwayError | OSError] = {}
         for name, each in known.items():
             if not each.removing and name not in self._open:
                 try:
                     self._open[name] = await self._begin(name, each.config)
                 except (ParkwayError, OSError) as error:
-                    log.warning("%s cannot be opened yet: %s", name, error)
+                    trouble[name] = error
+                    if str(self.trouble.get(name)) != str(error):
+                        log.warning("%s cannot be opened yet: %s", name, error)
+        self.trouble = trouble
 
     async def search(self, collection: str, search: Search, principals: frozenset[str]) -> Found:
         opened = self._open.get(collection)
