@@ -91,6 +91,7 @@ async def test_lists_are_tables_or_json(knowledge: Command, shelf: Shelf) -> Non
     assert json.loads((await knowledge("search", "handbook", "leave", "--json")).out)["hits"][0]["uri"] == "leave.md"
     shelf.kept.clear()
     assert "no collections yet" in (await knowledge("list")).err
+    assert "no collections yet" in (await knowledge("status")).err
 
 
 async def test_questions_that_do_not_fit_are_told_before_and_beside_what_is_measured(
@@ -205,6 +206,7 @@ async def test_what_cannot_be_compared_is_told(knowledge: Command, shelf: Shelf,
         assert expected in done.err
     assert shelf.asked == [], "nothing is measured before that"
     assert "name the collection" in (await knowledge("eval", str(gold))).err
+    assert "leave --compare and --answers out" in (await knowledge("eval", str(gold), "--chunkers", "--answers")).err
     answered = gold.with_name("answered.jsonl")
     assert "cannot be said" in (await knowledge("eval", str(answered), "--in", "handbook")).out
 

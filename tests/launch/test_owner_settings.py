@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,9 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.launch.stage import Up, parkway, up, wait_until
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.edge import EdgeIndex
+from tests.launch.stage import Up, environment, parkway, up, wait_until
 
 BIRDS = ("kingfisher", "wren", "zebra finch", "heron")
 SQL = "SELECT id, title, body AS text, area, readers AS access FROM articles"
@@ -168,6 +172,10 @@ def test_a_changed_file_is_followed_whole_or_not_at_all(configured: Configured, 
     assert len(configured.uris("birds", "bird", filter={"n": 7})) == 4
     wait_until(lambda: _figure(configured, "parkway_configuration_valid") == 0, "the figure")
 
+    wait_until(lambda: "knowledge: the configuration cannot be used" in running.told(), "word of it at the terminal")
+    [said] = [line for line in running.told().splitlines() if "chunks of up to 8000" in line]
+    assert said.endswith(f"; change it in {running.config}")
+
     configured.write(birds={**birds, "search": {"depth": 0}})
     wait_until(lambda: "knowledge.birds.search.depth" in running.told(), "what is wrong in the file")
 
@@ -176,9 +184,77 @@ def test_a_changed_file_is_followed_whole_or_not_at_all(configured: Configured, 
     wait_until(lambda: len(configured.uris("birds", "bird", filter={"n": 9})) == 4, "other metadata again")
     wait_until(lambda: "takes effect at the next start: knowledge.birds.index.language" in running.told(), "word of it")
     assert configured.status("birds")["trouble"] == []
+    wait_until(lambda: "the configuration is right again" in running.told(), "word of that, too")
     assert configured.uris("fish", "eel") == ["fish/eel.md"], "it stays until it is removed"
     assert running.request("DELETE", "/v1/knowledge/fish").status == 200
     assert running.request("DELETE", "/v1/knowledge/birds").status == 409
+
+
+def test_what_others_refuse_is_told_at_the_terminal_once(configured: Configured, tmp_path: Path) -> None:
+    running, birds = configured.running, configured.settings["knowledge"]["birds"]
+    guardrail = {"name": "private", "check": "personal_data", "on": "input", "action": "block"}
+    before = len(running.told())
+    configured.settings["guardrails"] = [guardrail, guardrail]
+    configured.write(birds={**birds, "sources": [*birds["sources"], str(tmp_path / "nowhere")]})
+
+    def said() -> list[str]:
+        return [line.partition(" ")[2] for line in running.told()[before:].splitlines()]
+
+    missing = f"the source {tmp_path}/nowhere of the collection birds"
+    wait_until(lambda: any("is the name of two" in line for line in said()), "a gateway's refusal")
+    wait_until(
+        lambda: any(line.startswith(f"knowledge: {missing} cannot be looked") for line in said()), "the source's"
+    )
+    del configured.settings["guardrails"]
+    configured.write(birds=birds)
+    over = {f"{missing} is right again", "the configuration is right again"}
+    wait_until(lambda: over <= {*said()}, "the end of both")
+    configured.write(birds={**birds, "search": {"depth": -1}})  # which all of them find
+    wait_until(lambda: any("search.depth" in line for line in said()), "what is wrong in the file")
+    configured.write(birds=birds)
+    wait_until(lambda: said().count("the configuration is right again") == 2, "its end")
+    assert [line.count("search.depth") for line in said()].count(1) == 1
+    assert sum("is the name of two" in line for line in said()) == 1
+
+
+def test_a_ranker_is_trained_by_questions_of_which_some_do_not_fit_and_without_torch(
+    configured: Configured, tmp_path: Path
+) -> None:
+    gold = tmp_path / "gold.jsonl"
+    asked = [(f"{what} {name}?", f"birds/{name}.md") for what in ("a", "which", "the", "any", "one") for name in BIRDS]
+    lines = [{"query": query, "relevant": [uri]} for query, uri in [*asked, ("what wren?", "birds/wrne.md")]]
+    gold.write_text("\n".join(map(json.dumps, lines)))
+    program = "import sys; from parkway.cli.main import run; print(run(sys.argv[1:]), 'torch' in sys.modules)"
+    words = ["knowledge", "train-ranker", "birds", str(gold)]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words],
+        capture_output=True,
+        text=True,
+        env=environment(configured.running.home),
+    )
+    assert "1 of 21 questions name documents that birds does not have" in done.stderr
+    assert 'did you mean "birds/wren.md"?' in done.stderr
+    assert "not used: +0.000" in done.stdout, done
+    assert done.stdout.splitlines()[-1] == "1 False"
+
+
+def test_a_collection_that_its_index_was_not_made_for_is_told_and_can_be_put_right(tmp_path: Path) -> None:
+    (tmp_path / "birds").mkdir()
+    (tmp_path / "birds/wren.md").write_text("The wren is a bird.\n")
+    settings: dict[str, Any] = {
+        "models": {}, "knowledge_replicas": 1, "knowledge": {"birds": {"sources": [str(tmp_path / "birds")]}},
+    }  # fmt: skip
+    EdgeIndex(tmp_path / "home/knowledge/birds/0", IndexConfig(language="german"), 384).close()
+    with up(tmp_path / "home", settings) as running:
+        configured = Configured(running.ready(), settings, tmp_path / "birds")
+        wrong = "knowledge: the collection birds cannot be as it is configured: the index in "
+        wait_until(lambda: wrong in running.told(), "word of it")
+        [said] = [line for line in running.told().splitlines() if "the collection birds" in line]
+        assert said.endswith(f"have the documents indexed anew; change it in {running.config}")
+        configured.write(birds={**settings["knowledge"]["birds"], "index": {"language": "german"}})
+        wait_until(lambda: configured.uris("birds", "wren") == ["birds/wren.md"], "the wren")
+        wait_until(lambda: "the collection birds is right again" in running.told(), "word of that")
+        assert running.told().count("the collection birds") == 2
 
 
 def _figure(configured: Configured, name: str) -> float:

@@ -33,6 +33,7 @@ from parkway.store.models import readable_bytes
 
 _LOOK_S = 0.3
 _SHOWN_CHARS = 240
+_NONE = "no collections yet; make one: parkway knowledge add docs ./docs"
 
 
 @click.group("knowledge")
@@ -97,7 +98,7 @@ def list_collections(url: str | None, as_json: bool) -> None:
     if as_json:
         print_json(found)
     elif not found:
-        click.echo("no collections yet; make one: parkway knowledge add docs ./docs", err=True)
+        click.echo(_NONE, err=True)
     else:
         columns = ("collection", "documents", "indexed", "waiting", "set aside", "passages", "sources")
         print_table(columns, [_row(status) for status in found])
@@ -122,6 +123,8 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
         found = client.ask("GET", "/v1/knowledge", CollectionList).data
         if as_json:
             print_json(found)
+        elif not found:
+            click.echo(_NONE, err=True)
         for status in () if as_json else found:
             click.echo(f"{status.name}: {_told(status)}")
         return

@@ -92,6 +92,8 @@ def evaluate(
       parkway knowledge eval questions.jsonl --in docs --answers --model qwen
       parkway knowledge eval questions.jsonl --chunkers
     """
+    if chunkers and (others or answers):
+        raise click.UsageError("--chunkers searches no collection; leave --compare and --answers out")
     if chunkers:
         _compare_chunkers(file, name)
         return

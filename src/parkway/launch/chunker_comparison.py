@@ -43,8 +43,7 @@ def compared(path: Path, model: str, language: str, tell: Callable[[str, Quality
         tell: Called with each as it is done: it may take minutes.
 
     Raises:
-        ConfigurationError: No judged spans can be read.
-        Unreadable: A document cannot be parsed.
+        ConfigurationError: No judged spans can be read, or a document cannot be parsed.
     """
     gold = judged_spans(path)
     encoding = Encoding(model)

@@ -187,9 +187,8 @@ class Owner:
 
     def _prepare(self, loop: asyncio.AbstractEventLoop, new: Settings) -> Commit:
         """Collections that were configured otherwise, all of them or none. Those that are no more stay as they are."""
-        now = {name: each.config for name, each in self._collections.all().items()}
         changed = {
-            name: config.beside(now[name]) if name in now else config
+            name: config if (opened := self.opened.get(name)) is None else config.beside(opened.config)
             for name, config in new.knowledge.items()
             if config != self._configured.get(name)
         }

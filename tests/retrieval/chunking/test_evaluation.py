@@ -89,6 +89,9 @@ def test_a_gold_file_names_documents_that_lie_beside_it(tmp_path: Path) -> None:
     gold.write_text(json.dumps(lines[0]).replace('"start": 8, "end": 40', '"start": 400, "end": 440'))
     with pytest.raises(ConfigurationError, match=r"names 400 to 440 in 'keys\.md', whose text has"):
         judged_spans(gold)
+    (tmp_path / "keys.md").write_bytes(b"\0\1\2")
+    with pytest.raises(ConfigurationError, match=r"gold\.jsonl: keys\.md "):
+        judged_spans(gold)
 
 
 @pytest.mark.skipif(not JUDGED.exists(), reason="the judged collection is not on this machine")

@@ -34,8 +34,8 @@ def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
     assert stage.states() == {"one.md": ("indexed", ""), "two.txt": ("indexed", "")}
     [status] = stage.listing.statuses("docs")
     assert (status.documents, status.indexed, status.waiting, status.passages) == (2, 2, 0, 2)
-    titles = {one.title for one in stage.documents()}
-    assert titles == {"Ferries", "two.txt"}
+    known = {one.title: one.characters for one in stage.documents()}
+    assert known == {"Ferries": 43, "two.txt": 21}
 
 
 def test_both_databases_do(database_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from parkway.core.errors import ConfigurationError
+from parkway.core.errors import ConfigurationError, Unreadable
 from parkway.retrieval import beir, evaluation
 from parkway.retrieval.chunking.chunker import Chunker
 from parkway.retrieval.chunking.encoder import Encoder
@@ -99,8 +99,8 @@ def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
     out; how much of their answer is found cannot be said.
 
     Raises:
-        ConfigurationError: The file cannot be read, has no spans, names no file, or has spans beyond the text.
-        Unreadable: A document cannot be parsed.
+        ConfigurationError: The file cannot be read, has no spans, names no file or one that cannot be parsed, or has
+            spans beyond the text.
     """
     questions: list[Question] = []
     for question in evaluation.load(path):
@@ -113,7 +113,14 @@ def load_file(path: Path, parse: Callable[[Path], Parsed]) -> Gold:
     if not questions:
         raise ConfigurationError(f"{path}: no question has a `relevant` with `start` and `end`; chunkers need spans")
     names = sorted({name for question in questions for name in question.gold})
-    return _fitting(path, Gold({name: parse(_file(path, name)) for name in names}, questions))
+    return _fitting(path, Gold({name: _parsed(path, name, parse) for name in names}, questions))
+
+
+def _parsed(gold: Path, name: str, parse: Callable[[Path], Parsed]) -> Parsed:
+    try:
+        return parse(_file(gold, name))
+    except Unreadable as error:
+        raise ConfigurationError(f"{gold}: {name} {error.message}") from error
 
 
 def _fitting(path: Path, gold: Gold) -> Gold:
