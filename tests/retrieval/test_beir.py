@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from parkway.core.errors import ConfigurationError
-from parkway.retrieval import beir, judged
+from parkway.retrieval import beir, evaluation
 from parkway.retrieval.beir import Judgement, Text
 
 HEAD = "query-id\tcorpus-id\tscore"
@@ -50,19 +50,19 @@ def test_documents_queries_and_judgements_are_read(tmp_path: Path) -> None:
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, more: dict[str, str], words: str) -> None:
     with pytest.raises(ConfigurationError, match=words):
-        judged.judgements(folder(tmp_path, **more), "train")
+        evaluation.load(folder(tmp_path, **more), "train")
 
 
 def test_a_split_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="there is no such file; choose among train by --split"):
-        judged.judgements(folder(tmp_path), "tset")
+        evaluation.load(folder(tmp_path), "tset")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ConfigurationError, match=r"queries\.jsonl: no collection as BEIR lays it out: No such file"):
-        judged.judgements(tmp_path / "empty", "test")
+        evaluation.load(tmp_path / "empty", "test")
 
 
 def test_what_is_not_text_is_told(tmp_path: Path) -> None:
     place = folder(tmp_path)
     (place / "qrels/train.tsv").write_bytes(b"query-id\tcorpus-id\tscore\n\xff\xfe\n")
     with pytest.raises(ConfigurationError, match=r"train\.tsv: cannot be read: 'utf-8'"):
-        judged.judgements(place, "train")
+        evaluation.load(place, "train")

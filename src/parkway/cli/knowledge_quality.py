@@ -100,9 +100,9 @@ def evaluate(
     if name is None:
         raise click.UsageError("name the collection: --in NAME")
     configurations = [(name, name, dict[str, Any]()), *(_configuration(name, other) for other in others)]
-    from parkway.retrieval import evaluation, judged  # with numpy, which nothing else here needs
+    from parkway.retrieval import evaluation  # with numpy, which nothing else here needs
 
-    questions = judged.judgements(file, split)
+    questions = evaluation.load(file, split)
     client = connect(url)
     answering = choose(client, model) if answers else ""
     collections = {each: Collection(client, each) for _, each, _ in configurations}
@@ -269,9 +269,9 @@ def train_ranker(
     if forget == (judgements is not None):
         raise click.UsageError("--forget takes no JUDGEMENTS" if forget else "give JUDGEMENTS, or --forget")
     from parkway.launch import ranker_files, ranker_training
-    from parkway.retrieval import evaluation, judged
+    from parkway.retrieval import evaluation
 
-    questions = [] if judgements is None else judged.judgements(judgements, split)
+    questions = [] if judgements is None else evaluation.load(judgements, split)
     home, client = Home.open(), connect(None)
     collection, start = _configured(name, config)
     place = home.knowledge / name

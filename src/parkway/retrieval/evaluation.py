@@ -26,6 +26,7 @@ import numpy as np
 
 from parkway.core.errors import ConfigurationError
 from parkway.core.knowledge import Found, Hit
+from parkway.retrieval import beir
 from parkway.retrieval.document import Passage
 from parkway.retrieval.ranking.fusion import Numbers
 
@@ -82,12 +83,17 @@ DEPTH = 100
 FIRST = 10
 
 
-def load(path: Path) -> list[Question]:
-    """Reads a gold file.
+def load(path: Path, split: str = "test") -> list[Question]:
+    """Reads a gold file, or a folder as BEIR lays it out.
+
+    Args:
+        split: Of a folder: which of its judgements.
 
     Raises:
         ConfigurationError: It cannot be read, or a line is not as described; the message names the line.
     """
+    if path.is_dir():
+        return _of_folder(path, split)
     decoder = msgspec.json.Decoder(Question)
     questions: list[Question] = []
     try:
@@ -110,6 +116,24 @@ def load(path: Path) -> list[Question]:
     if not questions:
         raise ConfigurationError(f"{path}: there are no questions in it")
     return questions
+
+
+def _of_folder(folder: Path, split: str) -> list[Question]:
+    """Of `queries.jsonl` those in `qrels/SPLIT.tsv`; with columns `start` and `end` spans are what answers them."""
+    texts = beir.queries(folder)
+    path = folder / "qrels" / f"{split}.tsv"
+    if not path.exists():
+        splits = ", ".join(sorted(each.stem for each in path.parent.glob("*.tsv")))
+        choose = f"choose among {splits} by --split" if splits else "it says which documents answer which queries"
+        raise ConfigurationError(f"{path}: no collection as BEIR lays it out: there is no such file; {choose}")
+    gold: dict[str, list[str | Relevant]] = {}
+    for each in beir.judgements(path, texts):
+        try:
+            relevant = Relevant(each.document, each.start, each.end, each.grade)
+        except ValueError as error:
+            raise ConfigurationError(f"{path}: of query {each.query[:64]!r}: {error}") from error
+        gold.setdefault(each.query, []).append(relevant)
+    return [Question(texts[query], answers) for query, answers in gold.items()]
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from parkway.core.errors import ConfigurationError
 from parkway.retrieval import beir, evaluation
 from parkway.retrieval.chunking.chunker import Chunker, chunker
 from parkway.retrieval.chunking.config import ChunkingConfig
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.document import Block, Parsed, Passage, content_hash, passage_id, searched_text
-from parkway.retrieval.evaluation import Question, Relevant
+from parkway.retrieval.evaluation import Question
 from parkway.retrieval.index.config import IndexConfig
 from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.index import Index
@@ -42,16 +41,7 @@ def load(folder: Path, split: str) -> Judged:
     documents = {
         name: document((each.title or "").strip(), each.text.strip()) for name, each in beir.documents(folder).items()
     }
-    return Judged(documents, _questions(folder, split))
-
-
-def judgements(path: Path, split: str) -> list[Question]:
-    """The questions of a gold file, or of a folder as BEIR lays it out; `split` is of the folder.
-
-    Raises:
-        ConfigurationError: It cannot be read.
-    """
-    return _questions(path, split) if path.is_dir() else evaluation.load(path)
+    return Judged(documents, evaluation.load(folder, split))
 
 
 def indexed(collection: Judged, directory: Path, encoder: Encoder, embed: Embed, language: str = "english") -> Index:
@@ -63,24 +53,6 @@ def indexed(collection: Judged, directory: Path, encoder: Encoder, embed: Embed,
         index.upsert(some, embed([passage.searched for passage in some]))
     index.optimise()
     return index
-
-
-def _questions(folder: Path, split: str) -> list[Question]:
-    """Of `queries.jsonl` those in `qrels/SPLIT.tsv`; with columns `start` and `end` spans are what answers them."""
-    texts = beir.queries(folder)
-    path = folder / "qrels" / f"{split}.tsv"
-    if not path.exists():
-        splits = ", ".join(sorted(each.stem for each in path.parent.glob("*.tsv")))
-        choose = f"choose among {splits} by --split" if splits else "it says which documents answer which queries"
-        raise ConfigurationError(f"{path}: no collection as BEIR lays it out: there is no such file; {choose}")
-    gold: dict[str, list[str | Relevant]] = {}
-    for each in beir.judgements(path, texts):
-        try:
-            relevant = Relevant(each.document, each.start, each.end, each.grade)
-        except ValueError as error:
-            raise ConfigurationError(f"{path}: of query {each.query[:64]!r}: {error}") from error
-        gold.setdefault(each.query, []).append(relevant)
-    return [Question(texts[query], answers) for query, answers in gold.items()]
 
 
 def document(title: str, text: str) -> Parsed:
