@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -79,6 +81,28 @@ async def test_a_folder_is_sent_and_found(knowledge: Command, shelf: Shelf, tmp_
     assert (done.code, done.out) == (0, "removed notes/deep/a b.txt\n")
     assert (await knowledge("rm", "birds", "--yes")).code == 0
     assert list(shelf.kept) == ["handbook"]
+
+
+async def test_a_file_that_cannot_be_read_keeps_no_other_from_being_sent(
+    knowledge: Command, shelf: Shelf, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    for name in ("a.txt", "locked.txt", "\udcff.txt", "z.txt"):
+        (folder / name).write_text("A text.")
+    opened = Path.open
+
+    def refusing(path: Path, *words: Any, **more: Any) -> Any:
+        if path.name == "locked.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return opened(path, *words, **more)
+
+    monkeypatch.setattr(Path, "open", refusing)
+    done = await knowledge("add", "texts", str(folder))
+    assert done.code == 0
+    assert f"{folder}/locked.txt is not taken: cannot be read: Permission denied" in done.err
+    assert ".txt is not taken: its name is not UTF-8" in done.err
+    assert len(shelf.kept["texts"]) == 2
 
 
 async def test_lists_are_tables_or_json(knowledge: Command, shelf: Shelf) -> None:

@@ -138,7 +138,7 @@ def show_status(name: str | None, documents: bool, url: str | None, as_json: boo
     for source in status.sources:
         click.echo(f"  from {source}")
     for trouble in status.trouble:
-        click.echo(f"  trouble: {trouble}")
+        click.echo(_printable(f"  trouble: {trouble}"))
     for lag in status.replica_lags:
         click.echo(f"  replica {lag.replica}, partition {lag.partition}: {lag.lag_s:g} s behind")
     if listed:
@@ -214,7 +214,7 @@ def _warn(collection: Collection, status: CollectionStatus) -> None:
         return
     aside = [each for each in collection.documents() if each.state == "set_aside"]
     for each in aside[:5]:
-        click.echo(f"  set aside: {each.uri}: {each.reason}", err=True)
+        click.echo(_printable(f"  set aside: {each.uri}: {each.reason}"), err=True)
     if len(aside) > 5:
         click.echo(f"  and {len(aside) - 5} more: parkway knowledge status {status.name}", err=True)
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import click
 import msgspec
 
-from parkway.cli.chat import choose, connect, printable
+from parkway.cli.chat import choose, connect
 from parkway.cli.client import Client
 from parkway.cli.collection import Collection, Name, url_option
+from parkway.cli.listing import one_line
 from parkway.cli.options import config_option
 from parkway.cli.progress import bar
 from parkway.core.errors import CollectionNotFound, StartupError, nearest
@@ -164,7 +165,7 @@ def _fit(collection: Collection, questions: Sequence[Question]) -> Fit:
         fit = Fit.of(collection.name, questions, documents() if any(each.relevant for each in questions) else ())
     fit.check()
     for line in fit.warnings:
-        click.echo(f"warning: {printable(line)}", err=True)
+        click.echo(f"warning: {one_line(line)}", err=True)
     return fit
 
 

@@ -20,7 +20,7 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Aligned columns: text to the left, numbers to the right; None is shown as a dash."""
-    cells = [["-" if value is None else _one_line(value) for value in row] for row in rows]
+    cells = [["-" if value is None else one_line(value) for value in row] for row in rows]
     widths = [max(len(name), *(_width(row[i]) for row in cells), 0) for i, name in enumerate(columns)]
     right = [all(_NUMBER.fullmatch(row[i]) for row in cells) for i in range(len(columns))]
     click.echo(click.style(_line(columns, widths, right), bold=True))
@@ -36,7 +36,7 @@ def _line(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) ->
     return "  ".join(padded).rstrip()
 
 
-def _one_line(value: object) -> str:
+def one_line(value: object) -> str:
     """Text as it may be printed: what a terminal would interpret is shown, not sent."""
     return "".join(char if char.isprintable() else repr(char)[1:-1] for char in str(value))
 

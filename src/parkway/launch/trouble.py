@@ -79,11 +79,11 @@ class Troubles:
         Args:
             who: The child; empty: the supervisor itself.
         """
-        known = {each for told in self._of.values() for each in told.items()}
-        before = {subject for told in self._of.values() for subject in told}
+        known = {(subject, how[:_LONGEST]) for told in self._of.values() for subject, how in told.items()}
+        before = {subject for subject, _ in known}
         self._of[who] = trouble
         for subject, how in trouble.items():
-            if (subject, how) not in known:
+            if (subject, how[:_LONGEST]) not in known:
                 self._say(_printable(f"{who}: {subject} {how}" if who else f"{subject} {how}"))
         for subject in sorted(before.difference(*self._of.values())):
             self._say(_printable(f"{subject} is right again"))
