@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -183,3 +184,18 @@ def test_an_encoding_cuts_what_is_not_read_and_keeps_the_order() -> None:
         assert encoding.embed([]).shape == (0, encoding.dimensions)
     finally:
         encoding.close()
+
+
+def test_an_encoding_that_is_interrupted_does_not_finish_first() -> None:
+    encoding = Encoding("park-embed")
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.3)
+        with pytest.raises(KeyboardInterrupt):
+            encoding.embed([f"{number} " + "word " * 200 for number in range(2000)])
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    [embedder] = encoding._encoders._embedders.values()
+    encoding.close()
+    assert embedder._loop.texts < 2000

@@ -98,6 +98,18 @@ def test_two_configurations_are_compared_question_by_question() -> None:
     assert "| total | 2.00 | 2.00 | 2.00 |" in stages(one)
 
 
+def test_times_are_of_searches_that_were_made() -> None:
+    def ask(query: str) -> Found:
+        return Found(hits=[], took_ms={"total": 0.1 if query == "again" else 3.0}, cached=query == "again")
+
+    text = stages(evaluate([Question("first"), Question("again")], ask))
+    assert "| total | 3.00 | 3.00 | 3.00 |" in text
+    assert "1 of 2 answers were kept from searches before; times are of the others." in text
+    results = evaluate([Question("again")], ask)
+    assert stages(results).endswith("1 of 1 answers were kept from searches before; times are of what is kept.")
+    assert "| now | - | - | - | - | 0.1 | 0.1 |" in table({"now": results})
+
+
 def test_an_interval_holds_the_mean() -> None:
     values = np.random.default_rng(0).uniform(size=200)
     found = interval(values)

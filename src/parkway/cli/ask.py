@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 import msgspec
 
 from parkway.cli.chat import choose, connect, printable
 from parkway.cli.client import Client
-from parkway.cli.collection import Name, collection_names, url_option
+from parkway.cli.collection import Name, collection_names, not_there, url_option
 from parkway.cli.listing import print_json
 from parkway.cli.options import json_option
 from parkway.cli.place import place_of
@@ -68,7 +70,7 @@ def command(question: str, names: tuple[str, ...], model: str | None, url: str |
     body = {
         "model": choose(client, model),
         "messages": [{"role": "user", "content": question}],
-        "knowledge": list(names) or _all(client),
+        "knowledge": _known(client, names),
     }
     told = client.ask("POST", "/v1/chat/completions", msgspec.Raw, body)
     if as_json:
@@ -94,8 +96,12 @@ def sources_of(grounds: _Grounds) -> list[str]:
     return places
 
 
-def _all(client: Client) -> list[str]:
-    names = collection_names(client)
-    if not names:
+def _known(client: Client, names: Sequence[str]) -> list[str]:
+    """Those that are named, or all."""
+    known = collection_names(client)
+    if not known:
         raise CollectionNotFound("there are no documents yet; add some: parkway knowledge add docs ./docs")
-    return names
+    for name in names:
+        if name not in known:
+            raise not_there(name, known)
+    return list(names) or known

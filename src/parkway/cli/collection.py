@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any, TypeVar
 from urllib.parse import quote
@@ -55,11 +55,7 @@ class Collection:
         except RelayedError as error:
             if error.code != CollectionNotFound.code:
                 raise
-        known = collection_names(self.client)
-        there_are = f"There are: {', '.join(known[:_SHOWN])}" if known else "There is none yet."
-        raise CollectionNotFound(
-            f'collection "{self.name}" does not exist, or you may not search it.{nearest(self.name, known)} {there_are}'
-        )
+        raise not_there(self.name, collection_names(self.client))
 
     def status(self) -> CollectionStatus:
         return self.ask("GET", "", CollectionStatus)
@@ -76,6 +72,14 @@ class Collection:
             if not page.has_more:
                 return
             after = page.data[-1].document_id
+
+
+def not_there(name: str, known: Sequence[str]) -> CollectionNotFound:
+    """Of those that are `known` none is called so."""
+    there_are = f"There are: {', '.join(known[:_SHOWN])}" if known else "There is none yet."
+    return CollectionNotFound(
+        f'collection "{name}" does not exist, or you may not search it.{nearest(name, known)} {there_are}'
+    )
 
 
 def collection_names(client: Client) -> list[str]:

@@ -43,8 +43,9 @@ class LoadedEncoder:
             try:
                 rows += [vector.cpu().numpy() for vector in waiting.result(_TIMEOUT_S)]
             except TimeoutError as error:
-                waiting.cancel()
                 raise IndexUnavailable(f"the encoder took longer than {_TIMEOUT_S:g} s") from error
+            finally:
+                waiting.cancel()  # if it is not there: nobody waits for it any more, as after Ctrl-C
         found = np.asarray(rows, np.float32).reshape(len(rows), self.dimensions)
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 

@@ -143,29 +143,34 @@ class Results:
     Attributes:
         measures: `nDCG@10`, `MRR@10` and `Recall@K` of the questions that can be answered; NaN of the others.
         confidence: Of all.
-        took_ms: By stage, of all.
+        took_ms: By stage, of the searches that were made; of all, where each was told again.
+        told_again: How many answers were kept from searches before.
     """
 
     measures: dict[str, Numbers]
     confidence: Numbers
     took_ms: dict[str, Numbers]
+    told_again: int = 0
 
 
 def evaluate(questions: Sequence[Question], ask: Ask) -> Results:
     """Searches for each question, and compares with what is known."""
     rows: list[dict[str, float]] = []
     times: list[dict[str, float]] = []
+    kept: list[dict[str, float]] = []
     confidence: list[float] = []
     for question in questions:
         found = ask(question.query)
         rows.append(measures(question.gold, found.hits))
-        times.append(found.took_ms)
+        (kept if found.cached else times).append(found.took_ms)
         confidence.append(found.confidence)
+    times = times or kept
     stages = sorted({stage for each in times for stage in each})
     return Results(
         measures={name: np.array([row[name] for row in rows]) for name in rows[0]},
         confidence=np.array(confidence),
         took_ms={stage: np.array([each.get(stage, 0.0) for each in times]) for stage in stages},
+        told_again=len(kept),
     )
 
 
@@ -242,7 +247,7 @@ def table(results: dict[str, Results]) -> str:
         cells: list[str] = []
         for name in names:
             found = interval(each.measures[name])
-            cell = f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
+            cell = "-" if math.isnan(found.mean) else f"{found.mean:.3f} ({found.low:.3f} to {found.high:.3f})"
             if base is not None:
                 cell += f", {told(difference(base, each, name))}"
             cells.append(cell)
@@ -259,4 +264,8 @@ def stages(results: Results) -> str:
     for stage, times in results.took_ms.items():
         cells = " | ".join(f"{value:.2f}" for value in np.percentile(times, [50, 95, 99]))
         lines.append(f"| {stage} | {cells} |")
+    if results.told_again:
+        asked = len(results.confidence)
+        of = "what is kept" if results.told_again == asked else "the others"
+        lines += ["", f"{results.told_again} of {asked} answers were kept from searches before; times are of {of}."]
     return "\n".join(lines)
