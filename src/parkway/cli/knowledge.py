@@ -313,15 +313,16 @@ def _indexed(collection: Collection) -> CollectionStatus:
     try:
         status = collection.status()
         with bar("indexing", status.documents) as advance:
-            while status.waiting:
+            while True:
                 advance(status.documents - status.waiting, status.documents)
                 for trouble in status.trouble:
                     if trouble not in told:
-                        click.echo(f"trouble: {_printable(trouble)}", err=True)
+                        click.echo(_printable(f"  trouble: {trouble}"), err=True)
                         told.add(trouble)
+                if not status.waiting:
+                    break
                 time.sleep(_LOOK_S)
                 status = collection.status()
-            advance(status.documents, status.documents)
     except KeyboardInterrupt:
         click.echo(f"indexing goes on; how far it is: parkway knowledge status {collection.name}", err=True)
         raise

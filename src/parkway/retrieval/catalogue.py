@@ -17,7 +17,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from parkway.core.knowledge import State
 from parkway.retrieval.document import Value
-from parkway.retrieval.ingest.source import Entry
+from parkway.retrieval.ingest.source import Entry, Unknown
 from parkway.store.schema import knowledge_documents as documents
 from parkway.store.sql import Database
 
@@ -91,7 +91,7 @@ class Changes:
     gone: int = 0
     same: int = 0
     refused: int = 0
-    unknown: list[str] = field(default_factory=list)
+    unknown: list[Unknown] = field(default_factory=list[Unknown])
 
     def __add__(self, other: Changes) -> Changes:
         return Changes(

@@ -12,7 +12,7 @@ import pytest
 
 from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, StoreUnavailable
 from parkway.retrieval.catalogue import Document, Partition, document_id
-from parkway.retrieval.ingest import indexing, ingestion
+from parkway.retrieval.ingest import folder, indexing, ingestion
 from parkway.retrieval.ingest.uploads import Header
 from tests.retrieval.ingest.stage import Stage
 
@@ -35,7 +35,7 @@ def test_what_lies_in_a_folder_is_found(stage: Stage) -> None:
     [status] = stage.listing.statuses("docs")
     assert (status.documents, status.indexed, status.waiting, status.passages) == (2, 2, 0, 2)
     known = {one.title: one.characters for one in stage.documents()}
-    assert known == {"Ferries": 43, "two.txt": 21}
+    assert known == {"Ferries": 44, "two.txt": 21}
 
 
 def test_both_databases_do(database_url: str, tmp_path: Path) -> None:
@@ -174,6 +174,21 @@ def test_a_folder_that_is_away_removes_nothing(stage: Stage) -> None:
     stage.settle()
     assert not stage.found("lighthouse"), "a source that is configured no more is gone"
     assert stage.states() == {}
+
+
+def test_a_part_of_a_folder_that_cannot_be_looked_through_is_told(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(folder, "_MAX_DEPTH", 1)
+    stage.write("one.txt", "alpha")
+    stage.write("deep/two.txt", "beta")
+    stage.write("deep/er/three.txt", "gamma")
+    running = stage.start()
+    stage.settle()
+    until(lambda: running.trouble)
+    deeper = (stage.folder / "deep/er").as_uri()
+    assert running.trouble == {str(stage.folder): f"{deeper}/: is more than 1 folders deep"}
+    assert set(stage.states()) == {"one.txt", "two.txt"}
 
 
 def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:

@@ -26,7 +26,7 @@ from parkway.retrieval.ingest.queue import Waiting
 from parkway.retrieval.ingest.reading import Read, Reading
 from parkway.retrieval.ingest.reconcile import reconcile
 from parkway.retrieval.ingest.scan import Checkpoint, Scan
-from parkway.retrieval.ingest.source import Source, SourceUnavailable
+from parkway.retrieval.ingest.source import Source, SourceUnavailable, Unknown
 from parkway.retrieval.ingest.uploads import Header, Uploads
 from parkway.retrieval.ingest.watch import Watch
 from parkway.retrieval.parsing.sandbox import Sandbox
@@ -93,7 +93,7 @@ class Ingestion:
         self.collection = collection
         self.config = config
         self.trouble: dict[str, str] = {}
-        """By source: why it could not be looked through just now."""
+        """By source: why it, or a part of it, could not be looked through just now."""
         self._catalogue = catalogue
         self._index = index
         self._partition = partition or Partition()
@@ -336,7 +336,10 @@ class Ingestion:
             wait_s = every_s
             try:
                 found = self._scan.all_of(source)
-                self.trouble.pop(source.name, None)
+                if found.unknown:
+                    self.trouble[source.name] = _unseen(found.unknown)
+                else:
+                    self.trouble.pop(source.name, None)
                 if found.new or found.changed or found.gone:
                     log.info("%s: %s: %s", self.collection, source.name, found)
             except (SourceUnavailable, StoreUnavailable, OSError) as error:
@@ -414,3 +417,8 @@ class Ingestion:
 
 def _without_graph(size: Size) -> int:
     return size.passages - size.indexed
+
+
+def _unseen(places: Sequence[Unknown]) -> str:
+    more = f", and {len(places) - 1} more places" if len(places) > 1 else ""
+    return f"{places[0].below or 'all of it'}: {places[0].reason}{more}"

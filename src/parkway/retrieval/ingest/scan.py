@@ -74,7 +74,7 @@ class Scan:
             for one in batch:
                 if isinstance(one, Unknown):
                     log.warning("%s, %s: %s %s", self._collection, source.name, one.below or "all of it", one.reason)
-                    found.unknown.append(one.below)
+                    found.unknown.append(one)
             self._checkpoint("listed")
             if known:
                 found += self._catalogue.note(self._collection, source.name, known, self._now_ms(), urgent=urgent)
@@ -82,7 +82,7 @@ class Scan:
             seen.extend(self._key(source.name, one.uri) for one in known)
         return found
 
-    def _gone(self, source: str, folder: str, seen: array[int], unknown: list[str]) -> Changes:
+    def _gone(self, source: str, folder: str, seen: array[int], unknown: list[Unknown]) -> Changes:
         """Has those removed that were not seen, below a folder or all."""
         found = Changes()
         there = array("Q", sorted(seen))
@@ -92,7 +92,7 @@ class Scan:
             gone = [
                 identifier
                 for identifier, uri in page
-                if not _has(there, int(identifier[:16], 16)) and not any(uri.startswith(part) for part in unknown)
+                if not _has(there, int(identifier[:16], 16)) and not any(uri.startswith(one.below) for one in unknown)
             ]
             if gone:
                 found.gone += self._catalogue.gone(self._collection, gone, self._now_ms())
