@@ -255,6 +255,7 @@ def test_a_collection_that_its_index_was_not_made_for_is_told_and_can_be_put_rig
         wait_until(lambda: configured.uris("birds", "wren") == ["birds/wren.md"], "the wren")
         wait_until(lambda: "the collection birds is right again" in running.told(), "word of that")
         assert running.told().count("the collection birds") == 2
+        assert "at the next start" not in running.told()
 
 
 def _figure(configured: Configured, name: str) -> float:

@@ -103,7 +103,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
         for line in error.message.splitlines():
             click.echo(f"error: {line}", err=True)
         return error.exit_code
-    except UnicodeEncodeError as error:  # of an argument that could not be decoded
+    except UnicodeEncodeError as error:
+        if error.encoding != "utf-8":  # of a terminal; else it is an argument that could not be decoded
+            raise
         click.echo(f"error: {error.object[:200]!a} is not UTF-8", err=True)
         return ConfigurationError.exit_code
     except (click.Abort, KeyboardInterrupt):

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from parkway.launch.trouble import PREFIX as TROUBLE
 
 _READY = b"ready "
-_LONGEST_LINE = 65_536
+_LONGEST_LINE = 1 << 20
 
 
 class Announcement:

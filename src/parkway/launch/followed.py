@@ -13,7 +13,7 @@ from parkway.launch.family import write_snapshot
 from parkway.launch.publication import remote_endpoints
 from parkway.launch.reload import HOSTS, INTERVAL_S, Commit, Outcome, Prepare, Reload, Source, Watcher, permission_files
 from parkway.launch.settings import Settings
-from parkway.launch.trouble import CONFIGURATION, Troubles, refusal
+from parkway.launch.trouble import CONFIGURATION, Troubles, refusal, the_collection
 from parkway.router.endpoint import Endpoint
 from parkway.store.home import Home
 
@@ -95,12 +95,19 @@ class Followed:
             return
         self._troubles.hear("", {})
         self._say(f"the configuration was read again; changed: {', '.join(outcome.changed) or 'nothing'}")
-        if pending := [key for key in outcome.changed if any(fnmatchcase(key, pattern) for pattern in _AT_START)]:
+        if pending := [key for key in outcome.changed if self._waits(key)]:
             self._say(f"takes effect at the next start: {', '.join(pending)}")
         try:
             write_snapshot(self._reload.settings, self._home)
         except OSError as error:
             self._say(f"a restarted gateway would begin with the old configuration: {self._home.path}: {error}")
+
+    def _waits(self, key: str) -> bool:
+        """Whether it takes effect at the next start. What could not be opened is opened as it is configured now."""
+        closed = [name for name in self.settings.knowledge if self._troubles.concerns(the_collection(name))]
+        return any(fnmatchcase(key, pattern) for pattern in _AT_START) and not any(
+            key.startswith(f"knowledge.{name}.") for name in closed
+        )
 
 
 def _check_permissions(settings: Settings) -> Commit:

@@ -51,7 +51,7 @@ from parkway.launch.owner_server import serve
 from parkway.launch.partition_index import answer
 from parkway.launch.reload import INTERVAL_S, Commit, Outcome, Reload, Source, Watcher
 from parkway.launch.settings import Settings
-from parkway.launch.trouble import CONFIGURATION, Telling, of_collection, refusal
+from parkway.launch.trouble import CONFIGURATION, Telling, of_collection, refusal, the_collection
 from parkway.retrieval.catalogue import Partition, document_id
 from parkway.retrieval.collections import TOPIC, Collections
 from parkway.retrieval.config import UPLOADS, CollectionConfig
@@ -218,10 +218,10 @@ class Owner:
         """What is wrong just now, for whoever sits at the terminal."""
         found = {CONFIGURATION: refusal(self.refused, self._source)} if self.refused else {}
         for name, error in self.opened.trouble.items():
-            found[f"the collection {name}"] = of_collection(error, self._source if name in self._configured else None)
+            found[the_collection(name)] = of_collection(error, self._source if name in self._configured else None)
         for name, opened in self.opened.all():
             for source, error in opened.ingestion.trouble.copy().items():
-                found[f"the source {source} of the collection {name}"] = f"cannot be looked through: {error}"
+                found[f"the source {source} of {the_collection(name)}"] = f"cannot be looked through: {error}"
         return found
 
     # Library

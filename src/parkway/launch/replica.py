@@ -31,7 +31,7 @@ from parkway.launch.ranker_files import stamp_of
 from parkway.launch.rankers import Rankers
 from parkway.launch.replica_figures import ReplicaFigures
 from parkway.launch.settings import Settings
-from parkway.launch.trouble import Telling, of_collection
+from parkway.launch.trouble import Telling, of_collection, the_collection
 from parkway.retrieval.collections import Collections
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.index.opening import open_index
@@ -75,7 +75,7 @@ async def _answer(settings: Settings, home: Home, listener: socket.socket, numbe
     def trouble() -> dict[str, str]:
         """What does not pass by itself, as its owner would tell it."""
         return {
-            f"the collection {name}": of_collection(str(error), source if name in settings.knowledge else None)
+            the_collection(name): of_collection(str(error), source if name in settings.knowledge else None)
             for name, error in replica.trouble.items()
             if not isinstance(error, IndexUnavailable)
         }

@@ -66,6 +66,10 @@ class Troubles:
         self._say = say
         self._of: dict[str, Trouble] = {}
 
+    def concerns(self, subject: str) -> bool:
+        """Whether anything is wrong with it."""
+        return any(subject in told for told in self._of.values())
+
     def listen(self, who: str, line: bytes) -> None:
         """Takes a line of a child, without its prefix."""
         try:
@@ -92,6 +96,11 @@ class Troubles:
 def refusal(error: str, source: Path | None) -> str:
     """Of the configuration: why it cannot be used, and where to change it."""
     return f"cannot be used as it is written now, and what was in force stays in force: {error}{_where(error, source)}"
+
+
+def the_collection(name: str) -> str:
+    """What a collection is called here."""
+    return f"the collection {name}"
 
 
 def of_collection(error: str, source: Path | None) -> str:
