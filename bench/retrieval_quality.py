@@ -24,7 +24,7 @@ from bench.chunkers import READS, Vectors
 from parkway.core.knowledge import Found, Search
 from parkway.engine.builtin import PARK_EMBED
 from parkway.launch.cross_encoder_training import trained_cross_encoder
-from parkway.launch.ranker_training import Lesson, Trial
+from parkway.launch.ranker_training import Lesson, Trained
 from parkway.launch.rankers import Rankers
 from parkway.retrieval import judged
 from parkway.retrieval.evaluation import DEPTH, Ask, Question, Results, evaluate, stages, table
@@ -92,16 +92,17 @@ def look(searcher: Searcher, query: str) -> Found:
     return searcher.search(Search(query=query, limit=DEPTH, explain=True, budget_ms=BUDGET_MS), ANYBODY)
 
 
-def trained_reader(questions: list[Question], searcher: Searcher, training: CrossTraining, folder: Path) -> Trial:
+def trained_reader(questions: list[Question], searcher: Searcher, training: CrossTraining, folder: Path) -> Trained:
     """Trains a cross-encoder into `folder`, with a fifth of the questions held out."""
     lesson = Lesson.of(questions, lambda query: look(searcher, query), lambda _: None)
 
     def report(progress: Progress) -> None:
         print(f"{progress.share:4.0%}  {progress.steps} steps, loss {progress.loss:.3f}", flush=True)
 
-    trained = trained_cross_encoder(lesson, PARK_EMBED, training, RankingConfig(), ABOUT, report)
+    ranker = Ranker.load("english")
+    trained = trained_cross_encoder(lesson, ranker, PARK_EMBED, training, RankingConfig(), ABOUT, report)
     trained.keep(folder)
-    return trained.trial
+    return trained
 
 
 def measure(collection: Judged, index: Index, vectors: QueryVectors, cross: CrossRanking | None) -> dict[str, Results]:
@@ -140,8 +141,8 @@ def main() -> None:
             given.train.write_bytes(msgspec.json.format(msgspec.json.encode(weights), indent=2) + b"\n")
         elif given.train_cross_encoder:
             training = CrossTraining(minutes=given.minutes, threads=given.threads)
-            trial = trained_reader(collection.questions, searcher, training, given.train_cross_encoder)
-            print(f"\n{table(trial.results)}")
+            made = trained_reader(collection.questions, searcher, training, given.train_cross_encoder)
+            print(f"\n{table(made.trial.results)}\n\n{made.remark}")
         else:
             cross = Rankers.of(given.cross_encoder, "english", RankingConfig()).cross if given.cross_encoder else None
             results = measure(collection, index, vectors, cross)

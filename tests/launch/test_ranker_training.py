@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,13 @@ from parkway.core.errors import ConfigurationError
 from parkway.core.knowledge import Found, Hit, Scores, Search
 from parkway.engine.cross_encoder import CrossReader, untrained
 from parkway.engine.directory import ModelDirectory
-from parkway.launch.cross_encoder_training import cross_encoder_trial, trained_cross_encoder
+from parkway.launch.cross_encoder_training import (
+    Reading,
+    cross_encoder_trial,
+    told_apart,
+    trained_cross_encoder,
+    what_was_seen,
+)
 from parkway.launch.encoding import Encoding
 from parkway.launch.ranker_files import cross_encoder_of, forget, stamp_of
 from parkway.launch.ranker_training import Lesson, trained_ranker
@@ -23,7 +30,9 @@ from parkway.retrieval.evaluation import Question, Relevant
 from parkway.retrieval.judged import Judged
 from parkway.retrieval.query_vectors import QueryVectors
 from parkway.retrieval.ranking.config import RankingConfig
+from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.ranking.sureness import Sureness, learned
 from parkway.retrieval.search import Searcher
 from parkway.train.cross_encoder import CrossTraining, Progress
 from tests.engine.small_encoder import small_encoder
@@ -97,7 +106,13 @@ def test_a_cross_encoder_learns_what_the_ranker_cannot_see(tmp_path: Path, start
     told = list[Progress]()
     training = CrossTraining(rounds=12, rate=2e-3, threads=1)
     trained = trained_cross_encoder(
-        lesson(), str(start.path), training, RankingConfig(depth=3, budget_ms=9999), {}, told.append
+        lesson(),
+        Ranker.load("english"),
+        str(start.path),
+        training,
+        RankingConfig(depth=3, budget_ms=9999),
+        {},
+        told.append,
     )
     trial = trained.trial
     assert trial.better
@@ -117,9 +132,49 @@ def test_a_cross_encoder_learns_what_the_ranker_cannot_see(tmp_path: Path, start
     rankers.close()
 
 
+class Knowing:
+    """A reader that knows an answer when it reads one; all else it doubts, more or less."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    def scores(self, query: str, texts: Sequence[str], _: float) -> list[float]:
+        self.read += len(texts)
+        return [4.0 if "red" in text else (len(query) * at % 7) / 7 for at, text in enumerate(texts)]
+
+
+def test_what_was_read_makes_a_search_surer_or_less_sure() -> None:
+    colours = ["blue", "red", "green", "white", "black", "brown", "pink"]
+
+    def found(query: str) -> Found:
+        thing = query.split()[-1]
+        return Found(hits=[passage(thing, colour, -float(at)) for at, colour in enumerate(colours)])
+
+    things = [f"{'x' * (at % 9)}thing{at}" for at in range(200)]
+    judged_so = [Question(f"which {thing}", [f"{thing} red"]) for thing in things]
+    lesson = Lesson.of(judged_so, found, lambda _: None)
+    reader = Knowing()
+    reading = Reading(reader.scores)
+    cross = CrossRanking(reading.scores, 1.0, 6)
+    seen = what_was_seen(lesson, Ranker.load("english"), cross)
+    assert [[each.right for each in some] for some in seen] == [[True, False]] * 40
+    assert {len(each.scores) for some in seen for each in some} == {6}
+    assert reader.read == 40 * 7, "nothing is read twice"
+    assert told_apart(seen).endswith("1.000 with what was read")
+    sureness = learned([each for some in seen for each in some])
+    sure, unsure = seen[0]
+    assert sureness.of(0.4, sure.scores) > 0.5 > sureness.of(0.4, unsure.scores)
+    assert sureness.of(0.4, sure.scores[:4]) == 0.4, "too few were read"
+    assert sureness.of(0.01, sure.scores) < sureness.of(0.4, sure.scores), "what was known before counts, too"
+    few = learned([each for some in seen[:10] for each in some])
+    assert few == learned([some[0] for some in seen]) == Sureness(), "too few, or of one kind: nothing is learned"
+    assert few.of(0.4, sure.scores) == 0.4
+
+
 def test_one_that_cannot_keep_to_its_budget_is_measured_with_what_it_can_read(start: ModelDirectory) -> None:
     reader = CrossReader(start, untrained(start))
-    trial = cross_encoder_trial(lesson(), reader, 1.0, RankingConfig(depth=3, budget_ms=1e-3))
+    trial, depth = cross_encoder_trial(lesson(), Reading(reader.scores), 1.0, RankingConfig(depth=3, budget_ms=1e-3))
+    assert depth == 0
     reader.close()
     assert trial.after == "trained, 0 read within 0.001 ms"
     assert trial.change.mean == 0

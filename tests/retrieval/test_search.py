@@ -19,6 +19,7 @@ from parkway.retrieval.query_vectors import QueryVectors
 from parkway.retrieval.ranking.config import RankingConfig
 from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.ranking.sureness import Sureness
 from parkway.retrieval.search import Searcher
 from tests.retrieval.index.corpus import DIMENSIONS, passage
 
@@ -187,6 +188,9 @@ def test_a_cross_encoder_reads_what_the_budget_leaves_time_for(tmp_path: Path) -
     assert asked[1:] == [(3, pytest.approx(0.5))]
     assert "read" in searcher.search(Search(query="API key", rerank=False), ANN).took_ms
     assert len(asked) == 2
+    before = found.confidence
+    searcher.rank_by(Ranker.load("english"), CrossRanking(scores, 9.0, 9, Sureness(lead=5.0, bias=9.0)))
+    assert searcher.search(Search(query="API key on the warm keyboard"), ANN).confidence > max(before, 0.9)
     searcher.rank_by(Ranker.load("english"), None)
     assert "read" not in searcher.search(Search(query="API key"), ANN).took_ms
     index.close()

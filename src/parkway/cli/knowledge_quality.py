@@ -292,13 +292,17 @@ def train_ranker(
         trained = ranker_training.trained_ranker(lesson, collection.index.language, about)
     else:
         from parkway.launch.cross_encoder_training import trained_cross_encoder  # with torch, which takes seconds
+        from parkway.launch.rankers import Rankers
         from parkway.train.cross_encoder import CrossTraining
 
+        ranker = Rankers.of(place, collection.index.language, collection.ranking, reads=False).ranker
         training = CrossTraining(minutes=minutes, seed=seed, threads=threads)
-        trained = trained_cross_encoder(lesson, start, training, collection.ranking, about, _report)
+        trained = trained_cross_encoder(lesson, ranker, start, training, collection.ranking, about, _report)
     change = f"{evaluation.told(trained.trial.change)} in nDCG@10"
     click.echo(f"{len(lesson.held_out)} questions that were held out of {len(questions)}:\n")
     click.echo(evaluation.table(trained.trial.results))
+    if trained.remark:
+        click.echo(f"\n{trained.remark}")
     _remark([fit])
     if not (trained.trial.better or force):
         click.echo(f"\nnot used: {change} is no improvement; --force uses it all the same")

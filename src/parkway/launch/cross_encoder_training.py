@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
+from itertools import chain
 from statistics import median
+
+import numpy as np
 
 from parkway.core.errors import ConfigurationError
 from parkway.engine import builtin
@@ -12,15 +16,20 @@ from parkway.engine.cross_encoder import CrossReader, Pairing, untrained
 from parkway.engine.directory import ModelDirectory
 from parkway.launch.ranker_training import Lesson, Looked, Trained, Trial
 from parkway.launch.rankers import keep_cross_encoder
+from parkway.retrieval.calibration import Calibration
 from parkway.retrieval.evaluation import Question, Results
 from parkway.retrieval.ranking.candidate import Ranked
 from parkway.retrieval.ranking.config import RankingConfig
-from parkway.retrieval.ranking.cross_ranking import CrossRanking
+from parkway.retrieval.ranking.cross_ranking import CrossRanking, Scores
+from parkway.retrieval.ranking.ranker import FIRST, Ranker
+from parkway.retrieval.ranking.sureness import Seen, learned
 from parkway.retrieval.ranking.train import grade_of
 from parkway.train.cross_encoder import CrossTraining, Example, Report, train
 
 WEIGHT = 1.0
 """Of a cross-encoder's score beside the rank."""
+
+_FOLDS = 5
 
 _RIGHT = 3
 """Passages that answer a question, the best first, of which one is drawn."""
@@ -28,6 +37,7 @@ _RIGHT = 3
 
 def trained_cross_encoder(
     lesson: Lesson,
+    ranker: Ranker,
     encoder: str,
     training: CrossTraining,
     config: RankingConfig,
@@ -37,6 +47,7 @@ def trained_cross_encoder(
     """A cross-encoder.
 
     Args:
+        ranker: That of the collection, behind which it reads.
         encoder: The model that it begins with, or its directory.
         config: What it will have to keep to.
         about: What its file says of it.
@@ -54,28 +65,49 @@ def trained_cross_encoder(
     model = untrained(start)
     train(model, Pairing(start), examples, training, report)
     reader = CrossReader(start, model)
+    reading = Reading(reader.scores)
     try:
-        trial = cross_encoder_trial(lesson, reader, WEIGHT, config)
+        trial, depth = cross_encoder_trial(lesson, reading, WEIGHT, config)
+        seen = what_was_seen(lesson, ranker, CrossRanking(reading.scores, WEIGHT, depth))
     finally:
         reader.close()
+    sureness = learned(list(chain.from_iterable(seen)))
     about = about | trial.about
-    return Trained(trial, lambda place: keep_cross_encoder(place, model, start, WEIGHT, about))
+    return Trained(
+        trial,
+        lambda place: keep_cross_encoder(place, model, start, WEIGHT, sureness, about),
+        told_apart(seen) if sureness.lead else "",
+    )
 
 
-def cross_encoder_trial(lesson: Lesson, reader: CrossReader, weight: float, config: RankingConfig) -> Trial:
-    """Measures it with the time that it will have, and with all the time that it needs."""
-    scores: dict[str, list[float]] = {}
+class Reading:
+    """The scores of passages, each read once."""
+
+    def __init__(self, scores: Scores) -> None:
+        self._scores = scores
+        self._known: dict[tuple[str, str], float] = {}
+
+    def scores(self, query: str, texts: Sequence[str], _: float) -> list[float]:
+        """As of `CrossRanking`, with all the time that it takes."""
+        missing = [text for text in dict.fromkeys(texts) if (query, text) not in self._known]
+        made = self._scores(query, missing, math.inf) if missing else []
+        self._known.update(zip(((query, text) for text in missing), made, strict=True))
+        return [self._known[query, text] for text in texts]
+
+
+def cross_encoder_trial(lesson: Lesson, reading: Reading, weight: float, config: RankingConfig) -> tuple[Trial, int]:
+    """Measures it with the time that it will have, and with all the time that it needs; and how many it can read."""
     took_s: list[float] = []
     for each in lesson.held_out:
         texts = [one.passage.searched for one in each.ranked[: config.depth]]
         began = time.monotonic()
-        scores[each.question.query] = reader.scores(each.question.query, texts, math.inf)
+        reading.scores(each.question.query, texts, math.inf)
         took_s.append(time.monotonic() - began)
     usual_s = median(took_s)
     in_time = min(config.depth, int(config.depth * config.budget_ms / 1000 / max(usual_s, 1e-6)))
 
     def measured(depth: int) -> Results:
-        cross = CrossRanking(lambda query, texts, _: scores[query][: len(texts)], weight, depth)
+        cross = CrossRanking(reading.scores, weight, depth)
 
         def order(each: Looked) -> list[Ranked]:
             return cross.order(each.question.query, each.ranked, math.inf, explain=False)[0]
@@ -89,7 +121,39 @@ def cross_encoder_trial(lesson: Lesson, reader: CrossReader, weight: float, conf
         results[after] = measured(in_time)
     else:
         after = whole
-    return Trial(results, "as it is", after)
+    return Trial(results, "as it is", after), in_time
+
+
+def what_was_seen(lesson: Lesson, ranker: Ranker, cross: CrossRanking) -> list[list[Seen]]:
+    """Of each question that was held out what was found, and the same without what answers it."""
+    seen: list[list[Seen]] = []
+    for each in lesson.held_out:
+        question, found = each.question, each.ranked
+        without = [one for one in found if not grade_of(question, one)]
+        seen.append([])
+        for some in (found, without) if len(without) < len(found) else (found,):
+            ordered, _ = cross.order(question.query, some, math.inf, explain=False)
+            first = ordered[:FIRST]
+            scores = [one.read for one in ordered if one.read is not None]
+            right = any(grade_of(question, one) for one in first)
+            seen[-1].append(Seen(ranker.confidence(question.query, first), scores, right))
+    return seen
+
+
+def told_apart(seen: Sequence[Sequence[Seen]]) -> str:
+    """How well confidence tells found answers from near misses, as it is and learned of other questions."""
+    before: dict[bool, list[float]] = {True: [], False: []}
+    after: dict[bool, list[float]] = {True: [], False: []}
+    for fold in range(_FOLDS):
+        sureness = learned([each for at, some in enumerate(seen) if at % _FOLDS != fold for each in some])
+        for each in chain.from_iterable(seen[fold::_FOLDS]):
+            before[each.right].append(each.confidence)
+            after[each.right].append(sureness.of(each.confidence, each.scores))
+    apart = [Calibration(np.array(some[True]), np.array(some[False])).told_apart for some in (before, after)]
+    return (
+        f"confidence tells {len(before[True])} found answers from {len(before[False])} near misses (AUC): "
+        f"{apart[0]:.3f} as it is, {apart[1]:.3f} with what was read"
+    )
 
 
 def _example(looked: Looked) -> Example | None:

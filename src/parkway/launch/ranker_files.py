@@ -14,6 +14,7 @@ import msgspec
 from parkway.core.errors import ConfigurationError
 from parkway.retrieval.index.directory import write_whole
 from parkway.retrieval.ranking.ranker import Weights
+from parkway.retrieval.ranking.sureness import Sureness
 
 RANKER, CROSS_ENCODER = "ranker.json", "cross-encoder.json"
 
@@ -26,11 +27,13 @@ class CrossEncoderFile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     Attributes:
         directory: Its name.
         weight: Of its score, beside 1 of the rank.
+        sureness: How sure a search is of what it has read.
         about: On what it was trained, and what was measured.
     """
 
     directory: str
     weight: float
+    sureness: Sureness = Sureness()
     about: dict[str, str] = {}
 
 

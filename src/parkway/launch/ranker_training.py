@@ -121,10 +121,12 @@ class Trained:
 
     Attributes:
         keep: Makes it that of the collection in a directory.
+        remark: What else was measured.
     """
 
     trial: Trial
     keep: Callable[[Path], None]
+    remark: str = ""
 
 
 def trained_ranker(lesson: Lesson, language: str, about: dict[str, str]) -> Trained:

@@ -18,6 +18,7 @@ from parkway.retrieval.index.directory import write_whole
 from parkway.retrieval.ranking.config import RankingConfig
 from parkway.retrieval.ranking.cross_ranking import CrossRanking
 from parkway.retrieval.ranking.ranker import Ranker
+from parkway.retrieval.ranking.sureness import Sureness
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Rankers:
                 ranker = Ranker.load(language, folder / RANKER)
             if reads and (about := cross_encoder_of(place)) is not None:
                 reader = CrossReader(ModelDirectory(folder / about.directory))
-                cross = CrossRanking(reader.scores, about.weight, config.depth)
+                cross = CrossRanking(reader.scores, about.weight, config.depth, about.sureness)
         except ParkwayError as error:
             log.error("a ranker of the collection %s cannot be used: %s", place.name, error)
         return cls(ranker, cross, config, stamp, reader)
@@ -66,7 +67,12 @@ class Rankers:
 
 
 def keep_cross_encoder(
-    place: Path, model: CrossEncoder, start: ModelDirectory, weight: float, about: dict[str, str]
+    place: Path,
+    model: CrossEncoder,
+    start: ModelDirectory,
+    weight: float,
+    sureness: Sureness,
+    about: dict[str, str],
 ) -> None:
     """Makes it the cross-encoder of the collection.
 
@@ -77,7 +83,7 @@ def keep_cross_encoder(
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     name = new_id("cross-encoder")
     save_cross_encoder(folder / name, model, start)
-    told = CrossEncoderFile(directory=name, weight=weight, about=about)
+    told = CrossEncoderFile(directory=name, weight=weight, sureness=sureness, about=about)
     write_whole(folder / CROSS_ENCODER, msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n")
     _clear(folder, name)
 

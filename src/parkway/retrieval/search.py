@@ -149,6 +149,8 @@ class Searcher:
         read = self._clock()
         hits = _chosen(ranked, asked, how.config)
         confidence = ranker.confidence(asked.query, hits)
+        if cross is not None:
+            confidence = cross.confidence(confidence, ranked)
         ended = self._clock()
         took = {"embed": embedded - began, "search": searched - embedded, "rank": ended - searched - (read - ordered)}
         if cross is not None:

@@ -19,6 +19,7 @@ class Ranked:
         by_keyword, by_meaning: Whether the list by words, or by meaning, had it.
         fused: Reciprocal rank fusion of both lists.
         rank: Of the ranker; None where it was not asked, or had no time.
+        read: The score of a cross-encoder; None where it did not read it.
         explanation: What the ranker saw, and how much each part weighed.
     """
 
@@ -30,6 +31,7 @@ class Ranked:
     by_meaning: bool
     fused: float = 0.0
     rank: float | None = None
+    read: float | None = None
     explanation: dict[str, float] | None = None
 
     @classmethod

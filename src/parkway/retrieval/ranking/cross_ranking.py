@@ -8,6 +8,7 @@ import numpy as np
 
 from parkway.retrieval.ranking.candidate import Ranked
 from parkway.retrieval.ranking.fusion import standard
+from parkway.retrieval.ranking.sureness import Sureness
 
 Scores = Callable[[str, Sequence[str], float], Sequence[float]]
 """How well each text answers the query, in their order; only of the first ones where the seconds were over. Blocks."""
@@ -20,15 +21,17 @@ class CrossRanking:
     judgements have trained is worse than what it corrects, on subjects that it does not know.
     """
 
-    def __init__(self, scores: Scores, weight: float, depth: int) -> None:
+    def __init__(self, scores: Scores, weight: float, depth: int, sureness: Sureness | None = None) -> None:
         """
         Args:
             weight: Of its score, beside 1 of the rank.
             depth: So many are read at most.
+            sureness: What was learned of its scores.
         """
         self._scores = scores
         self._weight = weight
         self._depth = depth
+        self._sureness = sureness or Sureness()
 
     def order(
         self, query: str, ranked: Sequence[Ranked], seconds: float, *, explain: bool
@@ -52,9 +55,18 @@ class CrossRanking:
         ordered: list[Ranked] = []
         for at, rank in zip(np.argsort(-both, kind="stable").tolist(), ranks, strict=True):
             one = read[at]
+            one.read = scores[at]
             if explain:
                 moved = {"cross_encoder": round(scores[at], 6), "cross_encoder_weighs": round(rank - one.score, 6)}
                 one.explanation = (one.explanation or {}) | moved
             one.rank = rank
             ordered.append(one)
         return [*ordered, *rest], len(read) == len(first)
+
+    def confidence(self, before: float, ranked: Sequence[Ranked]) -> float:
+        """How sure a search is when these were read, if they were.
+
+        Args:
+            before: That of the ranker.
+        """
+        return self._sureness.of(before, [one.read for one in ranked if one.read is not None])

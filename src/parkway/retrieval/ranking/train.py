@@ -79,7 +79,7 @@ def train(looks: Sequence[Looked], language: str, training: Training | None = No
         )
     weights = fit(examples, chosen)
     signs, labels = _signs(looks, Ranker(Weights(weights=weights, confidence={}), language))
-    return Weights(weights=weights, confidence=_logistic(signs, labels, chosen.confidence_pull))
+    return Weights(weights=weights, confidence=_confidence(signs, labels, chosen.confidence_pull))
 
 
 def weighed(found: Sequence[Ranked], weights: dict[str, float]) -> list[Ranked]:
@@ -147,14 +147,25 @@ def _signs(looks: Sequence[Looked], ranker: Ranker) -> tuple[Numbers, Numbers]:
     return np.array(rows), np.array(labels, float)
 
 
-def _logistic(signs: Numbers, labels: Numbers, pull: float) -> dict[str, float]:
-    """By Newton's method; the bias is not held."""
+def _confidence(signs: Numbers, labels: Numbers, pull: float) -> dict[str, float]:
+    """The weight of each sign; the bias is not held."""
     numbers = np.column_stack([signs, np.ones(len(signs))])
-    held = np.diag([pull] * len(SIGNS) + [1e-6])
-    weights = np.zeros(len(SIGNS) + 1)
+    weights = logistic(numbers, labels, np.zeros(len(SIGNS) + 1), np.array([pull] * len(SIGNS) + [1e-6]))
+    return {name: round(float(weight), 4) for name, weight in zip((*SIGNS, "bias"), weights, strict=True)}
+
+
+def logistic(numbers: Numbers, labels: Numbers, prior: Numbers, pull: Numbers) -> Numbers:
+    """A logistic regression by Newton's method, its weights held near others.
+
+    Args:
+        numbers: float64 [examples, weights].
+        labels: float64 [examples], 0 or 1.
+        prior: float64 [weights]: where they are held, each with its `pull`, float64 [weights], above 0.
+    """
+    weights = prior.copy()
     for _ in range(25):
         likely = 1 / (1 + np.exp(-np.clip(numbers @ weights, -30, 30)))
-        gradient = numbers.T @ (likely - labels) + held @ weights
-        curvature = (numbers * (likely * (1 - likely))[:, None]).T @ numbers + held
+        gradient = numbers.T @ (likely - labels) + pull * (weights - prior)
+        curvature = (numbers * (likely * (1 - likely))[:, None]).T @ numbers + np.diag(pull)
         weights = weights - np.linalg.solve(curvature, gradient)
-    return {name: round(float(weight), 4) for name, weight in zip((*SIGNS, "bias"), weights, strict=True)}
+    return weights
