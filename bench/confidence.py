@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import math
 import tempfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def confidence(collection: Judged, kinds: dict[str, list[str]], vectors: Vectors
 def tell(title: str, answerable: Iterable[float], others: Iterable[float]) -> None:
     """Prints what each threshold does."""
     found = Calibration(np.array(list(answerable)), np.array(list(others)))
-    print(f"\n{title}: told apart {found.told_apart:.3f}, best threshold {found.recommended:.2f}\n")
+    print(f"\n{title}: told apart {found.told_apart:.3f}, best threshold {found.recommended or math.nan:.2f}\n")
     print(table(found, [GroundingConfig().min_confidence]))
 
 

@@ -181,6 +181,7 @@ def gold(tmp_path: Path) -> Path:
     path.write_text(
         '{"query": "leave", "relevant": ["leave.md"], "answer": "thirty days"}\n{"query": "elephant", "relevant": []}\n'
     )
+    (tmp_path / "many.jsonl").write_text(path.read_text() * 20)
     (tmp_path / "answered.jsonl").write_text('{"query": "leave", "relevant": ["leave.md"]}\n')
     return path
 
@@ -198,6 +199,8 @@ async def test_questions_are_measured(knowledge: Command, shelf: Shelf, gold: Pa
     assert done.out.count("| total | 1.00 | 1.00 | 1.00 |") == 4
     asked = [search for name, search, _ in shelf.asked if name == "handbook"]
     assert [(each.rerank, each.diversity) for each in asked[::2]] == [(True, None), (False, 0.5), (False, None)]
+    assert "told apart (AUC): 0.500; to recommend a min_confidence takes 20 questions with an answer" in done.out
+    done = await knowledge("eval", str(gold.with_name("many.jsonl")), "--in", "handbook")
     assert "told apart (AUC): 0.500; recommended: min_confidence 0.50" in done.out
 
 

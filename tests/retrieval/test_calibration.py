@@ -15,10 +15,9 @@ def results(answerable: list[float], others: list[float]) -> Results:
 
 
 def test_the_threshold_lies_between_both_kinds() -> None:
-    found = Calibration.of(results([0.6, 0.7, 0.9], [0.1, 0.2, 0.3]))
+    found = Calibration.of(results([0.6, 0.7, 0.9] * 7, [0.1, 0.2, 0.3] * 7))
     assert found is not None
     assert found.told_apart == 1.0
-    assert 0.3 < found.recommended <= 0.6
     assert found.recommended == pytest.approx(0.46)
     assert (found.answered(0.65).mean, found.false_answers(0.15).mean) == pytest.approx((2 / 3, 2 / 3))
 
@@ -26,10 +25,18 @@ def test_the_threshold_lies_between_both_kinds() -> None:
 def test_few_that_are_wrong_do_not_move_it() -> None:
     found = Calibration.of(results([0.8] * 98 + [0.1, 0.2], [0.3] * 97 + [0.95] * 3))
     assert found is not None
+    assert found.recommended is not None
     assert 0.3 < found.recommended <= 0.8
     told = table(found, [found.recommended])
     assert "| 0.40 | 98% (95% to 100%) | 3% (0% to 7%) |" in told
     assert told.count("\n") == 11
+
+
+def test_of_few_questions_no_threshold_follows() -> None:
+    found = Calibration.of(results([0.9] * 50, [0.1] * 19))
+    assert found is not None
+    assert found.told_apart == 1.0
+    assert found.recommended is None
 
 
 def test_of_one_kind_nothing_can_be_said() -> None:

@@ -196,8 +196,9 @@ def _tell_confidence(results: Results) -> None:
         click.echo("\nAll questions have an answer, or none has: which min_confidence is best cannot be said.")
         return
     best = found.recommended
-    click.echo(f"\n{calibration.table(found, [best])}")
-    click.echo(f"\ntold apart (AUC): {found.told_apart:.3f}; recommended: min_confidence {best:.2f}")
+    click.echo(f"\n{calibration.table(found, [best] if best else [])}")
+    advice = f"recommended: min_confidence {best:.2f}" if best else calibration.TOO_FEW
+    click.echo(f"\ntold apart (AUC): {found.told_apart:.3f}; {advice}")
 
 
 def _measure_answers(client: Client, name: str, questions: Sequence[Question], model: str) -> None:

@@ -10,6 +10,11 @@ import numpy as np
 from parkway.retrieval.evaluation import Interval, Results, interval
 from parkway.retrieval.ranking.fusion import Numbers
 
+LEAST = 20
+"""Questions of either kind, below which a threshold is chance."""
+
+TOO_FEW = f"to recommend a min_confidence takes {LEAST} questions with an answer and {LEAST} without"
+
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
@@ -42,12 +47,14 @@ class Calibration:
         return float((yes > no).mean() + (yes == no).mean() / 2)
 
     @property
-    def recommended(self) -> float:
+    def recommended(self) -> float | None:
         """The threshold at which the share that is answered is furthest above that of false answers; where several
-        are, the one in the middle of the longest run. In steps of a hundredth.
+        are, the one in the middle of the longest run. In steps of a hundredth. None where there are too few questions.
 
         Source: Youden, "Index for rating diagnostic tests", 1950.
         """
+        if min(len(self.answerable), len(self.others)) < LEAST:
+            return None
         steps = np.arange(1, 100) / 100
         gain = np.array([(self.answerable >= at).mean() - (self.others >= at).mean() for at in steps])
         best = np.flatnonzero(gain >= gain.max() - 1e-9)
