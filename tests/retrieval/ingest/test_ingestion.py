@@ -13,6 +13,8 @@ import pytest
 from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, StoreUnavailable
 from parkway.retrieval.catalogue import Document, Partition, document_id
 from parkway.retrieval.ingest import folder, indexing, ingestion
+from parkway.retrieval.ingest.folder import Folder
+from parkway.retrieval.ingest.source import SourceUnavailable
 from parkway.retrieval.ingest.uploads import Header
 from tests.retrieval.ingest.stage import Stage
 
@@ -189,6 +191,45 @@ def test_a_part_of_a_folder_that_cannot_be_looked_through_is_told(
     deeper = (stage.folder / "deep/er").as_uri()
     assert running.trouble == {str(stage.folder): f"{deeper}/: is more than 1 folders deep"}
     assert set(stage.states()) == {"one.txt", "two.txt"}
+
+
+def test_an_empty_mount_point_removes_nothing(stage: Stage) -> None:
+    stage.write("a.txt", "the lighthouse")
+    stage.write("b.txt", "the harbour")
+    running = stage.start()
+    stage.settle()
+    mounted = stage.home / "mounted"
+    for restart in (False, True):
+        stage.folder.rename(mounted)
+        stage.folder.mkdir()
+        if restart:
+            running = stage.start()
+        with pytest.raises(SourceUnavailable, match="is empty"):
+            running.rescan()
+        assert stage.found("lighthouse")
+        stage.folder.rmdir()
+        mounted.rename(stage.folder)
+        stage.settle()
+    (stage.folder / "a.txt").unlink()
+    (stage.folder / "b.txt").unlink()
+    stage.settle()
+    assert stage.states() == {}, "whoever empties the folder itself means it"
+
+
+def test_a_disk_that_goes_while_it_is_looked_through_removes_nothing(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.write("a.txt", "the lighthouse")
+    stage.write("deep/b.txt", "the harbour")
+    running = stage.start()
+    stage.settle()
+    stage.folder.rename(stage.home / "mounted")
+    stage.folder.mkdir()
+    places = iter([(1, 1), (2, 1)])
+    monkeypatch.setattr(Folder, "place", lambda _: next(places))
+    with pytest.raises(SourceUnavailable, match="went away"):
+        running.rescan()
+    assert set(stage.states()) == {"a.txt", "b.txt"}
 
 
 def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:

@@ -45,6 +45,22 @@ class Folder:
         else:
             yield self._file(self.root, about)
 
+    def place(self) -> tuple[int, int] | None:
+        """The numbers of its disk and of itself on it: others once another is mounted there. None: it is not there."""
+        try:
+            about = self.root.stat()
+        except OSError:
+            return None
+        return about.st_dev, about.st_ino
+
+    def vacant(self) -> bool:
+        """Whether it is a folder with nothing in it at all, as the place of a disk is that is not mounted."""
+        try:
+            with os.scandir(self.root) as found:
+                return next(found, None) is None
+        except OSError:
+            return False
+
     def at(self, path: Path) -> Iterator[Entry | Unknown]:
         """What there is at a path in the folder, and below it; nothing if it is gone or does not belong to it.
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from parkway.retrieval.catalogue import Catalogue, Changes, document_id
 from parkway.retrieval.ingest.folder import Folder
-from parkway.retrieval.ingest.source import Entry, Source, Unknown
+from parkway.retrieval.ingest.source import Entry, Source, SourceUnavailable, Unknown
 
 log = logging.getLogger(__name__)
 
@@ -38,34 +38,65 @@ class Scan:
         self._catalogue = catalogue
         self._now_ms = now_ms
         self._checkpoint = checkpoint
+        self._places: dict[str, tuple[int, int]] = {}
+        """Where folders were when they were looked through, by source."""
 
-    def all_of(self, source: Source) -> Changes:
+    def all_of(self, source: Source, *, urgent: bool = False) -> Changes:
         """Looks through all of a source. Holds eight bytes for each document.
 
         Raises:
             SourceUnavailable: It does not answer; what was seen until then is taken down, and nothing is gone.
             StoreUnavailable: The same of the database.
         """
+        place = source.place() if isinstance(source, Folder) else None
         seen = array("Q")
-        found = self._note(source, source.entries(), seen, urgent=False)
+        found = self._note(source, source.entries(), seen, urgent=urgent)
+        if isinstance(source, Folder):
+            self._check_there(source, place)
         return found + self._gone(source.name, "", seen, found.unknown)
 
     def some_of(self, source: Folder, paths: Iterable[Path]) -> Changes:
-        """Looks at some paths of a folder, each with all below it: those at which something happened."""
+        """Looks at some paths of a folder, each with all below it: those at which something happened.
+
+        Raises as `all_of` does.
+        """
         found = Changes()
         for path in paths:
+            if path == source.root:
+                found = found + self.all_of(source, urgent=True)
+                continue
             seen = array("Q")
             here = self._note(source, source.at(path), seen, urgent=True)
-            uri = "" if path == source.root else source.uri(path)
-            if uri and self._key(source.name, uri) not in seen:
-                known = document_id(self._collection, source.name, uri)
-                here.gone += self._catalogue.gone(self._collection, [known], self._now_ms())
+            place, known = source.place(), self._places.get(source.name)
+            if known is not None and (place is None or place[0] != known[0]):
+                raise SourceUnavailable(f"{source.root} is on another disk than it was")
+            uri = source.uri(path)
+            if self._key(source.name, uri) not in seen:
+                identifier = document_id(self._collection, source.name, uri)
+                here.gone += self._catalogue.gone(self._collection, [identifier], self._now_ms())
             found = found + here + self._gone(source.name, uri, seen, here.unknown)
         return found
 
     def forget(self, source: str) -> Changes:
         """Has all documents of a source removed that is none any more."""
         return self._gone(source, "", array("Q"), [])
+
+    def _check_there(self, folder: Folder, before: tuple[int, int] | None) -> None:
+        """Sees that what was not listed is gone, and not the disk that it is on.
+
+        Raises:
+            SourceUnavailable: Another disk came in this one's place; or all is gone, and nobody saw it go.
+        """
+        place = folder.place()
+        if before is None or place is None or before[0] != place[0]:
+            raise SourceUnavailable(f"{folder.root} went away while it was looked through")
+        seen_full = place == self._places.get(folder.name)
+        if not seen_full and folder.vacant() and self._catalogue.below(self._collection, folder.name, ""):
+            raise SourceUnavailable(
+                f"{folder.root} is empty, as it is when its disk is not mounted, so its documents stay; "
+                "if they are to go, put any file there, or remove the source"
+            )
+        self._places[folder.name] = place
 
     def _note(self, source: Source, entries: Iterator[Entry | Unknown], seen: array[int], *, urgent: bool) -> Changes:
         found = Changes()
