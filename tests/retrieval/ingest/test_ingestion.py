@@ -73,6 +73,30 @@ def test_changes_and_removals_are_followed_without_a_scan(stage: Stage) -> None:
     until(lambda: set(stage.states()) == {"one.txt"})
 
 
+def test_a_folder_that_was_replaced_is_followed_on(stage: Stage) -> None:
+    stage.write("one.txt", "alpha")
+    stage.start()
+    stage.settle()
+    for number, word in enumerate(("beta", "gamma")):
+        stage.folder.rename(stage.home / f"old-{number}")
+        stage.folder.mkdir()
+        stage.write("one.txt", word)
+        until(lambda word=word: stage.found(word))
+        stage.write("two.txt", f"{word} again")
+        until(lambda word=word: stage.found(word) == {word, f"{word} again"})
+    assert not stage.found("alpha")
+
+
+def test_a_file_that_is_replaced_as_editors_do_is_followed_on(stage: Stage) -> None:
+    path = stage.write("one.txt", "alpha")
+    stage.settings["sources"] = [{"path": str(path), "rescan_s": 3600}]
+    stage.start()
+    stage.settle()
+    for word in ("beta", "gamma"):
+        stage.write("beside.txt", word).rename(path)
+        until(lambda word=word: stage.found(word))
+
+
 def test_a_bad_file_is_set_aside_and_stops_nothing(stage: Stage) -> None:
     stage.write("bad.pdf", b"%PDF-1.7\nnonsense")
     stage.write("picture.txt", b"\x89PNG\r\n\x1a\n")

@@ -13,7 +13,7 @@ from parkway.retrieval.ingest.folder import Folder
 
 log = logging.getLogger(__name__)
 
-_GATHER_MS, _STEP_MS, _PATIENCE_S = 300, 50, 30.0
+_GATHER_MS, _STEP_MS, _PATIENCE_S = 300, 50, 5.0
 _MOST = 1000  # paths; of more the folders above them are looked through
 
 
@@ -30,18 +30,30 @@ class Watch:
         self._stop = stop
 
     def __iter__(self) -> Iterator[list[Path]]:
+        again = told = False
         while not self._stop.is_set():
             try:
-                yield from self._changes()
+                for paths in self._changes(all_of_it=again):
+                    told = False
+                    yield paths
             except (OSError, RuntimeError) as error:
                 # No such folder yet, or too many are watched on this machine: looking through it finds changes, too.
-                log.warning(
-                    "%s cannot be watched (%s); changes are seen by looking through it", self._folder.root, error
-                )
-            self.ready.set()
-            self._stop.wait(_PATIENCE_S)
+                if not told:
+                    log.warning(
+                        "%s cannot be watched (%s); changes are seen by looking through it", self._folder.root, error
+                    )
+                told = True
+                self.ready.set()
+                self._stop.wait(_PATIENCE_S)
+            again = True
 
-    def _changes(self) -> Iterator[list[Path]]:
+    def _changes(self, *, all_of_it: bool) -> Iterator[list[Path]]:
+        """Until another folder comes in its place: what the system watches is the one that was.
+
+        Args:
+            all_of_it: Something may have happened anywhere before it was watched.
+        """
+        place = self._folder.place()
         found = watchfiles.watch(
             self._folder.root,
             watch_filter=None,
@@ -54,8 +66,13 @@ class Watch:
         )
         for changes in found:
             self.ready.set()
-            if changes:
+            if self._folder.place() != place:
+                return
+            if all_of_it:
+                yield [self._folder.root]
+            elif changes:
                 yield self._narrowed({Path(path) for _, path in changes})
+            all_of_it = False
 
     def _narrowed(self, paths: set[Path]) -> list[Path]:
         """The paths, or if they are many those above them."""
