@@ -156,8 +156,11 @@ async def test_metadata_that_no_filter_could_compare_is_told(gate: Gate, shelf: 
 
 async def test_making_one_that_is_there_opens_it_to_nobody(gate: Gate, shelf: Shelf) -> None:
     await send(gate, "PUT", "/v1/knowledge/legal", b'{"access": ["team:people"]}')
-    assert (await send(gate, "PUT", "/v1/knowledge/legal")).status == 200
-    assert shelf.access["legal"] == ["team:people"]
+    for nothing in (b"", b"{}"):
+        assert (await send(gate, "PUT", "/v1/knowledge/legal", nothing)).status == 200
+        assert shelf.access["legal"] == ["team:people"]
+    assert (await send(gate, "PUT", "/v1/knowledge/legal", b'{"access": []}')).status == 400
+    assert shelf.access["legal"] == ["team:people"], "a list that came out empty means nobody, and not everybody"
 
 
 async def test_where_documents_lie_is_for_administrators(gate: Gate) -> None:

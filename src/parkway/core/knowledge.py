@@ -182,10 +182,10 @@ class CollectionRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     """A collection to be made, for documents that are sent; one that is there takes these in place of what it had.
 
     Attributes:
-        access: Who may see its documents, where one does not say so itself.
+        access: Who may see its documents, where one does not say so itself; None: as it was, or everyone.
     """
 
-    access: Access = msgspec.field(default_factory=lambda: ["*"])
+    access: Annotated[list[Principal], msgspec.Meta(min_length=1, max_length=64)] | None = None
 
 
 Metadata = Annotated[

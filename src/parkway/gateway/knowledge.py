@@ -89,7 +89,6 @@ class KnowledgeRoutes:
         except ValueError as error:
             raise InvalidRequest(str(error), param="name") from None
         body = await self._read(request)
-        # Without one, who may see a collection that is there stays as it is.
         access = decode(body, CollectionRequest).access if body else None
         added = await self._knowledge.add(name, NewCollection(access=access), self._deadline())
         self.own.parts.audit.administer("knowledge.add", name, key_id=caller.key_id)

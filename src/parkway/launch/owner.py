@@ -55,7 +55,6 @@ from parkway.launch.trouble import CONFIGURATION, Telling, of_collection, refusa
 from parkway.retrieval.catalogue import Partition, document_id
 from parkway.retrieval.collections import TOPIC, Collections
 from parkway.retrieval.config import UPLOADS, CollectionConfig
-from parkway.retrieval.document import EVERYONE
 from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.replica import Copied, lags_s, replica_place
 from parkway.retrieval.ingest.source import SourceUnavailable
@@ -371,7 +370,7 @@ def _added(config: CollectionConfig, new: NewCollection) -> CollectionConfig:
         sources[path] = {**sources.get(path, {"path": path}), **({"metadata": new.metadata} if new.metadata else {})}
     said["sources"] = list(sources.values())
     if new.access is not None:
-        said["access"] = new.access or [EVERYONE]
+        said["access"] = new.access
     try:
         return CollectionConfig.model_validate(said)
     except ValidationError as error:
