@@ -10,6 +10,7 @@ import logging
 import os
 import re
 import socket
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -145,6 +146,7 @@ class Owner:
         self._encoders = Encoders(places, settings.engine.model_copy(update={"model": ""}))
         self.opened = OpenCollections(home, database, self._encoders, share, others, token)
         self._searches = ThreadPoolExecutor(_SEARCHES, "search")
+        self._saving = threading.Lock()
         self._tasks = Tasks("owner")
 
     # Its life
@@ -272,22 +274,27 @@ class Owner:
         for path in new.paths:
             if not Path(path).exists():
                 raise InvalidRequest(f"there is nothing at {path}", param="paths")
-        known = self._collections.all().get(collection)
-        if known is not None and known.removing:
-            raise Conflict(f"{collection} is being removed; try again in a moment")
-        config = known.config if known is not None else CollectionConfig()
-        changed = _added(config, new)
-        if collection in self._configured and changed != config:
-            raise Conflict(f"{collection} stands in parkway.yaml, under `knowledge`; change it there")
-        origin = "api" if known is None else known.origin
-        self._collections.save({collection: changed}, origin, _now_ms())
+        with self._saving:  # from what was read to what is written nobody else may add to it
+            known = self._collections.all().get(collection)
+            if known is not None and known.removing:
+                raise Conflict(f"{collection} is being removed; try again in a moment")
+            config = known.config if known is not None else CollectionConfig()
+            changed = _added(config, new)
+            if collection in self._configured and changed != config:
+                raise Conflict(f"{collection} stands in parkway.yaml, under `knowledge`; change it there")
+            origin = "api" if known is None else known.origin
+            self._collections.save({collection: changed}, origin, _now_ms())
 
     async def remove(self, collection: str) -> None:
         if collection in self._configured:
             raise Conflict(f"{collection} stands in parkway.yaml, under `knowledge`; remove it there first")
         await self.status(collection)
-        await self._change(lambda: self._collections.begin_removal(collection, _now_ms()))
+        await self._change(lambda: self._begin_removal(collection))
         await self.opened.adopt()
+
+    def _begin_removal(self, collection: str) -> None:
+        with self._saving:
+            self._collections.begin_removal(collection, _now_ms())
 
     async def documents(
         self, collection: str, after: str, limit: int, principals: frozenset[str] | None
