@@ -256,14 +256,20 @@ class Owner:
 
     async def add(self, collection: str, new: NewCollection) -> CollectionStatus:
         await self._change(lambda: self._save(collection, new))
-        await self.opened.adopt()
-        if (opened := self.opened.get(collection)) is None:
-            raise IndexUnavailable(f"the collection {collection} cannot be opened; the log of its owner says why")
-        if new.paths:
+        while True:
+            await self.opened.adopt()
+            if (opened := self.opened.get(collection)) is None:
+                raise IndexUnavailable(f"the collection {collection} cannot be opened; the log of its owner says why")
+            if not new.paths:
+                break
+            ingestion = opened.ingestion
             try:
-                await self._change(opened.ingestion.rescan)
+                await self._change(partial(ingestion.rescan, new.paths))
+                break
             except SourceUnavailable as error:
-                raise InvalidRequest(str(error), param="paths") from error
+                if not ingestion.closed:
+                    raise InvalidRequest(str(error), param="paths") from error
+                # Something else was added meanwhile: the next one looks through all of it.
         return await self.status(collection)
 
     def _save(self, collection: str, new: NewCollection) -> None:

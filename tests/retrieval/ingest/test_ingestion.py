@@ -256,6 +256,23 @@ def test_a_disk_that_goes_while_it_is_looked_through_removes_nothing(
     assert set(stage.states()) == {"a.txt", "b.txt"}
 
 
+def test_who_was_closed_changes_nothing_any_more(stage: Stage) -> None:
+    stage.write("a.txt", "the lighthouse")
+    before = stage.start()
+    stage.settle()
+    other = stage.home / "other"
+    other.mkdir()
+    (other / "b.txt").write_text("the harbour")
+    stage.settings["sources"] = [{"path": str(stage.folder), "exclude": ["a.txt"]}, {"path": str(other)}]
+    now = stage.start()
+    now.rescan([str(other)])
+    stage.settle()
+    with pytest.raises(SourceUnavailable):
+        before.rescan()
+    stage.start()
+    assert set(stage.states()) == {"b.txt"}, "what is configured now holds"
+
+
 def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
     running = stage.start()
     header = Header("reports/q1.md", title="First quarter", metadata={"year": 2026}, access=("team:sales",))

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
 
 from parkway.core.errors import ParkwayError, StoreUnavailable
@@ -104,7 +104,8 @@ class Ingestion:
         self._sources: dict[str, Source] = {source.name: open_source(source) for source in config.sources}
         self._sources[UPLOADS] = self._uploads
         self._scans = scans
-        self._scan = Scan(collection, catalogue, self._now_ms, checkpoint)
+        self._stop = threading.Event()
+        self._scan = Scan(collection, catalogue, self._now_ms, checkpoint, self._stop.is_set)
         cut = chunker(config.chunking, embedding.encoder, embedding.embed)
         self._reading = Reading(config, embedding.name, cut, self._sources.get, checkpoint)
         self.indexing = Indexing(catalogue, index, embedding, self._reading.recipe, self._now_ms, checkpoint, failures)
@@ -115,7 +116,6 @@ class Ingestion:
         self._counting = threading.Lock()
         self._in_hand = 0  # documents that are claimed and not finished
         self._wake = threading.Event()
-        self._stop = threading.Event()
         self._readers = [Sandbox(config.parsing) for _ in range(readers)]
         self._threads: list[threading.Thread] = []
         self._drained = False  # nothing waits that is not claimed
@@ -196,15 +196,16 @@ class Ingestion:
         self._wake.set()
         return there or gone > 0
 
-    def rescan(self) -> None:
-        """Looks through all sources now.
+    def rescan(self, names: Collection[str] | None = None) -> None:
+        """Looks through the sources with these names now, or through all.
 
         Raises:
-            SourceUnavailable: One does not answer; those before it were looked through.
+            SourceUnavailable: One does not answer, or this is `closed`; those before it were looked through.
         """
-        for source in self._sources.values():
-            self._scan.all_of(source)
-        for name in self._catalogue.sources(self.collection):
+        for name, source in self._sources.items():
+            if names is None or name in names:
+                self._scan.all_of(source)
+        for name in self._catalogue.sources(self.collection) if names is None else ():
             if name not in self._sources:
                 self._scan.forget(name)
         self._wake.set()
@@ -343,6 +344,8 @@ class Ingestion:
                 if found.new or found.changed or found.gone:
                     log.info("%s: %s: %s", self.collection, source.name, found)
             except (SourceUnavailable, StoreUnavailable, OSError) as error:
+                if self._stop.is_set():
+                    return
                 self.trouble[source.name] = str(error)
                 log.warning("%s: %s could not be looked through: %s", self.collection, source.name, error)
                 wait_s = min(every_s, 30.0)
@@ -356,8 +359,8 @@ class Ingestion:
             for name in self._catalogue.sources(self.collection):
                 if name not in self._sources:
                     self._scan.forget(name)
-        except StoreUnavailable as error:
-            log.warning("%s: %s", self.collection, error.message)
+        except (SourceUnavailable, StoreUnavailable) as error:
+            log.warning("%s: %s", self.collection, error)
 
     def _follow(self, folder: Folder, watch: Watch) -> None:
         for paths in watch:
@@ -408,6 +411,10 @@ class Ingestion:
 
     def _now_ms(self) -> int:
         return int(self._clock() * 1000)
+
+    @property
+    def closed(self) -> bool:
+        return self._stop.is_set()
 
     @property
     def sources(self) -> Sequence[str]:

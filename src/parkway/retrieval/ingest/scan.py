@@ -33,11 +33,17 @@ class Scan:
         catalogue: Catalogue,
         now_ms: Callable[[], int],
         checkpoint: Checkpoint = lambda _: None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> None:
+        """
+        Args:
+            stopped: Whether it is others who look through the sources from now on, in other ways perhaps.
+        """
         self._collection = collection
         self._catalogue = catalogue
         self._now_ms = now_ms
         self._checkpoint = checkpoint
+        self._stopped = stopped
         self._places: dict[str, tuple[int, int]] = {}
         """Where folders were when they were looked through, by source."""
 
@@ -107,6 +113,7 @@ class Scan:
                     log.warning("%s, %s: %s %s", self._collection, source.name, one.below or "all of it", one.reason)
                     found.unknown.append(one)
             self._checkpoint("listed")
+            self._check_stopped()
             if known:
                 found += self._catalogue.note(self._collection, source.name, known, self._now_ms(), urgent=urgent)
             self._checkpoint("noted")
@@ -119,6 +126,7 @@ class Scan:
         there = array("Q", sorted(seen))
         after = ""
         while page := self._catalogue.below(self._collection, source, folder, after):
+            self._check_stopped()
             after = page[-1][1]
             gone = [
                 identifier
@@ -129,6 +137,10 @@ class Scan:
                 found.gone += self._catalogue.gone(self._collection, gone, self._now_ms())
                 self._checkpoint("gone")
         return found
+
+    def _check_stopped(self) -> None:
+        if self._stopped():
+            raise SourceUnavailable(f"{self._collection} is looked through by others now")
 
     def _key(self, source: str, uri: str) -> int:
         return int(document_id(self._collection, source, uri)[:16], 16)
