@@ -218,7 +218,7 @@ class OpenCollections:
         return Ingestion(
             name, config, catalogue=self._catalogue, index=index, embedding=embedding,
             uploads=self._home.knowledge / name / "uploads", partition=self._share, scans=self._share.number == 0,
-            failures=self.failures,
+            failures=self.failures, home=self._home.path,
         )  # fmt: skip
 
     async def _embedding(self, config: CollectionConfig) -> Embedding:

@@ -280,6 +280,10 @@ class Owner:
         for path in new.paths:
             if not Path(path).exists():
                 raise InvalidRequest(f"there is nothing at {path}", param="paths")
+            if Path(path).resolve() == self._home.path.resolve():
+                raise InvalidRequest(
+                    f"{path} is Parkway's own home, which holds keys; name a folder in it", param="paths"
+                )
         with self._saving:  # from what was read to what is written nobody else may add to it
             known = self._collections.all().get(collection)
             if known is not None and known.removing:

@@ -116,6 +116,22 @@ def test_a_file_can_be_a_source(tmp_path: Path) -> None:
         folder.read((tmp_path / "two.txt").as_uri(), 1000)
 
 
+def test_parkways_own_home_is_passed_over(tmp_path: Path) -> None:
+    home = tmp_path / "project" / "home"
+    (home / "logs").mkdir(parents=True)
+    (home / "first.key").write_text("the key")
+    (tmp_path / "project" / "a.txt").write_text("a")
+    (tmp_path / "linked").symlink_to(tmp_path / "project")
+    for root in (tmp_path / "project", tmp_path / "linked"):
+        folder = Folder(root, home=home)
+        assert set(names(folder)) == {"a.txt"}
+        assert not list(folder.at(root / "home" / "first.key"))
+        assert not list(folder.at(root / "home"))
+        assert not list(Folder(root, home=home, patterns=Patterns(["*.key"])).entries())
+    with pytest.raises(SourceUnavailable, match="home"):
+        list(Folder(home, home=home).entries())
+
+
 def test_a_folder_that_is_not_there_says_nothing_of_its_documents(tmp_path: Path) -> None:
     folder = Folder(tmp_path / "unmounted")
     with pytest.raises(SourceUnavailable):

@@ -26,6 +26,7 @@ class Folder:
     Attributes:
         root: Absolute. A link here is followed: it is what was asked for.
         name: A part of the identity of each document.
+        home: Parkway's own. It is passed over with all that lies in it, keys for one.
     """
 
     root: Path
@@ -33,6 +34,7 @@ class Folder:
     patterns: Patterns = field(default_factory=Patterns)
     access: tuple[str, ...] | None = None
     metadata: Mapping[str, Value] = field(default_factory=dict)
+    home: Path | None = None
 
     def entries(self) -> Iterator[Entry | Unknown]:
         try:
@@ -40,8 +42,11 @@ class Folder:
         except OSError as error:
             # A disk that is not mounted looks like this: nothing of it is taken to be gone.
             raise SourceUnavailable(f"{self.root}: {error.strerror}") from error
+        own = self._own
+        if own == self.root:
+            raise SourceUnavailable(f"{self.root} is Parkway's own home, which holds keys; name a folder in it")
         if stat.S_ISDIR(about.st_mode):
-            yield from self._walk(self.root, 0)
+            yield from self._walk(self.root, 0, own)
         else:
             yield self._file(self.root, about)
 
@@ -72,6 +77,8 @@ class Folder:
         if path == self.root:
             yield from self.entries()
             return
+        if (own := self._own) is not None and path.is_relative_to(own):
+            return
         try:
             parts = path.relative_to(self.root).parts
         except ValueError:
@@ -85,7 +92,7 @@ class Folder:
             about = path.lstat()
         except OSError:
             return
-        yield from self._one(path, about, len(parts))
+        yield from self._one(path, about, len(parts), own)
 
     def uri(self, path: Path) -> str:
         """Of a file: printable whatever its name is."""
@@ -94,6 +101,12 @@ class Folder:
     def read(self, uri: str, most: int) -> Content:
         path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
         return Content(read_open(self._open(path), most), path.name)
+
+    @property
+    def _own(self) -> Path | None:
+        """Where in this folder Parkway's home is, under whatever name it was reached."""
+        root, home = self.root.resolve(), self.home.resolve() if self.home is not None else None
+        return self.root / home.relative_to(root) if home is not None and home.is_relative_to(root) else None
 
     def _open(self, path: Path) -> int:
         """Opens a file, going down from the root without following a link that may have been put there since."""
@@ -118,7 +131,7 @@ class Folder:
         finally:
             os.close(held)
 
-    def _walk(self, folder: Path, depth: int) -> Iterator[Entry | Unknown]:
+    def _walk(self, folder: Path, depth: int, own: Path | None) -> Iterator[Entry | Unknown]:
         if depth > _MAX_DEPTH:
             yield Unknown(f"{folder.as_uri()}/", f"is more than {_MAX_DEPTH} folders deep")
             return
@@ -140,13 +153,13 @@ class Folder:
             except OSError as error:
                 yield Unknown(path.as_uri(), error.strerror or "cannot be looked at")
                 continue
-            yield from self._one(path, about, depth + 1)
+            yield from self._one(path, about, depth + 1, own)
 
-    def _one(self, path: Path, about: os.stat_result, depth: int) -> Iterator[Entry | Unknown]:
+    def _one(self, path: Path, about: os.stat_result, depth: int, own: Path | None) -> Iterator[Entry | Unknown]:
         below = self._below(path)
         if stat.S_ISDIR(about.st_mode):
-            if self.patterns.enter(below):
-                yield from self._walk(path, depth)
+            if self.patterns.enter(below) and path != own:
+                yield from self._walk(path, depth, own)
         elif not self.patterns.take(below):
             return
         elif stat.S_ISLNK(about.st_mode):

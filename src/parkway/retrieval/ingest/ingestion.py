@@ -76,6 +76,7 @@ class Ingestion:
         optimise_s: float = _OPTIMISE_S,
         checkpoint: Checkpoint = lambda _: None,
         failures: Failures | None = None,
+        home: Path | None = None,
     ) -> None:
         """Does nothing yet.
 
@@ -85,6 +86,7 @@ class Ingestion:
             readers: Documents that are read at the same time, each by a process of its own.
             clock: Seconds since 1970.
             failures: Where they are counted; may be shared with others.
+            home: Parkway's own, which is passed over.
             optimise_s: How long after a change the index is optimised at the latest, if there is a quiet moment.
 
         Raises:
@@ -101,7 +103,7 @@ class Ingestion:
         self._checkpoint = checkpoint
         self._optimise_s = optimise_s
         self._uploads = Uploads(uploads, collection)
-        self._sources: dict[str, Source] = {source.name: open_source(source) for source in config.sources}
+        self._sources: dict[str, Source] = {source.name: open_source(source, home) for source in config.sources}
         self._sources[UPLOADS] = self._uploads
         self._scans = scans
         self._stop = threading.Event()

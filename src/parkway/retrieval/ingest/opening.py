@@ -10,8 +10,11 @@ from parkway.retrieval.ingest.pattern import Patterns
 from parkway.retrieval.ingest.source import Source
 
 
-def open_source(config: SourceConfig) -> Source:
+def open_source(config: SourceConfig, home: Path | None = None) -> Source:
     """A source, of which nothing is read yet.
+
+    Args:
+        home: Parkway's own, which is passed over.
 
     Raises:
         ConfigurationError: It needs an environment variable that is not set, or a package that is not installed.
@@ -26,4 +29,5 @@ def open_source(config: SourceConfig) -> Source:
         from parkway.retrieval.ingest.bucket import Bucket
 
         return Bucket(config.bucket, config.name, patterns, access, config.metadata)
-    return Folder(Path(str(config.path)).expanduser().absolute(), config.name, patterns, access, config.metadata)
+    root = Path(str(config.path)).expanduser().absolute()
+    return Folder(root, config.name, patterns, access, config.metadata, home)

@@ -46,6 +46,7 @@ class Watch:
                 self.ready.set()
                 self._stop.wait(_PATIENCE_S)
             again = True
+        self.ready.set()
 
     def _changes(self, *, all_of_it: bool) -> Iterator[list[Path]]:
         """Until another folder comes in its place: what the system watches is the one that was.
