@@ -93,6 +93,30 @@ def test_a_sentence_stands_where_a_passage_carries_it(answer: str, text: str | N
         assert checked(answer, check="drop").text == text
 
 
+@pytest.mark.parametrize(
+    ("source", "good", "bad"),
+    [
+        ("दिल्ली भारत की राजधानी है। मुंबई शहर है।", "भारत की राजधानी दिल्ली है।", "भारत की राजधानी कोलकाता नहीं बदली।"),
+        ("தமிழ் ஒரு திராவிட மொழி.", "தமிழ் திராவிட மொழி.", "தெலுங்கு வடக்கு நாடு."),
+        ("กรุงเทพมหานครเป็นเมืองหลวงของประเทศไทย", "เมืองหลวงของประเทศไทยคือกรุงเทพมหานคร", "เชียงใหม่มีประชากรมากที่สุด"),
+        ("عدد السكان ٣٠٠٠ نسمة.", "عدد السكان 3000 نسمة.", "عدد السكان 4000 نسمة."),
+        ("اللُّغَةُ العَرَبِيَّةُ سامِيَّة.", "اللغة العربية سامية.", "اللغة الفارسية هندية."),
+        ("یہ کتاب اردو میں ہے۔ مصنف لاہور سے ہیں۔", "یہ کتاب اردو میں ہے۔", "یہ اخبار پشتو زبان کا ہے۔"),
+        ("ＡＰＩキーは無効です。", "APIキーは無効です。", "XMLキーは無効です。"),
+    ],
+)  # fmt: skip
+def test_any_script_is_held_against_its_passage(source: str, good: str, bad: str) -> None:
+    async def told(answer: str) -> Checker:
+        checker = Checker(passages(source), "?", "mark", 0.6, UNKNOWN)
+        await checker.feed(answer)
+        await checker.finish()
+        return checker
+
+    assert asyncio.run(told(good)).citations, good
+    assert not asyncio.run(told(bad)).citations, bad
+    assert MARK in asyncio.run(told(bad)).text
+
+
 def test_spans_are_where_they_are_said_to_be() -> None:
     answer = (
         "- Keys send 100 requests a second [1]\n- Keys never sleep\n\nBursts of 1,000 requests are allowed. [1] [9]\n"

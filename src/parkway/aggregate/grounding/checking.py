@@ -20,7 +20,7 @@ MARK = " [unsupported]"
 """Behind a sentence that no passage supports."""
 
 _MOST_CITED = 3
-_END = re.compile(r"[.!?…。！？｡．।؟]*[\"'”’»)*_]*\s*$")
+_END = re.compile(r"[.!?…。！？｡．।؟۔။។]*[\"'”’»)*_]*\s*$")
 _HALF = 0.5
 
 

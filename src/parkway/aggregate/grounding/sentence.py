@@ -10,7 +10,7 @@ from parkway.core.abbreviations import ABBREVIATIONS
 Span = tuple[int, int]
 
 # Possessive: from each of a run of marks it would otherwise take the square of its length.
-_END = re.compile(r"(?<![.!?…؟।])[.!?…؟।]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
+_END = re.compile(r"(?<![.!?…؟।۔။។])[.!?…؟।۔။។]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
 _MARKERS = re.compile(r"(?<!\s)\s*+[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
 _MAYBE_MARKER = re.compile(r"\s*(?:[\[【][\d\s,;]*)?$")
 MAX_CHARS = 4000

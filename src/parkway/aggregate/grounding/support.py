@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from parkway.aggregate.grounding.sentence import Span, sentences
-from parkway.aggregate.grounding.words import Content, content_of, numbers_in
+from parkway.aggregate.grounding.words import Content, content_of, numbers_in, spelled
 
 _WINDOW = 3
 """Sentences of a passage that one sentence may sum up."""
@@ -57,7 +57,7 @@ class Claim:
         self.content: Content = content_of(sentence)
         self.names = self.content.names - given.names - {word.casefold() for word in given.words}
         # An address carries words away from here to whoever made it up: no part of one is the model's to choose.
-        self.addresses = [match.group().rstrip(".,;:!?").casefold() for match in _ADDRESS.finditer(sentence)]
+        self.addresses = [spelled(match.group().rstrip(".,;:!?")).casefold() for match in _ADDRESS.finditer(sentence)]
         self.quotations = [_plain(match.group(1)) for match in _QUOTED.finditer(sentence)]
 
     @property
@@ -79,7 +79,7 @@ class Source:
         self._heading = content_of(" . ".join(headings))
         whole = content_of(text)
         self._numbers = numbers_in(whole) | numbers_in(self._heading)
-        self._spelled = text.casefold() + " " + " ".join(headings).casefold()
+        self._spelled = spelled(" ".join((text, *headings))).casefold()
         self._places = list(_places(text))
 
     def supports(self, claim: Claim) -> Support:

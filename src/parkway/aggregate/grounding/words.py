@@ -6,9 +6,18 @@ import re
 import unicodedata
 from dataclasses import dataclass
 
-_TOKEN = re.compile(r"\d+(?:[.,]\d+)*|\w+")
-_DIGITS = re.compile(r"\d+")
-_CJK = re.compile(r"[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff]")
+# Scripts that do not part words, or (Korean) not from their endings: Thai, Lao, Burmese, Khmer, kana, Han, Hangul.
+_UNSPACED = (
+    r"\u0e00-\u0e4f\u0e5a-\u0ecf\u0eda-\u0eff\u1000-\u103f\u1050-\u108f\u109a-\u109f\u1780-\u17d3"
+    r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
+)
+# Accents, and vowels of Indian scripts: to Python they are no letters, and would take words apart.
+_MARKS = r"\u0300-\u036f\u0900-\u0963\u0970-\u0dff\u200c\u200d"
+_LETTERS = rf"[^\W{_UNSPACED}]"
+_TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{_UNSPACED}]+|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
+_HAS_NO_WORDS = re.compile(rf"[{_UNSPACED}]")
+_POINTS = re.compile(r"[\u0591-\u05c7\u0640\u064b-\u065f\u0670]")
+"""Vowels that Hebrew and Arabic may leave out, and what stretches a word."""
 _THOUSANDS = re.compile(r"\d{1,3}([.,]\d{3})+")
 
 _STEM_CHARS = 6
@@ -70,7 +79,7 @@ def content_of(text: str) -> Content:
     names: set[str] = set()
     denies = False
     begins, inner, capitals = True, 0, set[str]()
-    text = unicodedata.normalize("NFKC", text).replace("\u2019", "'").replace("n't", "nt")
+    text = spelled(text).replace("\u2019", "'").replace("n't", "nt")
     before = 0
     for match in _TOKEN.finditer(text):
         token = match.group()
@@ -88,9 +97,8 @@ def content_of(text: str) -> Content:
             numbers.add(frozenset({_NUMBER_WORDS[folded]}))
             begins = False
             continue
-        if _CJK.search(token):
-            numbers.update(readings(number) for number in _DIGITS.findall(token))
-            words.update(pair for part in _DIGITS.split(token) if part for pair in _pairs(part))
+        if _HAS_NO_WORDS.match(token):
+            words |= _pairs(token)
             begins = False
             continue
         if len(folded) >= _MIN_CHARS and folded not in _SAYS_NOTHING and folded not in _DENIES:
@@ -107,6 +115,11 @@ def content_of(text: str) -> Content:
     return Content(frozenset(words), frozenset(numbers), frozenset(names), denies)
 
 
+def spelled(text: str) -> str:
+    """`text` as it is compared: the same letters the same, and no vowels where they may be missing."""
+    return text if text.isascii() else _POINTS.sub("", unicodedata.normalize("NFKC", text))
+
+
 def stem(word: str) -> str:
     """What is compared of a word that is folded already."""
     if len(word) > 3 and word.endswith("s") and not word.endswith("ss"):
@@ -117,6 +130,8 @@ def stem(word: str) -> str:
 def readings(number: str) -> frozenset[str]:
     """All that a number as it is written can mean, without what does not count: 1,000 and 1000, 3.50 and 3.5."""
     found = set[str]()
+    if not number.isascii():
+        number = "".join(str(unicodedata.decimal(char, char)) for char in number)
     if _THOUSANDS.fullmatch(number):
         found.add(re.sub(r"[.,]", "", number))
     whole, mark, rest = number.replace(",", ".").rpartition(".")
