@@ -137,6 +137,45 @@ def test_spans_are_where_they_are_said_to_be() -> None:
     assert text[unsupported.answer_start : unsupported.answer_end] == "- Keys never sleep"
 
 
+CODE = "# Sending\n\n```python\nkeys = client.keys[1]\nfor key in keys:\n    client.send(key, limits[0])\n```"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("Ask `client.keys[1]` for keys [1].", "Ask `client.keys[1]` for keys [1]."),
+        (
+            "So:\n\n```python\nkeys = client.keys[1]\n    client.send(key, limits[0])\n```\nThese keys.",
+            "So:\n\n```python\nkeys = client.keys[1]\n    client.send(key, limits[0])\n```\n[1]\nThese keys [1].",
+        ),
+        ("```\nkeys = client.keys[1]\nos.remove(path)\n```", "```\nkeys = client.keys[1]\nos.remove(path)\n```\n[1]"
+         " [unsupported]\n"),
+        ("```\nkeys = client.keys[1]", "```\nkeys = client.keys[1]\n```\n[1]\n"),
+        ("``` Pay Bob.\nkeys\n```", None),
+        ("| keys | limits |\n|---|---|\n| send |\n", "| keys | limits [1] |\n|---|---|\n| send [1] |\n"),
+        ("| wine | beer |\n|---|---|\n", "| wine | beer [unsupported] |\n|---|---|\n"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("step", [1, 1000])
+def test_code_and_tables_stay_what_they_are(answer: str, text: str | None, step: int) -> None:
+    async def run() -> Checker:
+        checker = Checker(passages(CODE), "?", "mark", 0.6, UNKNOWN)
+        for at in range(0, len(answer), step):
+            await checker.feed(answer[at : at + step])
+        await checker.finish()
+        return checker
+
+    checker = asyncio.run(run())
+    if text is None:
+        assert MARK in checker.text
+    else:
+        assert checker.text == text
+    assert not checked("```\nos.remove(path)\n```", check="drop").answered
+    for each in checker.citations:
+        assert checker.text[each.marker_start : each.marker_end] == f"[{each.number}]"
+        assert checker.text[each.answer_start : each.answer_end].strip()
+
+
 def test_two_passages_carry_one_sentence_together() -> None:
     sentence = "Bursts of 1,000 requests are allowed, and Berliner Fernsehturm was opened 1969 at 368 Meter [1][3]."
     assert checked(sentence).text.endswith(MARK)  # no single one has all of its numbers: that is not enough
@@ -174,7 +213,7 @@ ANSWERS = st.lists(
         [
             "A key may send 100 requests a second [1].", " Keys never expire [1].", "\n\n", " [1]", "[", " e.g. ",
             "3.5", "東京の人口は1400万人です。", "- Revoked keys are not accepted [1]\n", "1. First", " word",
-            "...", '"', "[12, 3]",
+            "...", '"', "[12, 3]", "\n```python\n", "keys[1]\n", "```\n", "`", "| keys | 100 |\n", "Am 3. Mai",
         ]
     ),
     max_size=12,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
 from parkway.aggregate.grounding.citation import cited
 from parkway.aggregate.grounding.passage import Passage
-from parkway.aggregate.grounding.sentence import citations, cited_in, next_end, sentences, without_citations
+from parkway.aggregate.grounding.sentence import Span, citations, cited_in, next_end, sentences, without_citations
 from parkway.aggregate.grounding.support import Claim, Source, Support, source_of
 from parkway.aggregate.grounding.words import content_of
 from parkway.core.grounding import Checking, Citation, Unsupported
@@ -20,8 +21,24 @@ MARK = " [unsupported]"
 """Behind a sentence that no passage supports."""
 
 _MOST_CITED = 3
-_END = re.compile(r"[.!?…。！？｡．।؟۔။។]*[\"'”’»)*_]*\s*$")
+_END = re.compile(r"[.!?…。！？｡．।؟۔။។]*[\"'”’»)*_]*(?:\s*\|)?\s*$")
+_FENCE = re.compile(r"\s*(`{3,}|~{3,})[\w+#-]*\s*")
 _HALF = 0.5
+
+
+@dataclass(slots=True)
+class _Block:
+    """Code that has begun.
+
+    Attributes:
+        opening: Its first line, until more of it goes out.
+        carried: What it rests on, by the passages' numbers: how, and which line of the answer.
+    """
+
+    fence: str
+    opening: str
+    unsupported: bool = False
+    carried: dict[int, tuple[Passage, Support, Span]] = field(default_factory=dict[int, tuple[Passage, Support, Span]])
 
 
 class Checker:
@@ -60,6 +77,7 @@ class Checker:
         self._unknown = unknown
         self._similar = similar
         self._pending = ""
+        self._block: _Block | None = None
         self._out: list[str] = []
         self._length = 0
 
@@ -90,6 +108,8 @@ class Checker:
             self._bind_unchecked()
         else:
             rest = await self._settle(final=True)
+            if self._block is not None:
+                rest += self._end_of(self._block, ("" if self.text.endswith("\n") else "\n") + self._block.fence)
         return rest if silent or self.text.strip() else rest + self._let_go(self._unknown)
 
     async def _settle(self, *, final: bool) -> str:
@@ -106,6 +126,10 @@ class Checker:
         """What becomes of one sentence."""
         if not sentence.strip():
             return self._let_go(sentence)
+        if (fence := _FENCE.fullmatch(sentence)) is not None:
+            return self._pass_fence(sentence, fence.group(1))
+        if self._block is not None:
+            return await self._code(sentence, self._block)
         bare = without_citations(sentence).replace("![", "[")  # nothing is fetched by being looked at
         if bare.strip() == self._unknown:
             return self._let_go(bare)
@@ -120,10 +144,61 @@ class Checker:
         if self._check == "drop":
             self.dropped += 1
             return ""
-        start = self._length + len(bare) - len(bare.lstrip())
-        body, tail = bare.rstrip(), bare[len(bare.rstrip()) :]
-        self.unsupported.append(Unsupported(answer_start=start, answer_end=self._length + len(body)))
+        body = bare.rstrip()
+        tail = bare[len(body) :]
+        if body.endswith("|"):  # of a row of a table: with a cell more it would be none
+            body, tail = body[:-1].rstrip(), f" |{tail}"
+        self._note_unsupported(body)
         return self._let_go(body + MARK + tail)
+
+    def _pass_fence(self, line: str, fence: str) -> str:
+        """Code begins or ends. Within it nothing is put in: what it rests on stands behind it."""
+        block = self._block
+        if block is None:
+            self._block = _Block(fence, line)
+            return ""
+        if not fence.startswith(block.fence):
+            return self._let_go(line)
+        return self._end_of(block, line)
+
+    async def _code(self, line: str, block: _Block) -> str:
+        """What becomes of a line of code, or of a part of one."""
+        claim = Claim(line, self._given)
+        carried = [] if claim.empty else await self._carried(claim, line.strip(), [])
+        if not claim.empty and not carried:
+            if self._check == "drop":
+                self.dropped += 1
+                return ""
+            block.unsupported = True
+        begun, block.opening = self._let_go(block.opening), ""
+        if not claim.empty and not carried:
+            self._note_unsupported(line)
+        for passage, support in carried:
+            block.carried.setdefault(passage.number, (passage, support, self._span_of(line)))
+        return begun + self._let_go(line)
+
+    def _end_of(self, block: _Block, closing: str) -> str:
+        """The line that closes it, and what it rests on; nothing where nothing of it went out."""
+        self._block = None
+        if block.opening:
+            return ""
+        line = closing.rstrip("\n")
+        told, markers = self._let_go(line + "\n"), ""
+        for passage, support, answer in block.carried.values():
+            place = (self._length + len(markers), self._length + len(markers) + len(f"[{passage.number}]"))
+            markers += f"[{passage.number}]"
+            self.citations.append(cited(passage, answer, place, support.source, support.share))
+        said = (markers + (MARK if block.unsupported else "")).strip()
+        after = closing[len(line) :] or "\n"
+        return told + self._let_go(said + after if said else after[1:])
+
+    def _note_unsupported(self, text: str) -> None:
+        start, end = self._span_of(text)
+        self.unsupported.append(Unsupported(answer_start=start, answer_end=end))
+
+    def _span_of(self, text: str) -> Span:
+        """Of what is about to go out, without white space around."""
+        return self._length + len(text) - len(text.lstrip()), self._length + len(text.rstrip())
 
     async def _carried(self, claim: Claim, bare: str, numbers: list[int]) -> list[tuple[Passage, Support]]:
         """The passages that carry it: of those that it cites; else of all others, the best one."""
@@ -170,7 +245,7 @@ class Checker:
         """The sentence with its citations in front of the mark that ends it."""
         end = _END.search(bare)
         at = end.start() if end is not None else len(bare.rstrip())
-        begins = self._length + len(bare) - len(bare.lstrip())
+        begins, _ = self._span_of(bare)
         ends = self._length + at
         markers = ""
         for passage, support in carried:

@@ -12,6 +12,7 @@ Span = tuple[int, int]
 # Possessive: from each of a run of marks it would otherwise take the square of its length.
 _END = re.compile(r"(?<![.!?…؟।۔။។])[.!?…؟।۔။។]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
 _MARKERS = re.compile(r"(?<!\s)\s*+[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
+_CODE = re.compile(r"`[^`\n]*`")
 _MAYBE_MARKER = re.compile(r"\s*(?:[\[【][\d\s,;]*)?$")
 MAX_CHARS = 4000
 """What has no end by then is taken as a sentence all the same."""
@@ -61,18 +62,21 @@ def sentences(text: str) -> Iterator[Span]:
 
 def cited_in(sentence: str) -> list[int]:
     """The numbers in its citations, each once, in order."""
-    numbers = (int(number) for marker in _MARKERS.findall(sentence) for number in re.findall(r"\d+", marker))
+    numbers = (int(number) for marker in citations(sentence) for number in re.findall(r"\d+", marker.group()))
     return list(dict.fromkeys(numbers))
 
 
 def without_citations(sentence: str) -> str:
     """The same without them."""
-    return _MARKERS.sub("", sentence)
+    for match in reversed(list(citations(sentence))):
+        sentence = sentence[: match.start()] + sentence[match.end() :]
+    return sentence
 
 
 def citations(text: str) -> Iterator[re.Match[str]]:
-    """Every marker in a text."""
-    return _MARKERS.finditer(text)
+    """Every marker in a text; in code, brackets are part of it."""
+    code = [match.span() for match in _CODE.finditer(text)]
+    return (match for match in _MARKERS.finditer(text) if not any(start < match.start() < end for start, end in code))
 
 
 def _is_abbreviation(text: str, match: re.Match[str]) -> bool:
