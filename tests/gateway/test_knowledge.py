@@ -170,6 +170,8 @@ async def test_where_documents_lie_is_for_administrators(gate: Gate) -> None:
         listed = (await (await gate.get("/v1/knowledge", who)).json())["data"][0]
         assert shown["sources"] == listed["sources"] == sources
         assert bool(shown["trouble"]) == bool(listed["trouble"]) == bool(sources)
+        documents = (await (await gate.get("/v1/knowledge/legal/documents", who)).json())["data"]
+        assert [bool(each.get("reason")) for each in documents] == [bool(sources)]
 
 
 async def test_the_list_of_documents_has_what_the_caller_may_see(gate: Gate) -> None:

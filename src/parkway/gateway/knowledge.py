@@ -19,7 +19,6 @@ from parkway.core.knowledge import (
     CollectionList,
     CollectionRequest,
     CollectionStatus,
-    DocumentPage,
     Found,
     Metadata,
     NewCollection,
@@ -108,8 +107,14 @@ class KnowledgeRoutes:
         after = request.query_params.get("after", "")
         if len(after) > MAX_URI_CHARS:
             raise InvalidRequest("`after` is no URI of a document: it is too long", param="after")
-        principals = None if self.own.parts.permissions.allows(caller, "administer") else caller.principals
-        page: DocumentPage = await self._knowledge.documents(_name(request), after, limit, principals, self._deadline())
+        administers = self.own.parts.permissions.allows(caller, "administer")
+        principals = None if administers else caller.principals
+        page = await self._knowledge.documents(_name(request), after, limit, principals, self._deadline())
+        if not administers:
+            # Why one waits may name the place that it comes from; of one that is there it says what cannot be found.
+            page.data = [
+                each if each.state == "indexed" else msgspec.structs.replace(each, reason="") for each in page.data
+            ]
         return Json(page)
 
     async def add_document(self, request: Request) -> Response:
