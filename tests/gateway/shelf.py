@@ -47,6 +47,7 @@ class Shelf:
     kept: dict[str, dict[str, Kept]] = field(default_factory=dict)
     access: dict[str, list[str]] = field(default_factory=dict)
     asked: list[tuple[str, Search, frozenset[str]]] = field(default_factory=list)
+    error: Exception | None = None
 
     async def collections(self) -> list[CollectionStatus]:
         return [await self.status(name) for name in sorted(self.kept)]
@@ -95,6 +96,8 @@ class Shelf:
 
     async def search(self, collection: str, search: Search, principals: frozenset[str]) -> Found:
         self.asked.append((collection, search, principals))
+        if self.error is not None:
+            raise self.error
         words = search.query.lower().split()
         hits = [
             Hit(

@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import select
 from yarl import URL
 
+from parkway.core.errors import IndexUnavailable
 from parkway.feedback.stats import stats
 from parkway.launch.settings import Settings
 from parkway.policy.chain import decode_entry
@@ -294,6 +295,15 @@ async def test_an_owner_that_is_away_is_told(
         assert (answer.status, (await answer.json())["error"]["code"]) == (503, "knowledge_unavailable")
         assert answer.headers["retry-after"] == "1"
         assert (await send(gate, "PUT", "/v1/knowledge/legal/documents/a", b"x")).status == 503
+
+
+async def test_what_is_wrong_with_an_index_is_not_told_to_who_searches(gate: Gate, shelf: Shelf) -> None:
+    shelf.error = IndexUnavailable('PostgreSQL: connection to server at "10.0.0.5" failed for user "parkway"')
+    told = await gate.post("/v1/knowledge/legal/search", {"query": "leave"})
+    error = (await told.json())["error"]
+    assert (told.status, error["code"]) == (503, IndexUnavailable.code)
+    assert "legal" in error["message"]
+    assert "10.0.0.5" not in error["message"]
 
 
 async def test_owner_and_replicas_share_searches_and_stand_in_for_each_other(

@@ -22,6 +22,8 @@ from parkway.core import wire
 from parkway.core.child_server import ChildServer
 from parkway.core.errors import (
     BodyTooLarge,
+    IndexDamaged,
+    IndexUnavailable,
     InternalError,
     InvalidKey,
     InvalidRequest,
@@ -104,8 +106,15 @@ class SearchRoutes:
         return _json({"status": "ok"})
 
     async def search(self, request: Request) -> Response:
-        asked = await _body(request, Asked)
-        return _json(await self._searching.search(_name(request), asked.search, frozenset(asked.principals)))
+        asked, name = await _body(request, Asked), _name(request)
+        try:
+            found = await self._searching.search(name, asked.search, frozenset(asked.principals))
+        except (IndexUnavailable, IndexDamaged) as error:
+            # It names hosts, users and directories, which are no business of who searches.
+            log.error("%s cannot be searched: %s", name, error.message)
+            told = f"the index of {name} cannot be searched now; the log of its owner says why"
+            raise IndexUnavailable(told, retry_after_s=error.retry_after_s) from error
+        return _json(found)
 
     async def candidates(self, request: Request) -> Response:
         """For the owner of another partition."""
