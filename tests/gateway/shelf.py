@@ -49,11 +49,11 @@ class Shelf:
     asked: list[tuple[str, Search, frozenset[str]]] = field(default_factory=list)
     error: Exception | None = None
 
-    async def collections(self) -> list[CollectionStatus]:
-        return [await self.status(name) for name in sorted(self.kept)]
+    async def collections(self, principals: frozenset[str] | None = None) -> list[CollectionStatus]:
+        return [await self.status(name, principals) for name in sorted(self.kept)]
 
-    async def status(self, collection: str) -> CollectionStatus:
-        count = len(self._of(collection))
+    async def status(self, collection: str, principals: frozenset[str] | None = None) -> CollectionStatus:
+        count = sum(_sees(principals, each) for each in self._of(collection).values())
         return CollectionStatus(
             name=collection, documents=count, waiting=0, indexed=count, set_aside=0, passages=count,
             sources=["/srv/secret"], trouble=["/srv/secret: is not there"],

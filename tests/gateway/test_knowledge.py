@@ -181,6 +181,10 @@ async def test_the_list_of_documents_has_what_the_caller_may_see(gate: Gate) -> 
     assert [each["uri"] for each in listed["data"]] == ["leave.md"]
     listed = await (await gate.get("/v1/knowledge/handbook/documents")).json()
     assert {each["uri"] for each in listed["data"]} == {"leave.md", "salaries.md"}
+    for who, count in ((reader, 1), (None, 2)):
+        shown = await (await gate.get("/v1/knowledge/handbook", who)).json()
+        everything = (await (await gate.get("/v1/knowledge", who)).json())["data"]
+        assert shown["documents"] == everything[0]["documents"] == count
 
 
 async def test_a_document_that_is_too_large_changes_nothing(gate: Gate, shelf: Shelf) -> None:

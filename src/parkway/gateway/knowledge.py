@@ -72,14 +72,15 @@ class KnowledgeRoutes:
     async def list(self, request: Request) -> Response:
         """The collections that the caller may search."""
         caller = await self.own.caller(request)
-        found = await self._knowledge.collections(self._deadline())
+        found = await self._knowledge.collections(self._sees(caller), self._deadline())
         permissions = self.own.parts.permissions
         allowed = set(await permissions.allowed(caller, "search", [each.name for each in found]))
         return Json(CollectionList(data=[self._shown(each, caller) for each in found if each.name in allowed]))
 
     async def show(self, request: Request) -> Response:
         caller = await self._searcher(request)
-        return Json(self._shown(await self._knowledge.status(_name(request), self._deadline()), caller))
+        status = await self._knowledge.status(_name(request), self._sees(caller), self._deadline())
+        return Json(self._shown(status, caller))
 
     async def add(self, request: Request) -> Response:
         caller = await self.own.caller(request, administers=True)
@@ -107,10 +108,9 @@ class KnowledgeRoutes:
         after = request.query_params.get("after", "")
         if len(after) > MAX_URI_CHARS:
             raise InvalidRequest("`after` is no URI of a document: it is too long", param="after")
-        administers = self.own.parts.permissions.allows(caller, "administer")
-        principals = None if administers else caller.principals
-        page = await self._knowledge.documents(_name(request), after, limit, principals, self._deadline())
-        if not administers:
+        sees = self._sees(caller)
+        page = await self._knowledge.documents(_name(request), after, limit, sees, self._deadline())
+        if sees is not None:
             # Why one waits may name the place that it comes from; of one that is there it says what cannot be found.
             page.data = [
                 each if each.state == "indexed" else msgspec.structs.replace(each, reason="") for each in page.data
@@ -227,9 +227,13 @@ class KnowledgeRoutes:
         _name(request)
         return caller
 
+    def _sees(self, caller: Caller) -> frozenset[str] | None:
+        """Whose documents the caller is told of; None: who administers the installation is told of all."""
+        return None if self.own.parts.permissions.allows(caller, "administer") else caller.principals
+
     def _shown(self, status: CollectionStatus, caller: Caller) -> CollectionStatus:
         """Where the documents lie is for those alone who administer the installation."""
-        if self.own.parts.permissions.allows(caller, "administer"):
+        if self._sees(caller) is None:
             return status
         return msgspec.structs.replace(status, sources=[], trouble=[])
 

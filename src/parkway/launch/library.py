@@ -28,12 +28,12 @@ class Searching(Protocol):
 class Library(Protocol):
     """Collections and their documents. What it has taken is safe: it survives a kill of the process."""
 
-    async def collections(self) -> list[CollectionStatus]:
-        """All of them, by name."""
+    async def collections(self, principals: frozenset[str] | None = None) -> list[CollectionStatus]:
+        """All of them, by name; of their documents those are counted that `principals` may see, None: all."""
         ...
 
-    async def status(self, collection: str) -> CollectionStatus:
-        """Raises: CollectionNotFound."""
+    async def status(self, collection: str, principals: frozenset[str] | None = None) -> CollectionStatus:
+        """One of them. Raises: CollectionNotFound."""
         ...
 
     async def add(self, collection: str, new: NewCollection) -> CollectionStatus:

@@ -227,11 +227,12 @@ class Owner:
 
     # Library
 
-    async def collections(self) -> list[CollectionStatus]:
-        return [self._with_trouble(each) for each in await self._change(self._listing.statuses)]
+    async def collections(self, principals: frozenset[str] | None = None) -> list[CollectionStatus]:
+        found = await self._change(lambda: self._listing.statuses(principals=principals))
+        return [self._with_trouble(each) for each in found]
 
-    async def status(self, collection: str) -> CollectionStatus:
-        found = await self._change(lambda: self._listing.statuses(collection))
+    async def status(self, collection: str, principals: frozenset[str] | None = None) -> CollectionStatus:
+        found = await self._change(lambda: self._listing.statuses(collection, principals))
         if not found:
             raise _no(collection)
         lags = await self._change(lambda: self._replica_lags(collection))

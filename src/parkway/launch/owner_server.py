@@ -143,11 +143,11 @@ class LibraryRoutes:
         self._library = library
         self._max_document_bytes = max_document_bytes
 
-    async def collections(self, _: Request) -> Response:
-        return _json(CollectionList(data=await self._library.collections()))
+    async def collections(self, request: Request) -> Response:
+        return _json(CollectionList(data=await self._library.collections(_principals(request))))
 
     async def status(self, request: Request) -> Response:
-        return _json(await self._library.status(_name(request)))
+        return _json(await self._library.status(_name(request), _principals(request)))
 
     async def add(self, request: Request) -> Response:
         return _json(await self._library.add(_name(request), await _body(request, NewCollection)))
@@ -158,9 +158,9 @@ class LibraryRoutes:
 
     async def documents(self, request: Request) -> Response:
         query = request.query_params
-        principals = frozenset(filter(None, query.getlist("principal"))) if "principal" in query else None
         limit = int(query.get("limit", "20"))
-        return _json(await self._library.documents(_name(request), query.get("after", ""), limit, principals))
+        after = query.get("after", "")
+        return _json(await self._library.documents(_name(request), after, limit, _principals(request)))
 
     async def add_document(self, request: Request) -> Response:
         new = wire.decode(request.query_params.get("document", "").encode(), NewDocument)
@@ -210,6 +210,12 @@ class _Door:
 
 def _name(request: Request) -> str:
     return str(request.path_params["name"])
+
+
+def _principals(request: Request) -> frozenset[str] | None:
+    """Who asks; None: whoever may see all."""
+    query = request.query_params
+    return frozenset(filter(None, query.getlist("principal"))) if "principal" in query else None
 
 
 def _uri(request: Request) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -55,15 +55,25 @@ class Listing:
             rows = connection.execute(query.group_by(c.collection, c.state)).all()
         return [Count(name, state, count, int(passages or 0), ms) for name, state, count, passages, ms in rows]
 
-    def statuses(self, collection: str | None = None) -> list[CollectionStatus]:
-        """How far collections are, in the order of their names: all, or the one if there is one."""
+    def statuses(
+        self, collection: str | None = None, principals: frozenset[str] | None = None
+    ) -> list[CollectionStatus]:
+        """How far collections are, in the order of their names: all, or the one if there is one.
+
+        Args:
+            principals: Only what they may see is counted; None: all.
+        """
         query = select(collections).where(collections.c.removing.is_(False)).order_by(collections.c.collection)
         if collection is not None:
             query = query.where(collections.c.collection == collection)
         with self._database.read() as connection:
             heads = connection.execute(query).all()
-        counts = self.counts(collection=collection)
-        return [_status(head, [each for each in counts if each.collection == head.collection]) for head in heads]
+        configs = {head.collection: CollectionConfig.model_validate_json(head.settings) for head in heads}
+        counts = self.counts(collection=collection) if principals is None else self._seen_of(configs, principals)
+        return [
+            _status(head, configs[head.collection], [each for each in counts if each.collection == head.collection])
+            for head in heads
+        ]
 
     def documents(
         self,
@@ -87,26 +97,46 @@ class Listing:
             row = connection.execute(select(documents).where(documents.c.document_id == identifier)).one_or_none()
         return None if row is None else _document(row, row.uri)
 
+    def _seen_of(self, configs: Mapping[str, CollectionConfig], principals: frozenset[str]) -> list[Count]:
+        """The counts of what `principals` may see in these collections."""
+        c = documents.c
+        query = select(c.collection, c.state, c.access, func.count(), func.sum(c.passages), func.max(c.updated_ms))
+        query = query.where(c.collection.in_(configs)).group_by(c.collection, c.state, c.access)
+        with self._database.read() as connection:
+            rows = connection.execute(query).all()
+        found: dict[tuple[str, State], Count] = {}
+        for name, state, access, count, passages, ms in rows:
+            if _may_see(access, configs[name], principals):
+                known = found.get((name, state), Count(name, state, 0, 0, 0))
+                found[name, state] = Count(
+                    name, state, known.documents + count, known.passages + int(passages or 0), max(known.updated_ms, ms)
+                )
+        return list(found.values())
+
     def _seen(
         self, collection: str, config: CollectionConfig, after: str, principals: frozenset[str] | None
     ) -> Iterator[DocumentStatus]:
         c = documents.c
         shown = Shown.of(config)
-        by_default = principals is None or not {EVERYONE, *principals}.isdisjoint(config.access)
         while True:
             query = select(documents).where(c.collection == collection, c.document_id > after, c.state != "removing")
             with self._database.read() as connection:
                 rows = connection.execute(query.order_by(c.document_id).limit(_PAGE)).all()
             for row in rows:
                 after = row.document_id
-                own = None if row.access is None else msgspec.json.decode(row.access, type=list[str])
-                if by_default if own is None or principals is None else not {EVERYONE, *principals}.isdisjoint(own):
+                if principals is None or _may_see(row.access, config, principals):
                     yield _document(row, row.uri if row.source == UPLOADS else shown(row.uri))
             if len(rows) < _PAGE:
                 return
 
 
-def _status(head: Row[Any], counts: Sequence[Count]) -> CollectionStatus:
+def _may_see(access: str | None, config: CollectionConfig, principals: frozenset[str]) -> bool:
+    """Whether one of `principals` may see a document with this `access`, as the catalogue has it."""
+    named = config.access if access is None else msgspec.json.decode(access, type=list[str])
+    return EVERYONE in named or not principals.isdisjoint(named)
+
+
+def _status(head: Row[Any], config: CollectionConfig, counts: Sequence[Count]) -> CollectionStatus:
     of = {each.state: each.documents for each in counts}
     return CollectionStatus(
         name=head.collection,
@@ -115,7 +145,7 @@ def _status(head: Row[Any], counts: Sequence[Count]) -> CollectionStatus:
         indexed=of.get("indexed", 0),
         set_aside=of.get("set_aside", 0),
         passages=sum(each.passages for each in counts),
-        sources=[source.name for source in CollectionConfig.model_validate_json(head.settings).sources],
+        sources=[source.name for source in config.sources],
         updated_ms=max([head.updated_ms, *(each.updated_ms for each in counts)]),
     )
 

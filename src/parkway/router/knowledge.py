@@ -111,10 +111,11 @@ class Knowledge:
         self._start = start
         self._seen = False
 
-    async def collections(self, deadline: float) -> list[CollectionStatus]:
+    async def collections(self, principals: frozenset[str] | None, deadline: float) -> list[CollectionStatus]:
         """All collections, by name.
 
         Args:
+            principals: Of documents only those are counted that they may see; None: all.
             deadline: Of this and of every question here: on the loop's clock.
 
         Raises, all of them:
@@ -123,12 +124,12 @@ class Knowledge:
         """
         if not self._owned:
             return []
-        return (await self._ask("GET", "/collections", CollectionList, deadline)).data
+        return (await self._ask("GET", f"/collections?{_seen_by(principals)}", CollectionList, deadline)).data
 
-    async def status(self, collection: str, deadline: float) -> CollectionStatus:
-        """Raises: CollectionNotFound."""
+    async def status(self, collection: str, principals: frozenset[str] | None, deadline: float) -> CollectionStatus:
+        """One of them, likewise. Raises: CollectionNotFound."""
         self._check(collection)
-        return await self._ask("GET", _path(collection), CollectionStatus, deadline)
+        return await self._ask("GET", f"{_path(collection)}?{_seen_by(principals)}", CollectionStatus, deadline)
 
     async def add(self, collection: str, new: NewCollection, deadline: float) -> CollectionStatus:
         """Makes a collection, or adds to it. Its sources have been looked through when this returns."""
@@ -180,10 +181,8 @@ class Knowledge:
             CollectionNotFound: There is none.
         """
         self._check(collection)
-        query = [("after", after), ("limit", str(limit))]
-        if principals is not None:
-            query += [("principal", each) for each in ("", *sorted(principals))]  # also where there are none
-        return await self._ask("GET", f"{_path(collection, '/documents')}?{urlencode(query)}", DocumentPage, deadline)
+        query = f"{urlencode({'after': after, 'limit': limit})}&{_seen_by(principals)}"
+        return await self._ask("GET", f"{_path(collection, '/documents')}?{query}", DocumentPage, deadline)
 
     async def remove_document(self, collection: str, uri: str, deadline: float) -> None:
         """Raises: CollectionNotFound, DocumentNotFound."""
@@ -325,6 +324,11 @@ def not_found(collection: str) -> CollectionNotFound:
         f'collection "{collection[:64]}" does not exist, or you may not search it; GET /v1/knowledge lists yours',
         param="knowledge",
     )
+
+
+def _seen_by(principals: frozenset[str] | None) -> str:
+    """Of a query: who asks, also where that is nobody; None: whoever may see all."""
+    return "" if principals is None else urlencode([("principal", each) for each in ("", *sorted(principals))])
 
 
 def _path(collection: str, rest: str = "") -> str:

@@ -330,6 +330,23 @@ def test_access_and_metadata_follow_the_configuration(stage: Stage) -> None:
     assert stage.found("confidential", "key:b")
 
 
+def test_counts_are_of_what_somebody_may_see(stage: Stage) -> None:
+    running = stage.start()
+    for name, access in (("all", None), ("ann", ("user:ann",)), ("both", ("user:ann", "key:ci")), ("nobody", ())):
+        running.put(Header(name, access=access), [b"the ferry"])
+    stage.settle()
+
+    def seen(*principals: str) -> tuple[int, int]:
+        [status] = stage.listing.statuses("docs", frozenset(principals))
+        return status.documents, status.passages
+
+    assert (seen(), seen("key:ci"), seen("user:ann", "key:ci")) == ((1, 1), (2, 2), (3, 3))
+    stage.settings["access"] = ["team:legal"]
+    stage.start()
+    assert (seen(), seen("team:legal")) == ((0, 0), (1, 1))
+    assert stage.listing.statuses("docs")[0].documents == 4
+
+
 def test_another_encoder_embeds_everything_anew(stage: Stage) -> None:
     stage.write("a.txt", "words")
     stage.start()
