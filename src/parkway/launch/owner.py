@@ -72,6 +72,7 @@ T = TypeVar("T")
 
 _COPY = re.compile("generation-[0-9a-f]{12}")
 _SEARCHES = 8
+_UPLOADS = 16
 _RETRY_S = 30.0
 _PAUSE_S = 1.0
 
@@ -146,6 +147,7 @@ class Owner:
         self._encoders = Encoders(places, settings.engine.model_copy(update={"model": ""}))
         self.opened = OpenCollections(home, database, self._encoders, share, others, token)
         self._searches = ThreadPoolExecutor(_SEARCHES, "search")
+        self._uploads = ThreadPoolExecutor(_UPLOADS, "upload")  # each takes as long as its client does
         self._saving = threading.Lock()
         self._tasks = Tasks("owner")
 
@@ -174,6 +176,7 @@ class Owner:
         await self.opened.close()
         await self._encoders.close()
         self._searches.shutdown(wait=False, cancel_futures=True)
+        self._uploads.shutdown(wait=False, cancel_futures=True)
 
     async def _follow_store(self) -> None:
         async for _ in Watch(self._database, [TOPIC]):
@@ -321,7 +324,8 @@ class Owner:
             access=tuple(new.access) or None,
             metadata=new.metadata,
         )
-        identifier = await self._change(partial(ingestion.put, header, _pieces(content)))
+        put = partial(ingestion.put, header, _pieces(content))
+        identifier = await asyncio.get_running_loop().run_in_executor(self._uploads, put)
         found = await self._change(lambda: self._listing.document(identifier))
         return found or DocumentStatus(document_id=identifier, uri=new.uri, state="waiting")
 
