@@ -82,6 +82,13 @@ def test_what_is_urgent_comes_first(catalogue: Catalogue) -> None:
     assert first.uri == "now"
 
 
+def test_a_clock_that_is_set_back_makes_nobody_wait(catalogue: Catalogue) -> None:
+    day_ms = 86_400_000
+    catalogue.note("docs", "s", entries(1), 2 * day_ms, urgent=False)
+    assert catalogue.claim("docs", ALL, 1, 2 * day_ms - 1, 100) == []
+    assert len(catalogue.claim("docs", ALL, 1, day_ms, 100)) == 1
+
+
 def test_a_change_while_it_is_worked_on_is_not_lost(catalogue: Catalogue, database: Database) -> None:
     catalogue.note("docs", "s", entries(1), 10, urgent=False)
     [document] = catalogue.claim("docs", ALL, 1, 20, 100)

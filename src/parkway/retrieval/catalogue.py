@@ -22,6 +22,9 @@ from parkway.store.schema import knowledge_documents as documents
 from parkway.store.sql import Database
 
 SLOTS = 1 << 20
+MAX_WAIT_MS = 300_000
+"""Before something is tried again. What is due later than that was noted before the clock was set back."""
+
 _PAGE = 500
 
 
@@ -198,7 +201,8 @@ class Catalogue:
         c = documents.c
         found: list[Document] = []
         for state in ("removing", "waiting"):  # one at a time: the index has them in order then, and nothing is sorted
-            query = select(documents).where(c.collection == collection, c.state == state, c.due_ms <= now_ms)
+            due = or_(c.due_ms <= now_ms, c.due_ms > now_ms + MAX_WAIT_MS)
+            query = select(documents).where(c.collection == collection, c.state == state, due)
             query = query.where(c.lease_ms <= now_ms, _of(partition)).order_by(c.due_ms).limit(limit - len(found))
             with self._database.read() as connection:  # mostly there is nothing, and nobody is kept waiting for that
                 if connection.execute(query.limit(1)).first() is None:

@@ -167,7 +167,7 @@ def test_what_an_encoder_cannot_take_costs_one_document(stage: Stage, monkeypatc
 
 def test_an_outage_is_outlived(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(indexing, "_FIRST_MS", 1)
-    monkeypatch.setattr(indexing, "_LONGEST_MS", 10)
+    monkeypatch.setattr(indexing, "MAX_WAIT_MS", 10)
     monkeypatch.setattr(ingestion, "_BACK_OFF_S", (0.01, 0.05))
     stage.encoding.failing = [ConnectionError("away"), *[IndexUnavailable("away")] * 10, StoreUnavailable("away")]
     finish, failures = stage.catalogue.finish, [StoreUnavailable("away"), StoreUnavailable("away")]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from parkway.core.errors import IndexUnavailable, ParkwayError, StoreUnavailable
-from parkway.retrieval.catalogue import Catalogue, Document, Outcome
+from parkway.retrieval.catalogue import MAX_WAIT_MS, Catalogue, Document, Outcome
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.index import Index
 from parkway.retrieval.ingest.embedding import Embedding
@@ -28,7 +28,7 @@ FEWEST, MOST = 500, 1000
 """Passages that are embedded together, while there are so many."""
 
 MAX_ATTEMPTS = 8
-_FIRST_MS, _LONGEST_MS = 1_000, 300_000
+_FIRST_MS = 1_000
 _TOGETHER = 256  # documents that are said to be indexed in one transaction
 
 
@@ -218,7 +218,7 @@ class Indexing:
             refused = self._settled(Refused(document, given_up))
             return refused if refused.state != "set_aside" else _again(refused)
         self.failures.postponed += 1
-        wait_ms = min(_LONGEST_MS, _FIRST_MS << min(document.attempt, 20))
+        wait_ms = min(MAX_WAIT_MS, _FIRST_MS << min(document.attempt, 20))
         log.info("%s: %s is tried again in %g s: %s", document.collection, document.uri, wait_ms / 1000, reason)
         return Outcome(document, "waiting", reason=reason, due_ms=self._now_ms() + wait_ms)
 
