@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 import time
@@ -16,6 +17,7 @@ from parkway.retrieval.ingest import folder, indexing, ingestion
 from parkway.retrieval.ingest.folder import Folder
 from parkway.retrieval.ingest.source import SourceUnavailable
 from parkway.retrieval.ingest.uploads import Header
+from parkway.retrieval.parsing import file
 from tests.retrieval.ingest.stage import Stage
 
 
@@ -215,6 +217,22 @@ def test_a_part_of_a_folder_that_cannot_be_looked_through_is_told(
     deeper = (stage.folder / "deep/er").as_uri()
     assert running.trouble == {str(stage.folder): f"{deeper}/: is more than 1 folders deep"}
     assert set(stage.states()) == {"one.txt", "two.txt"}
+
+
+def test_a_file_that_cannot_be_read_just_now_stays(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = stage.write("a.txt", "the lighthouse")
+    stage.start()
+    stage.settle()
+    with monkeypatch.context() as patched:
+
+        def fails(*_: object) -> bytes:
+            raise OSError(errno.ESTALE, "Stale file handle")
+
+        patched.setattr(file.os, "read", fails)
+        path.write_text("the harbour")
+        until(lambda: "Stale" in stage.states()["a.txt"][1])
+        assert stage.found("lighthouse")
+    until(lambda: stage.found("harbour"))
 
 
 def test_an_empty_mount_point_removes_nothing(stage: Stage) -> None:

@@ -14,7 +14,8 @@ from parkway.retrieval.chunking.chunker import Chunker
 from parkway.retrieval.config import CollectionConfig
 from parkway.retrieval.document import Parsed, Passage, Value, content_hash, passage_id, searched_text
 from parkway.retrieval.ingest.scan import Checkpoint
-from parkway.retrieval.ingest.source import Content, Missing, Source
+from parkway.retrieval.ingest.source import Content, Missing, Source, SourceUnavailable
+from parkway.retrieval.parsing.file import Unsettled
 from parkway.retrieval.parsing.parser import page_ranges
 from parkway.retrieval.parsing.sandbox import Sandbox
 
@@ -108,6 +109,8 @@ class Reading:
             return self._prepared(document, content, parsed, digest, version)
         except Missing:
             return Gone(document)
+        except Unsettled as error:
+            raise SourceUnavailable(error.message) from error
         except Unreadable as error:
             return Refused(document, error.message)
 

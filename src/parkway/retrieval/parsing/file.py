@@ -11,6 +11,10 @@ from parkway.core.errors import Unreadable
 _PIECE = 1 << 20
 
 
+class Unsettled(Unreadable):
+    """It cannot be read at this moment, which says nothing of the next: its disk is away, or it is being written to."""
+
+
 def read_file(path: Path, most: int) -> bytes:
     """All bytes of a regular file.
 
@@ -34,7 +38,7 @@ def read_open(descriptor: int, most: int) -> bytes:
     try:
         return _read(descriptor, most)
     except OSError as error:
-        raise Unreadable(f"cannot be read: {error.strerror}") from error
+        raise Unsettled(f"cannot be read: {error.strerror}") from error
     finally:
         os.close(descriptor)
 
@@ -54,5 +58,5 @@ def _read(descriptor: int, most: int) -> bytes:
             break
     after = os.fstat(descriptor)
     if length != before.st_size or (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-        raise Unreadable("changed while it was read; it is read again once it is at rest")
+        raise Unsettled("changed while it was read; it is read again once it is at rest")
     return b"".join(pieces)
