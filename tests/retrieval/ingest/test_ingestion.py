@@ -15,8 +15,8 @@ from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, 
 from parkway.retrieval.catalogue import Document, Partition, document_id
 from parkway.retrieval.ingest import folder, indexing, ingestion
 from parkway.retrieval.ingest.folder import Folder
-from parkway.retrieval.ingest.source import SourceUnavailable
-from parkway.retrieval.ingest.uploads import Header
+from parkway.retrieval.ingest.source import Content, SourceUnavailable
+from parkway.retrieval.ingest.uploads import Header, Uploads
 from parkway.retrieval.parsing import file
 from tests.retrieval.ingest.stage import Stage
 
@@ -314,6 +314,23 @@ def test_uploads_come_are_replaced_and_go(stage: Stage) -> None:
     stage.stop()
     left = [path for path in stage.home.rglob("*") if path.is_file() and b"shrank" in path.read_bytes()]
     assert [path for path in left if "parkway.db" not in path.name] == []
+
+
+def test_what_is_read_is_for_whom_it_says_at_that_moment(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = stage.start()
+    read = Uploads.read
+
+    def late(uploads: Uploads, uri: str, most: int) -> Content:
+        uploads.put(Header("a", access=("user:ann",), metadata={"year": 2026}), [b"the secret"], 1000)
+        return read(uploads, uri, most)
+
+    monkeypatch.setattr(Uploads, "read", late)
+    running.put(Header("a"), [b"for everyone"])
+    assert running.settle(60)
+    assert stage.found("secret", "user:ann")
+    assert not stage.found("secret")
+    [[passage]] = map(stage.index.passages, stage.index.documents())
+    assert passage.metadata["year"] == 2026
 
 
 def test_uploads_have_limits(stage: Stage) -> None:

@@ -85,7 +85,7 @@ class Query:
         if len(data) > most:
             raise Unreadable(f"is larger than {most:,} bytes ({len(data):,}); `parsing.max_bytes` sets the limit")
         media_type = str(values.get("media_type") or "") or ("" if isinstance(body, bytes) else "text/plain")
-        return Content(data, identifier, media_type, str(values.get("title") or ""))
+        return Content(data, identifier, media_type, str(values.get("title") or ""), self._entry(values))
 
     def _row(self, identifier: str) -> dict[str, Any]:
         """The row with this id, whatever type ids have."""

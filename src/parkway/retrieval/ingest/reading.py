@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import msgspec
 
@@ -100,6 +100,9 @@ class Reading:
         try:
             content = source.read(document.uri, self.config.parsing.max_bytes)
             self.checkpoint("read")
+            if (entry := content.entry) is not None:
+                access = None if entry.access is None else tuple(sorted(set(entry.access)))  # as the catalogue has it
+                document = replace(document, access=access, metadata=dict(entry.metadata))
             digest = hashlib.sha256(content.data).hexdigest()[:32]
             version = self._version(document, content, digest)
             if version == document.version:

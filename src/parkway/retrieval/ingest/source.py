@@ -51,12 +51,15 @@ class Content:
     Attributes:
         name: As of a file: its ending may say what it is.
         title: As the source has it; empty: as it stands in the document.
+        entry: What the source says of it at the same moment, where that may be another thing than it said before: what
+            was meant for some must not come in as what it was, for everyone.
     """
 
     data: bytes
     name: str
     media_type: str = ""
     title: str = ""
+    entry: Entry | None = None
 
 
 class SourceUnavailable(Exception):

@@ -143,7 +143,8 @@ class Uploads:
         header, start = _read(data[: data.find(b"\n") + 1])
         if len(data) - start > most:
             raise Unreadable(f"is larger than {most:,} bytes; `parsing.max_bytes` sets the limit")
-        return Content(data[start:], uri.rsplit("/", 1)[-1], header.media_type, header.title)
+        entry = Entry(uri, "", access=header.access, metadata=header.metadata)
+        return Content(data[start:], uri.rsplit("/", 1)[-1], header.media_type, header.title, entry)
 
     def _path(self, uri: str) -> Path:
         if not uri or len(uri) > MAX_URI:
