@@ -333,7 +333,7 @@ def test_what_is_read_is_for_whom_it_says_at_that_moment(stage: Stage, monkeypat
     assert passage.metadata["year"] == 2026
 
 
-def test_uploads_have_limits(stage: Stage) -> None:
+def test_uploads_have_limits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     stage.settings["parsing"] = {"max_bytes": 10}
     running = stage.start()
     with pytest.raises(BodyTooLarge, match="larger than 10 bytes"):
@@ -341,6 +341,13 @@ def test_uploads_have_limits(stage: Stage) -> None:
     for name in ("", "a" * 5000, "new\nline", "nul\0"):
         with pytest.raises(InvalidRequest):
             running.put(Header(name), [b"1"])
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(file.os, "fsync", full)
+    with pytest.raises(IndexUnavailable, match="No space left"):
+        running.put(Header("a"), [b"1"])
     assert list((stage.home / "uploads").iterdir()) == []
 
 

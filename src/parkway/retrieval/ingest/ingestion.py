@@ -172,7 +172,7 @@ class Ingestion:
         """Takes a document in, in the place of the one with this uri; returns its id. It outlives a crash from then on.
 
         Raises:
-            BodyTooLarge, InvalidRequest: It is not taken.
+            BodyTooLarge, InvalidRequest, IndexUnavailable: It is not taken.
             StoreUnavailable: It may be taken, or not.
         """
         entry = self._uploads.put(header, pieces, self.config.parsing.max_bytes)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from parkway.core.errors import BodyTooLarge, InvalidRequest, Unreadable
+from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, Unreadable
 from parkway.retrieval.catalogue import Partition, document_id
 from parkway.retrieval.config import UPLOADS
 from parkway.retrieval.document import Value
@@ -56,6 +56,7 @@ class Uploads:
         Raises:
             BodyTooLarge: It has more than `most` bytes; nothing is kept.
             InvalidRequest: What is said of it is too long or not text.
+            IndexUnavailable: The disk does not take it.
         """
         path = self._path(header.uri)
         try:
@@ -79,8 +80,10 @@ class Uploads:
                 file.flush()
                 os.fsync(file.fileno())
             Path(aside).rename(path)
-        except BaseException:
+        except BaseException as error:
             Path(aside).unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise IndexUnavailable(f"the document cannot be kept: {error.strerror}; nothing was changed") from error
             raise
         self._sync()
         return _entry(header, path.stat(), len(first) + 1)
