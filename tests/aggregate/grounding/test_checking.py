@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from parkway.aggregate.grounding.checking import MARK, Checker
 from parkway.aggregate.grounding.passage import Passage
+from parkway.aggregate.grounding.sentence import next_end, sentences
 from parkway.core.grounding import Checking
 from parkway.core.knowledge import Hit, Scores
 
@@ -229,6 +230,31 @@ def test_pieces_make_no_difference(answer: str, step: int, check: Checking) -> N
         marker = one.text[citation.marker_start : citation.marker_end]
         assert str(citation.number) in marker
         assert marker[0] == "["
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("Der Vertrag beginnt am 3. Mai 2020. Er endet im 21. Jahrhundert. Mehr steht auf Seite 3. Dort ist es.", 4),
+        ("Mødet er den 3. maj. Det varer to timer.", 2),
+        ("Am 3. und 4. Mai ist zu.", 1),
+        ("It was in 1969. May I go? Look at page 12. Maintenance is described there.", 4),
+        ("Version 2.0. may be used.", 2),
+    ],
+)
+def test_a_number_with_a_full_stop_may_be_an_ordinal(text: str, count: int) -> None:
+    assert len(list(sentences(text))) == count
+
+    def in_pieces(step: int) -> list[str]:
+        found, pending = list[str](), ""
+        for at in range(0, len(text), step):
+            pending += text[at : at + step]
+            while end := next_end(pending, final=False):
+                found.append(pending[:end])
+                pending = pending[end:]
+        return [each for each in (*found, pending) if each.strip()]
+
+    assert {len(in_pieces(step)) for step in (1, 2, 3, 7, 1000)} == {count}
 
 
 def test_what_never_ends_is_bounded() -> None:

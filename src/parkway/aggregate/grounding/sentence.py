@@ -11,6 +11,14 @@ Span = tuple[int, int]
 
 # Possessive: from each of a run of marks it would otherwise take the square of its length.
 _END = re.compile(r"(?<![.!?…؟।۔။។])[.!?…؟।۔။។]++[\"'”’»)\]*_]*+(?=\s|\[|【|$)|[。！？｡．]++[”’」』）】]*+|\n++")
+_ORDINAL = re.compile(r"(?<![\w.,])\d{1,2}$")
+_GOES_ON = re.compile(
+    r"\s+(?:[a-zß-ɏа-я]|(?:Januar|Februar|März|April|Mai|Juni|Juli|August|September|Oktober|November|Dezember"
+    r"|Jahrhundert)(?!\w))"
+)
+"""Behind an ordinal number of the languages that write a full stop behind it: 3. Mai, 3. maj, am 3. und 4. Mai."""
+_BEGUN_WORD = re.compile(r"\s+[^\W\d_]*")
+_MONTH_CHARS = 16
 _MARKERS = re.compile(r"(?<!\s)\s*+[\[【]\s*\d{1,3}(?:\s*[,;]\s*\d{1,3})*\s*[\]】]")
 _CODE = re.compile(r"`[^`\n]*`")
 _MAYBE_MARKER = re.compile(r"\s*(?:[\[【][\d\s,;]*)?$")
@@ -29,6 +37,12 @@ def next_end(text: str, *, final: bool) -> int:
         if not text[: match.start()].strip() or (mark[0] == "." and _is_abbreviation(text, match)):
             continue
         end = match.end()
+        if mark == "." and _ORDINAL.search(text, max(0, match.start() - 3), match.start()):
+            after = text[end : end + _MONTH_CHARS]
+            if not final and len(after) < _MONTH_CHARS and _BEGUN_WORD.fullmatch(after):
+                return 0
+            if _GOES_ON.match(after):
+                continue
         if mark[0] == "\n":
             if not final and end == len(text):
                 return 0  # there may be more of them
