@@ -13,14 +13,23 @@ from typing import Any
 
 import pytest
 
+from parkway.core.errors import IndexUnavailable
 from parkway.core.knowledge import NewCollection, NewDocument
 from parkway.core.tasks import Tasks
+from parkway.launch import open_collections
+from parkway.launch.open_collections import OpenCollections
 from parkway.launch.owner import Owner
 from parkway.launch.settings import Settings
 from parkway.retrieval.catalogue import Partition
 from parkway.retrieval.collections import Collections
+from parkway.retrieval.config import CollectionConfig
+from parkway.retrieval.index import edge
+from parkway.retrieval.index.config import IndexConfig
+from parkway.retrieval.index.edge import EdgeIndex
+from parkway.retrieval.ingest.uploads import Header
 from parkway.store.home import Home
 from parkway.store.sql import Database
+from tests.retrieval.ingest.stage import DIMENSIONS, Encoding
 
 
 @pytest.fixture
@@ -29,6 +38,73 @@ def owner(tmp_path: Path) -> Iterator[Owner]:
     database = Database.open(home.database_url)
     database.migrate()
     yield Owner(Settings(), home, database, Partition(), [], "token")
+    database.close()
+
+
+class Server:
+    """An index that does not lie in the collection's directory, and may be away."""
+
+    def __init__(self, place: Path) -> None:
+        self.away = False
+        self._index = EdgeIndex(place / "server", IndexConfig(build_threads=1, build_niceness=0), DIMENSIONS)
+
+    def connect(self) -> Any:
+        if self.away:
+            raise IndexUnavailable("the server does not answer")
+        return SimpleNamespace(
+            close=lambda: None, upsert=self._index.upsert, remove=self._index.remove, search=self._index.search,
+            vectors=self._index.vectors, passages=self._index.passages, documents=self._index.documents,
+            optimise=lambda: False, size=self._index.size,
+        )  # fmt: skip
+
+
+async def test_a_collection_goes_also_when_the_disk_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Home.open(tmp_path)
+    database = Database.open(home.database_url)
+    database.migrate()
+    collections, encoding = Collections(database), Encoding().embedding
+    encoder = SimpleNamespace(
+        dimensions=encoding.dimensions, embed=encoding.embed, count=encoding.encoder.count, reads=256
+    )
+
+    async def of(_: str) -> object:
+        return encoder
+
+    encoders: Any = SimpleNamespace(of=of)
+    opened = OpenCollections(home, database, encoders, Partition(), [], "token")
+    collections.save({"docs": CollectionConfig()}, "api", 1)
+    await opened.adopt()
+    ingestion = opened.get("docs").ingestion  # pyright: ignore[reportOptionalMemberAccess]
+    ingestion.put(Header("a"), [b"a text"])
+    assert ingestion.settle(30)
+    with monkeypatch.context() as full:
+        full.setattr(edge, "FREE_BYTES", 1 << 60)
+        collections.begin_removal("docs", 2)
+        await opened.adopt()
+    assert not (home.knowledge / "docs").exists()
+    assert collections.all() == {}
+    # Of a server everything goes as soon as it answers again, also if that is after a restart.
+    server = Server(tmp_path)
+    monkeypatch.setattr(open_collections, "open_index", lambda *_, **__: server.connect())
+    monkeypatch.setenv("QDRANT", "http://127.0.0.1:1")
+    remote = CollectionConfig.model_validate({"index": {"store": "qdrant", "url_env": "QDRANT"}})
+    collections.save({"docs": remote}, "api", 3)
+    await opened.adopt()
+    ingestion = opened.get("docs").ingestion  # pyright: ignore[reportOptionalMemberAccess]
+    ingestion.put(Header("a"), [b"a text"])
+    assert ingestion.settle(30)
+    server.away = True
+    collections.begin_removal("docs", 4)
+    await opened.adopt()
+    assert (opened.get("docs"), list(opened.trouble)) == (None, ["docs"])
+    await opened.close()
+    opened = OpenCollections(home, database, encoders, Partition(), [], "token")
+    await opened.adopt()
+    assert collections.all()["docs"].removing
+    server.away = False
+    await opened.adopt()
+    assert (server.connect().documents(), collections.all(), opened.trouble) == ({}, {}, {})
+    await opened.close()
     database.close()
 
 

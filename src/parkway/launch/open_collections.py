@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +21,7 @@ from parkway.retrieval.catalogue import Catalogue, Partition
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.collections import Collections, KnownCollection
 from parkway.retrieval.config import CollectionConfig
+from parkway.retrieval.index.index import Index
 from parkway.retrieval.index.opening import open_index
 from parkway.retrieval.index.revised import RevisedIndex
 from parkway.retrieval.ingest.embedding import Embedding
@@ -87,6 +88,7 @@ class OpenCollections:
         self._token = token
         self._queries: dict[str, QueryVectors] = {}
         self._open: dict[str, OpenCollection] = {}
+        self._leaving: dict[str, CollectionConfig | None] = {}
         self._turn = asyncio.Lock()
         self._changes = ThreadPoolExecutor(_CHANGES, "change")
 
@@ -118,25 +120,24 @@ class OpenCollections:
         """Opens what is new, has what was changed go on as it is configured now, and erases what is on its way out."""
         async with self._turn:
             known = await self.change(self._collections.all)
-            for name in [*self._open]:
-                now = known.get(name)
-                if now is None or now.removing or now.created_ms != self._open[name].created_ms:
-                    await self._erase(name)
-            for name in await self.change(self._left) - known.keys():
-                await self._clear(name)  # the first partition has forgotten it already
-            for name in self.trouble.keys() - known.keys():
+            await self._erase_all(known)
+            for name in self.trouble.keys() - known.keys() - self._leaving.keys():
                 del self.trouble[name]
             for name, each in known.items():
-                if each.removing:
-                    await self._clear(name)
-                else:
-                    try:
-                        await self._take(each)
-                        self.trouble.pop(name, None)
-                    except (ParkwayError, OSError) as error:  # one that cannot be must not keep the others from being
-                        if self.trouble.get(name) != str(error):
-                            log.error("the collection %s cannot be as it is configured: %s", name, error)
-                        self.trouble[name] = str(error)
+                if not each.removing:
+                    await self._try(name, "be as it is configured", partial(self._take, each))
+
+    async def _try(self, name: str, what: str, work: Callable[[], Awaitable[None]]) -> bool:
+        """Does something with a collection; one that cannot must not keep the others from it. Whether it was done."""
+        try:
+            await work()
+        except (ParkwayError, OSError) as error:
+            if self.trouble.get(name) != str(error):
+                log.error("the collection %s cannot %s: %s", name, what, error)
+            self.trouble[name] = str(error)
+            return False
+        self.trouble.pop(name, None)
+        return True
 
     async def close(self) -> None:
         """Closes all of them; what was taken in is on disk then."""
@@ -162,14 +163,8 @@ class OpenCollections:
         self._open[name] = await self.change(lambda: self._begin(known, embedding))
 
     def _begin(self, known: KnownCollection, embedding: Embedding) -> OpenCollection:
-        name, config, number = known.name, known.config, self._share.number
-        opened = open_index(
-            config.index,
-            directory=self._home.knowledge / name / str(number),
-            collection=f"parkway-{name}-{number}",
-            dimensions=embedding.dimensions,
-        )
-        index = RevisedIndex(opened)
+        name, config = known.name, known.config
+        index = RevisedIndex(self._index(name, config, embedding))
         try:
             ingestion = self._ingestion(name, config, index, embedding)
             ingestion.start()
@@ -185,6 +180,15 @@ class OpenCollections:
         )  # fmt: skip
         index.changed = searcher.forget
         return OpenCollection(config, known.created_ms, index, ingestion, searcher, rankers)
+
+    def _index(self, name: str, config: CollectionConfig, embedding: Embedding) -> Index:
+        number = self._share.number
+        return open_index(
+            config.index,
+            directory=self._home.knowledge / name / str(number),
+            collection=f"parkway-{name}-{number}",
+            dimensions=embedding.dimensions,
+        )
 
     def _go_on(self, opened: OpenCollection, name: str, config: CollectionConfig, embedding: Embedding) -> None:
         """With the same index, which can be searched meanwhile."""
@@ -227,19 +231,25 @@ class OpenCollections:
             self._queries[config.model] = QueryVectors(encoder.embed, _QUERIES_KEPT, self.vectors)
         return Embedding(config.model, encoder.dimensions, encoder.embed, Encoder(encoder.count, encoder.reads))
 
-    async def _erase(self, name: str) -> None:
-        """Removes all that is here of a collection."""
-        each = self._open.pop(name)
-
-        def erase() -> None:
-            each.searcher.close()
-            each.rankers.close()
-            try:
-                each.ingestion.erase()
-            finally:
-                each.index.close()
-
-        await self.change(erase)
+    async def _erase_all(self, known: Mapping[str, KnownCollection]) -> None:
+        """Removes what is on its way out, what others have forgotten already, and what was made anew meanwhile."""
+        opened = {name: each.created_ms for name, each in self._open.items()}
+        staying = {
+            name
+            for name, each in known.items()
+            if not each.removing and opened.get(name, each.created_ms) == each.created_ms
+        }
+        leaving: dict[str, CollectionConfig | None] = dict.fromkeys(await self.change(self._left) - known.keys())
+        leaving |= {name: each.config for name, each in known.items() if each.removing}
+        for name in self._open.keys() - staying:
+            each = self._open.pop(name)
+            leaving[name] = each.config
+            await self._try(name, "be closed", lambda each=each: self.change(partial(_shut, each)))
+        self._leaving = {name: config for name, config in (self._leaving | leaving).items() if name not in staying}
+        for name, config in [*self._leaving.items()]:
+            whole = name not in known or known[name].removing
+            if await self._try(name, "be erased", partial(self._erase, name, config, whole=whole)):
+                del self._leaving[name]
 
     def _left(self) -> set[str]:
         """Of which there are files of this partition; the first one's outlive no collection."""
@@ -247,21 +257,38 @@ class OpenCollections:
             return set()
         return {each.parent.name for each in self._home.knowledge.glob(f"*/{self._share.number}")}
 
-    async def _clear(self, name: str) -> None:
-        """Removes the files of a collection that is not open any more; the first partition then forgets it."""
-        place = self._home.knowledge / name
+    async def _erase(self, name: str, config: CollectionConfig | None, *, whole: bool) -> None:
+        """Removes all that is here of a collection that is not open any more.
 
-        def clear() -> None:
+        Args:
+            whole: The first partition then forgets it, too; else there is a new one of this name.
+        """
+        place = self._home.knowledge / name
+        embedding = await self._embedding(config) if config is not None and config.index.store != "edge" else None
+
+        def erase() -> None:
+            if config is not None and embedding is not None:
+                self._empty(name, config, embedding)
             for _ in range(2):  # a replica may just have written how far it is
                 shutil.rmtree(place / str(self._share.number), ignore_errors=True)
-            if self._share.number == 0:
+            if whole and self._share.number == 0:
                 shutil.rmtree(place / "uploads", ignore_errors=True)
                 forget(place)
                 self._collections.forget(name)
             with suppress(OSError):
                 place.rmdir()  # by whoever is last
 
-        await self.change(clear)
+        await self.change(erase)
+
+    def _empty(self, name: str, config: CollectionConfig, embedding: Embedding) -> None:
+        """Removes the passages of an index that does not lie in a directory of its own."""
+        index = self._index(name, config, embedding)
+        try:
+            for document in index.documents():
+                index.remove(document)
+            index.optimise()
+        finally:
+            index.close()
 
 
 def _shut(each: OpenCollection) -> None:

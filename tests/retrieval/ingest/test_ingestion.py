@@ -427,28 +427,6 @@ def test_partitions_share_the_documents_out(stage: Stage, tmp_path: Path) -> Non
     assert len(mine) + len(others) == 20
 
 
-def test_a_collection_is_erased(stage: Stage) -> None:
-    stage.write("a.txt", "words")
-    running = stage.start()
-    running.put(Header("b"), [b"more words"])
-    stage.settle()
-    assert stage.collections.begin_removal("docs", 2)
-    assert stage.listing.statuses("docs") == []
-    running.erase()
-    stage.collections.forget("docs")
-    assert stage.index.documents() == {}
-    assert list((stage.home / "uploads").iterdir()) == []
-    assert stage.collections.all() == {}
-    assert stage.documents() == []
-
-
-def test_what_was_sent_is_erased_by_the_first_partition_alone(stage: Stage) -> None:
-    second = stage.start(partition=Partition(1, 2), scans=False)
-    second.put(Header("b"), [b"of a new collection of this name"])
-    second.erase()
-    assert len(list((stage.home / "uploads").iterdir())) == 1
-
-
 def test_the_index_is_optimised_while_much_comes_in_and_afterwards(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

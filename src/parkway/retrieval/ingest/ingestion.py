@@ -222,15 +222,6 @@ class Ingestion:
             self._stop.wait(0.02)
         return False
 
-    def erase(self) -> None:
-        """Removes all there is of the collection here, but for its row. Closes; the directories may go afterwards."""
-        self.close()
-        for identifier in self._index.documents():
-            self._index.remove(identifier)
-        self._index.optimise()
-        if self._scans:  # when another partition comes to it, there may be uploads to a new collection of this name
-            self._uploads.erase()
-
     # What goes on
 
     def _read_all(self, sandbox: Sandbox) -> None:

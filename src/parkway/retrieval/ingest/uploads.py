@@ -106,12 +106,6 @@ class Uploads:
         except FileNotFoundError:
             return None
 
-    def erase(self) -> None:
-        """Removes the bytes of all documents of this partition."""
-        for path in list(self._directory.iterdir()):
-            if path.name.startswith(".") or self._partition.has(path.name):
-                path.unlink(missing_ok=True)
-
     def tidy(self) -> None:
         """Removes what was being received when the process ended. Before anything is received."""
         for left in self._directory.glob(".aside-*"):
