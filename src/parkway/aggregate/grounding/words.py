@@ -12,12 +12,12 @@ _UNSPACED = (
     r"\u3041-\u3096\u309d-\u309f\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff"
 )
 # Accents, and vowels of Indian scripts: to Python they are no letters, and would take words apart.
-_MARKS = r"\u0300-\u036f\u0900-\u0963\u0970-\u0dff\u200c\u200d"
+_MARKS = r"\u0300-\u036f\u0900-\u0963\u0970-\u0dff"
 _LETTERS = rf"[^\W{_UNSPACED}]"
 _TOKEN = re.compile(rf"\d+(?:[.,]\d+)*|[{_UNSPACED}]+|{_LETTERS}+(?:[{_MARKS}]+{_LETTERS}*)*")
 _HAS_NO_WORDS = re.compile(rf"[{_UNSPACED}]")
-_POINTS = re.compile(r"[\u0591-\u05c7\u0640\u064b-\u065f\u0670]")
-"""Vowels that Hebrew and Arabic may leave out, and what stretches a word."""
+_NOT_COMPARED = re.compile(r"[\u00ad\u0591-\u05c7\u0640\u064b-\u065f\u0670\u200b-\u200f\u2060-\u2064\ufeff]")
+"""Vowels that Hebrew and Arabic may leave out; what stretches, joins or parts letters; hyphens where a line may end."""
 _THOUSANDS = re.compile(r"\d{1,3}([.,]\d{3})+")
 
 _STEM_CHARS = 6
@@ -116,8 +116,8 @@ def content_of(text: str) -> Content:
 
 
 def spelled(text: str) -> str:
-    """`text` as it is compared: the same letters the same, and no vowels where they may be missing."""
-    return text if text.isascii() else _POINTS.sub("", unicodedata.normalize("NFKC", text))
+    """`text` as it is compared: equal letters are equal, and what may be missing is."""
+    return text if text.isascii() else _NOT_COMPARED.sub("", unicodedata.normalize("NFKC", text))
 
 
 def stem(word: str) -> str:
