@@ -96,6 +96,15 @@ async def test_one_that_is_not_allowed_looks_like_one_that_is_not_there(gate: Ga
     assert "collection_not_found" in answers[0][1]
 
 
+@pytest.mark.parametrize("name", ["", "../handbook", "handbook/index", "handbook/replicas/1", "Handbook", "a\nb"])
+async def test_a_chat_names_collections_and_no_paths(gate: Gate, shelf: Shelf, name: str) -> None:
+    chat = {"model": "none", "messages": [{"role": "user", "content": "What about leave?"}], "knowledge": [name]}
+    told = await gate.post("/v1/chat/completions", chat)
+    error = (await told.json())["error"]
+    assert (told.status, error["code"], error["param"]) == (404, "collection_not_found", "knowledge")
+    assert shelf.asked == []
+
+
 async def test_the_list_has_what_the_caller_may_search(gate: Gate) -> None:
     listed = await (await gate.get("/v1/knowledge")).json()
     assert [each["name"] for each in listed["data"]] == ["handbook", "legal"]

@@ -28,6 +28,7 @@ from parkway.core.knowledge import (
     NewCollection,
     NewDocument,
     Search,
+    can_be_name,
 )
 from parkway.core.wire import encode
 from parkway.router.connection import Broken, Late
@@ -142,9 +143,9 @@ class Knowledge:
         self._check(collection)
         await self._ask("DELETE", _path(collection), None, deadline)
 
-    def has(self, collection: str) -> bool:  # noqa: ARG002 - only its owner knows each of them
-        """Whether there may be such a collection, as far as is known without asking."""
-        return self._owned
+    def has(self, collection: str) -> bool:
+        """Whether there may be such a collection, as far as is known without asking: only its owner knows each."""
+        return self._owned and can_be_name(collection)  # of a name that is none the path would be another
 
     async def search(
         self, collection: str, search: Search, principals: Collection[str], deadline: float | None = None
@@ -231,7 +232,7 @@ class Knowledge:
         return self._seen
 
     def _check(self, collection: str) -> None:
-        if not self._owned:
+        if not self.has(collection):
             raise not_found(collection)
 
     async def _answers(self) -> bool:
