@@ -264,6 +264,25 @@ async def test_what_was_changed_and_refused_stands_in_the_audit_log(gate: Gate) 
     assert denied == ["POST /v1/knowledge/legal/search"]
 
 
+@pytest.mark.parametrize(("method", "path"), [("PUT", "/documents/x"), ("POST", "/search")])
+async def test_who_leaves_in_the_middle_of_a_body_is_no_defect(
+    gate: Gate, caplog: pytest.LogCaptureFixture, method: str, path: str
+) -> None:
+    url = URL(gate.url)
+    _, writer = await asyncio.open_connection(url.host, url.port)
+    head = f"{method} /v1/knowledge/legal{path} HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {gate.key}\r\n"
+    writer.write(head.encode() + b"content-length: 1000\r\n\r\nbegun")
+    await asyncio.sleep(0.1)
+    writer.close()
+    for _ in range(100):
+        if gate.logged() or method == "PUT":
+            break
+        await asyncio.sleep(0.02)
+    assert (await gate.get("/v1/knowledge/legal")).status == 200
+    assert [each.getMessage() for each in caplog.records if each.levelname == "ERROR"] == []
+    assert [each["outcome"] for each in gate.logged()] == (["cancelled"] if method == "POST" else [])
+
+
 async def test_searches_are_logged_and_counted(gate: Gate) -> None:
     asked = await gate.post("/v1/knowledge/handbook/search", {"query": "leave " * 4})
     await gate.post("/v1/knowledge/handbook/search", {"query": ""})

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from parkway.aggregate.dialects.messages import refusal
@@ -78,6 +79,8 @@ class Door:
             if started:
                 raise
             await _answer(_of_routing(error, scope), request_id, send_with_id, anthropic=anthropic)
+        except ClientDisconnect:
+            pass  # nobody is there to be told
         except Exception:  # a defect of ours must still be an answer with a request id, and a line in the log
             log.exception("request %s failed", request_id)
             if started:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import msgspec
 from starlette.convertors import Convertor, register_url_convertor
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from parkway.core.errors import InternalError, InvalidRequest, NotAllowed, ParkwayError
@@ -159,7 +159,7 @@ class KnowledgeRoutes:
         except ParkwayError as error:
             status, outcome = error.status, error.code
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ClientDisconnect):
             status, outcome = 499, CANCELLED
             raise
         finally:

@@ -8,12 +8,12 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from parkway.core.errors import InternalError, ParkwayError
 from parkway.core.trace import CURRENT, Trace
-from parkway.feedback.record import OK
+from parkway.feedback.record import CANCELLED, OK
 from parkway.feedback.span import records_of
 from parkway.gateway.body import joined_header
 from parkway.pipeline.parts import Current
@@ -45,6 +45,9 @@ def traced(current: Current, route: str, handler: Handler) -> Handler:
             return response
         except ParkwayError as error:
             status, outcome = error.status, error.code
+            raise
+        except ClientDisconnect:
+            status, outcome = 499, CANCELLED
             raise
         finally:
             _end(current, route, request, trace, status, outcome)
