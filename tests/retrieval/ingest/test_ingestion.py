@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import itertools
+import logging
 import os
 import threading
 import time
@@ -87,6 +89,27 @@ def test_a_folder_that_was_replaced_is_followed_on(stage: Stage) -> None:
         stage.write("two.txt", f"{word} again")
         until(lambda word=word: stage.found(word) == {word, f"{word} again"})
     assert not stage.found("alpha")
+
+
+def test_what_happens_in_parkways_own_home_wakes_nobody(stage: Stage, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    looked: list[Path] = []
+    home = stage.folder / "home"
+    home.mkdir()
+    running = stage.start(home=home)
+    stage.settle()
+    some_of = running._scan.some_of
+    running._scan.some_of = lambda source, paths: looked.extend(paths) or some_of(source, looked[-1:])
+    numbers = itertools.count()
+
+    def written() -> bool:
+        (home / "parkway.log").write_text("a line")
+        stage.write("one.txt", f"alpha {next(numbers)}")
+        return bool(looked)
+
+    until(written)  # it may take a moment until changes are seen
+    assert set(looked) == {stage.folder / "one.txt"}
+    assert not [each for each in caplog.records if each.name.startswith("watchfiles")]
 
 
 def test_a_file_that_is_replaced_as_editors_do_is_followed_on(stage: Stage) -> None:
@@ -331,6 +354,14 @@ def test_what_is_read_is_for_whom_it_says_at_that_moment(stage: Stage, monkeypat
     assert not stage.found("secret")
     [[passage]] = map(stage.index.passages, stage.index.documents())
     assert passage.metadata["year"] == 2026
+
+
+def test_one_is_sent_while_it_is_removed(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = stage.start()
+    monkeypatch.setattr(Uploads, "_sync", lambda uploads: uploads._path("a").unlink(missing_ok=True))
+    running.put(Header("a"), [b"the harbour"])
+    stage.settle()
+    assert stage.states() == {}
 
 
 def test_uploads_have_limits(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

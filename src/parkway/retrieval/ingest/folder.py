@@ -42,7 +42,7 @@ class Folder:
         except OSError as error:
             # A disk that is not mounted looks like this: nothing of it is taken to be gone.
             raise SourceUnavailable(f"{self.root}: {error.strerror}") from error
-        own = self._own
+        own = self.own
         if own == self.root:
             raise SourceUnavailable(f"{self.root} is Parkway's own home, which holds keys; name a folder in it")
         if stat.S_ISDIR(about.st_mode):
@@ -77,7 +77,7 @@ class Folder:
         if path == self.root:
             yield from self.entries()
             return
-        if (own := self._own) is not None and path.is_relative_to(own):
+        if (own := self.own) is not None and path.is_relative_to(own):
             return
         try:
             parts = path.relative_to(self.root).parts
@@ -103,7 +103,7 @@ class Folder:
         return Content(read_open(self._open(path), most), path.name)
 
     @property
-    def _own(self) -> Path | None:
+    def own(self) -> Path | None:
         """Where in this folder Parkway's home is, under whatever name it was reached."""
         root, home = self.root.resolve(), self.home.resolve() if self.home is not None else None
         return self.root / home.relative_to(root) if home is not None and home.is_relative_to(root) else None

@@ -79,6 +79,7 @@ class Uploads:
                     file.write(piece)
                 file.flush()
                 os.fsync(file.fileno())
+                about = os.fstat(file.fileno())
             Path(aside).rename(path)
         except BaseException as error:
             Path(aside).unlink(missing_ok=True)
@@ -86,7 +87,7 @@ class Uploads:
                 raise IndexUnavailable(f"the document cannot be kept: {error.strerror}; nothing was changed") from error
             raise
         self._sync()
-        return _entry(header, path.stat(), len(first) + 1)
+        return _entry(header, about, len(first) + 1)
 
     def discard(self, uri: str) -> bool:
         """Removes a document's bytes; whether there were any. They are off the disk when this returns."""

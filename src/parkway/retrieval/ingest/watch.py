@@ -12,6 +12,7 @@ import watchfiles
 from parkway.retrieval.ingest.folder import Folder
 
 log = logging.getLogger(__name__)
+logging.getLogger("watchfiles").setLevel(logging.WARNING)  # it has a line for each change, also of a log's own file
 
 _GATHER_MS, _STEP_MS, _PATIENCE_S = 300, 50, 5.0
 _MOST = 1000  # paths; of more the folders above them are looked through
@@ -71,9 +72,14 @@ class Watch:
                 return
             if all_of_it:
                 yield [self._folder.root]
-            elif changes:
-                yield self._narrowed({Path(path) for _, path in changes})
+            elif paths := self._without_own({Path(name) for _, name in changes}):
+                yield self._narrowed(paths)
             all_of_it = False
+
+    def _without_own(self, paths: set[Path]) -> set[Path]:
+        """Those that are not in Parkway's home, which is written to all the time."""
+        own = self._folder.own
+        return {path for path in paths if own is None or not path.is_relative_to(own)}
 
     def _narrowed(self, paths: set[Path]) -> list[Path]:
         """The paths, or if they are many those above them."""
