@@ -143,6 +143,7 @@ async def test_documents_come_and_go(gate: Gate, shelf: Shelf) -> None:
     assert (len(first["data"]), first["has_more"]) == (1, True)
     after = first["data"][0]["document_id"]
     second = await (await gate.get(f"/v1/knowledge/notes/documents?after={after}")).json()
+    assert (await gate.get("/v1/knowledge/notes/documents?after=%00")).status == 400
     assert (len(second["data"]), second["has_more"]) == (1, False)
     about = quote('{"year": 2026, "tags": ["a", "b"], "draft": false, "weight": 1.5, "area": "law & order"}')
     assert (await send(gate, "PUT", f"{path}3?metadata={about}", b"x")).status == 200
