@@ -33,6 +33,13 @@ def test_nobody_answers() -> None:
         opened("postgresql://nobody@127.0.0.1:1/none")
 
 
+@pytest.mark.parametrize("rest", ["h%zz@localhost/d", "h im@localhost/d"])
+def test_a_url_that_is_none_is_told_without_its_password(rest: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"index\.url") as told:
+        opened(f"postgresql://nobody:secret{rest}")
+    assert "secret" not in str(told.value)
+
+
 def test_collections_do_not_see_each_other(vector_database: str) -> None:
     names = ["A", "a", "a b", "a_b", 'quo"te', "", "x" * 200]
     assert len({schema_of(name) for name in names}) == len(names)

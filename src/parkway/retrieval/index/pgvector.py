@@ -24,6 +24,7 @@ import psycopg
 from pgvector import HalfVector, Vector
 from pgvector.psycopg import register_vector
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types.json import Jsonb
 
 from parkway.core.errors import ConfigurationError, IndexUnavailable
@@ -125,9 +126,16 @@ class PgvectorIndex:
 
         Raises:
             IndexUnavailable: The server does not answer.
-            ConfigurationError: The extension is missing or too old, or the collection was made for an encoder of other
-                dimensions, or for another language.
+            ConfigurationError: The URL is none, the extension is missing or too old, or the collection was made for an
+                encoder of other dimensions, or for another language.
         """
+        try:
+            conninfo_to_dict(url)
+        except psycopg.ProgrammingError:  # whose text has a part of the URL, which may be its password
+            raise ConfigurationError(
+                "index.url, or the variable that index.url_env names, is not the URL of a database; in a password, "
+                "characters such as % @ : / are written as %25 %40 %3A %2F"
+            ) from None
         self._url = url
         self._config = config
         self._dimensions = dimensions
