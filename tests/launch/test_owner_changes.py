@@ -126,6 +126,18 @@ async def test_uploads_that_come_slowly_hold_up_nothing_else(owner: Owner, monke
             may_end.set()
 
 
+async def test_what_a_document_is_encoded_in_is_handed_on(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Header] = []
+    ingestion = SimpleNamespace(put=lambda header, _: taken.append(header) or "id")
+    monkeypatch.setattr(owner, "_opened", lambda _: SimpleNamespace(ingestion=ingestion))
+
+    async def nothing() -> AsyncIterator[bytes]:
+        yield b""
+
+    await owner.add_document("docs", NewDocument(uri="a", media_type="text/plain; charset=koi8-r"), nothing())
+    assert taken[0].media_type == "text/plain; charset=koi8-r"
+
+
 def test_folders_that_are_added_at_the_same_time_are_all_added(
     owner: Owner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

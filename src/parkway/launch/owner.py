@@ -320,7 +320,7 @@ class Owner:
         ingestion = self._opened(collection).ingestion
         header = Header(
             new.uri,
-            media_type=new.media_type.partition(";")[0].strip(),
+            media_type=new.media_type.strip(),
             access=tuple(new.access) or None,
             metadata=new.metadata,
         )
