@@ -258,6 +258,30 @@ def test_a_file_that_cannot_be_read_just_now_stays(stage: Stage, monkeypatch: py
     until(lambda: stage.found("harbour"))
 
 
+@pytest.mark.parametrize("mount_point", [True, False], ids=["empty", "missing"])
+def test_what_waits_for_a_folder_that_is_away_stays(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, mount_point: bool
+) -> None:
+    monkeypatch.setattr(indexing, "_FIRST_MS", 1)
+    monkeypatch.setattr(indexing, "MAX_WAIT_MS", 10)
+    stage.write("deep/a.txt", "the lighthouse")
+    stage.start()
+    stage.settle()
+    stage.stop()
+    stage.folder.rename(stage.home / "mounted")
+    if mount_point:
+        stage.folder.mkdir()
+    stage.settings["metadata"] = {"year": 2026}  # all of it has to be read again
+    running = stage.start()
+    until(lambda: running.indexing.failures.postponed > indexing.MAX_ATTEMPTS)
+    assert stage.found("lighthouse")
+    assert stage.states()["a.txt"][0] == "waiting"
+    if mount_point:
+        stage.folder.rmdir()
+    (stage.home / "mounted").rename(stage.folder)
+    until(lambda: stage.states()["a.txt"] == ("indexed", ""))
+
+
 def test_an_empty_mount_point_removes_nothing(stage: Stage) -> None:
     stage.write("a.txt", "the lighthouse")
     stage.write("b.txt", "the harbour")

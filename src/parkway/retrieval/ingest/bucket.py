@@ -17,7 +17,7 @@ from parkway.retrieval.config import BucketConfig
 from parkway.retrieval.document import Value
 from parkway.retrieval.ingest.pattern import Patterns
 from parkway.retrieval.ingest.signature import Credentials, query_string, signed
-from parkway.retrieval.ingest.source import MAX_URI, Content, Entry, Missing, SourceUnavailable, Unknown
+from parkway.retrieval.ingest.source import MAX_URI, Away, Content, Entry, Missing, SourceUnavailable, Unknown
 
 _MAX_LISTING = 16 << 20  # bytes of a page of 1,000 keys
 _MAX_PAGES = 1_000_000
@@ -115,7 +115,8 @@ class Bucket:
                 raise http.client.IncompleteRead(data)
         except (OSError, http.client.HTTPException, ValueError) as error:
             self._drop()
-            raise SourceUnavailable(f"{self.name}: {type(error).__name__}: {error}") from error
+            kind = Away if isinstance(error, OSError) else SourceUnavailable
+            raise kind(f"{self.name}: {type(error).__name__}: {error}") from error
         return data, answer.getheader("content-type") or ""
 
     def _refuse(self, answer: http.client.HTTPResponse, key: str) -> None:

@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from parkway.core.errors import Unreadable
 from parkway.retrieval.document import Value
 from parkway.retrieval.ingest.pattern import Patterns
-from parkway.retrieval.ingest.source import MAX_URI, Content, Entry, Missing, SourceUnavailable, Unknown
+from parkway.retrieval.ingest.source import MAX_URI, Away, Content, Entry, Missing, SourceUnavailable, Unknown
 from parkway.retrieval.parsing.file import read_open
 
 _MAX_DEPTH = 256
@@ -100,7 +100,13 @@ class Folder:
 
     def read(self, uri: str, most: int) -> Content:
         path = Path(os.fsdecode(unquote_to_bytes(uri.removeprefix("file://"))))
-        return Content(read_open(self._open(path), most), path.name)
+        try:
+            descriptor = self._open(path)
+        except Missing as error:
+            if path == self.root or self.vacant():  # its disk may not be mounted; a scan says what is gone
+                raise Away(f"{self.root} is empty, or is not there") from error
+            raise
+        return Content(read_open(descriptor, most), path.name)
 
     @property
     def own(self) -> Path | None:
@@ -121,7 +127,7 @@ class Folder:
         try:
             held = _opened(os.fspath(self.root), os.O_DIRECTORY, None, follow=True)
         except Missing as error:
-            raise SourceUnavailable(f"{self.root} is not there") from error
+            raise Away(f"{self.root} is not there") from error
         try:
             for part in parts[:-1]:
                 below = _opened(part, os.O_DIRECTORY, held)
@@ -204,7 +210,7 @@ def _opened(name: str, flags: int, folder: int | None, *, follow: bool = False) 
     except OSError as error:
         if error.errno in _OF_LINKS:
             raise Missing(f"{name} is a link now") from error
-        raise SourceUnavailable(f"{name}: {error.strerror}") from error
+        raise Away(f"{name}: {error.strerror}") from error
 
 
 _OF_LINKS = (40, 62)  # ELOOP, of Linux and of macOS

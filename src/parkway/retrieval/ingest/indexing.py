@@ -21,6 +21,7 @@ from parkway.retrieval.index.index import Index
 from parkway.retrieval.ingest.embedding import Embedding
 from parkway.retrieval.ingest.reading import Gone, Prepared, Read, Refused, Unchanged
 from parkway.retrieval.ingest.scan import Checkpoint
+from parkway.retrieval.ingest.source import Away
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +127,7 @@ class Indexing:
 
     def fail(self, document: Document, error: Exception) -> None:
         """Takes down that a document could not be read, which may pass."""
-        self._outcomes.append(self._postponed(document, error, bounded=True))
+        self._outcomes.append(self._postponed(document, error, bounded=not passes(error)))
 
     def _settled(self, read: Unchanged | Refused | Gone) -> Outcome:
         document = read.document
@@ -238,6 +239,6 @@ def _again(outcome: Outcome) -> Outcome:
 
 def passes(error: Exception) -> bool:
     """Whether a failure is of what everybody needs, and so says nothing of the document."""
-    if isinstance(error, IndexUnavailable | StoreUnavailable | ConnectionError | TimeoutError):
+    if isinstance(error, IndexUnavailable | StoreUnavailable | Away | ConnectionError | TimeoutError):
         return True
     return isinstance(error, ParkwayError) and error.status in (429, 500, 502, 503, 504)

@@ -14,12 +14,12 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, NoSuchModuleError, OperationalError, SQLAlchemyError
 
 from parkway.core.errors import ConfigurationError, Unreadable
 from parkway.retrieval.config import QueryConfig
 from parkway.retrieval.document import Value
-from parkway.retrieval.ingest.source import MAX_URI, Content, Entry, Missing, SourceUnavailable, Unknown
+from parkway.retrieval.ingest.source import MAX_URI, Away, Content, Entry, Missing, SourceUnavailable, Unknown
 
 _AT_ONCE = 200  # rows in memory
 _KNOWN = frozenset(("id", "text", "title", "uri", "media_type", "access"))
@@ -144,7 +144,8 @@ class Query:
                 connection.rollback()
         except SQLAlchemyError as error:
             reason = str(getattr(error, "orig", None) or type(error).__name__).strip().splitlines()[0]
-            raise SourceUnavailable(f"the query {self.name} failed: {reason}") from error
+            kind = Away if isinstance(error, OperationalError | InterfaceError) else SourceUnavailable
+            raise kind(f"the query {self.name} failed: {reason}") from error
 
 
 def _engine(url: str, timeout_s: float) -> Engine:

@@ -66,6 +66,10 @@ class SourceUnavailable(Exception):
     """A source does not answer just now. It is asked again; nothing is taken to be gone."""
 
 
+class Away(SourceUnavailable):
+    """Nothing of it answers: it says nothing of a document that this one could not be read."""
+
+
 class Missing(Exception):
     """A document is not there any more."""
 
