@@ -178,19 +178,24 @@ class Catalogue:
             query = select(documents.c.source).where(documents.c.collection == collection).distinct()
             return list(connection.execute(query).scalars())
 
-    def below(self, collection: str, source: str, folder: str, after: str = "") -> list[tuple[str, str]]:
+    def below(
+        self, collection: str, source: str, folder: str, after: str = "", *, until_ms: int | None = None
+    ) -> list[tuple[str, str]]:
         """A page of the ids and uris of a source's documents, in the order of the uris, after the uri `after`.
 
         Those that are on their way out are left out.
 
         Args:
             folder: Only those whose uris go on from this and a `/`; empty: all.
+            until_ms: Only those of which nothing was noted since.
         """
         c = documents.c
         query = select(c.document_id, c.uri).where(c.collection == collection, c.source == source)
         query = query.where(c.uri > (after or (f"{folder}/" if folder else "")), c.state != "removing")
         if folder:
             query = query.where(c.uri < f"{folder}0")  # which is the character after `/`
+        if until_ms is not None:
+            query = query.where(c.updated_ms <= until_ms)
         with self._database.read() as connection:
             return [(row[0], row[1]) for row in connection.execute(query.order_by(c.uri).limit(_PAGE))]
 

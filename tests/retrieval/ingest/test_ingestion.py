@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,7 @@ from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, 
 from parkway.retrieval.catalogue import Document, Partition, document_id
 from parkway.retrieval.ingest import folder, indexing, ingestion
 from parkway.retrieval.ingest.folder import Folder
-from parkway.retrieval.ingest.source import Content, SourceUnavailable
+from parkway.retrieval.ingest.source import Content, Entry, SourceUnavailable, Unknown
 from parkway.retrieval.ingest.uploads import Header, Uploads
 from parkway.retrieval.parsing import file
 from tests.retrieval.ingest.stage import Stage
@@ -240,6 +240,29 @@ def test_a_part_of_a_folder_that_cannot_be_looked_through_is_told(
     deeper = (stage.folder / "deep/er").as_uri()
     assert running.trouble == {str(stage.folder): f"{deeper}/: is more than 1 folders deep"}
     assert set(stage.states()) == {"one.txt", "two.txt"}
+
+
+def test_what_comes_while_a_source_is_looked_through_stays(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = stage.start()
+    stage.settle()
+    files, sent = Folder.entries, Uploads.entries
+
+    def then_a_file(folder: Folder) -> Iterator[Entry | Unknown]:
+        yield from files(folder)
+        time.sleep(0.01)
+        running._scan.some_of(folder, [stage.write("new.txt", "the harbour")])  # as whoever watches does
+
+    def then_an_upload(uploads: Uploads) -> Iterator[Entry | Unknown]:
+        yield from sent(uploads)
+        time.sleep(0.01)
+        running.put(Header("sent"), [b"the lighthouse"])
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folder, "entries", then_a_file)
+        patched.setattr(Uploads, "entries", then_an_upload)
+        running.rescan()
+    assert running.settle(60)
+    assert set(stage.states()) == {"new.txt", "sent"}
 
 
 def test_a_file_that_cannot_be_read_just_now_stays(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

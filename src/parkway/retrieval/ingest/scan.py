@@ -55,11 +55,11 @@ class Scan:
             StoreUnavailable: The same of the database.
         """
         place = source.place() if isinstance(source, Folder) else None
-        seen = array("Q")
+        began, seen = self._now_ms(), array("Q")
         found = self._note(source, source.entries(), seen, urgent=urgent)
         if isinstance(source, Folder):
             self._check_there(source, place)
-        return found + self._gone(source.name, "", seen, found.unknown)
+        return found + self._gone(source.name, "", seen, found.unknown, began)
 
     def some_of(self, source: Folder, paths: Iterable[Path]) -> Changes:
         """Looks at some paths of a folder, each with all below it: those at which something happened.
@@ -71,7 +71,7 @@ class Scan:
             if path == source.root:
                 found = found + self.all_of(source, urgent=True)
                 continue
-            seen = array("Q")
+            began, seen = self._now_ms(), array("Q")
             here = self._note(source, source.at(path), seen, urgent=True)
             place, known = source.place(), self._places.get(source.name)
             if known is not None and (place is None or place[0] != known[0]):
@@ -80,12 +80,12 @@ class Scan:
             if self._key(source.name, uri) not in seen:
                 identifier = document_id(self._collection, source.name, uri)
                 here.gone += self._catalogue.gone(self._collection, [identifier], self._now_ms())
-            found = found + here + self._gone(source.name, uri, seen, here.unknown)
+            found = found + here + self._gone(source.name, uri, seen, here.unknown, began)
         return found
 
     def forget(self, source: str) -> Changes:
         """Has all documents of a source removed that is none any more."""
-        return self._gone(source, "", array("Q"), [])
+        return self._gone(source, "", array("Q"), [], self._now_ms())
 
     def _check_there(self, folder: Folder, before: tuple[int, int] | None) -> None:
         """Sees that what was not listed is gone, and not the disk that it is on.
@@ -120,12 +120,12 @@ class Scan:
             seen.extend(self._key(source.name, one.uri) for one in known)
         return found
 
-    def _gone(self, source: str, folder: str, seen: array[int], unknown: list[Unknown]) -> Changes:
-        """Has those removed that were not seen, below a folder or all."""
+    def _gone(self, source: str, folder: str, seen: array[int], unknown: list[Unknown], began_ms: int) -> Changes:
+        """Has those removed that were not seen, below a folder or all; but not what others have noted since."""
         found = Changes()
         there = array("Q", sorted(seen))
         after = ""
-        while page := self._catalogue.below(self._collection, source, folder, after):
+        while page := self._catalogue.below(self._collection, source, folder, after, until_ms=began_ms):
             self._check_stopped()
             after = page[-1][1]
             gone = [
