@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import logging
-import signal
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -241,16 +243,23 @@ def test_an_encoding_cuts_what_is_not_read_and_keeps_the_order() -> None:
         encoding.close()
 
 
-def test_an_encoding_that_is_interrupted_does_not_finish_first() -> None:
+class Interrupted:
+    """An answer that is waited for when Ctrl-C comes."""
+
+    def __init__(self, answer: concurrent.futures.Future[Any]) -> None:
+        self.cancel = answer.cancel
+
+    def result(self, _: float) -> None:
+        raise KeyboardInterrupt
+
+
+def test_an_encoding_that_is_interrupted_does_not_finish_first(monkeypatch: pytest.MonkeyPatch) -> None:
     encoding = Encoding("park-embed")
-    before = signal.signal(signal.SIGALRM, signal.default_int_handler)  # as Ctrl-C does
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.3)
+    run = asyncio.run_coroutine_threadsafe
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "run_coroutine_threadsafe", lambda work, loop: Interrupted(run(work, loop)))
         with pytest.raises(KeyboardInterrupt):
             encoding.embed([f"{number} " + "word " * 200 for number in range(2000)])
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
     [embedder] = encoding._encoders._embedders.values()
     encoding.close()
     assert embedder._loop.texts < 2000

@@ -156,3 +156,10 @@ def test_an_owner_that_is_opened_again_carries_out_nothing_that_is_on_disk(
         again = EdgeIndex(owner.directory, CONFIG, DIMENSIONS)
         assert again.size().passages == 101
         again.close()
+
+
+def test_a_copy_that_comes_for_one_that_was_killed_does_not_stay(owner: EdgeIndex, replica: ReplicaIndex) -> None:
+    late = owner.directory / "replicas/1/generation-000000000000"
+    assert owner.copy(late).generation
+    wait(lambda: not late.exists(), "what nobody reads would have what is removed later")
+    assert finds(replica, 7)

@@ -149,9 +149,9 @@ class ReplicaIndex(EdgeQuestions):
         self.changed: Callable[[], None] = lambda: None
         """Called after each change."""
         self._as_of = self._noted = 0.0
+        self._own = set[str]()
         try:
-            for left in self._place.glob("generation-*"):
-                shutil.rmtree(left, ignore_errors=True)
+            self._clear()
             self._needed: int | None = max(_files(directory), default=0)
             self._note()
             began = time.time()
@@ -245,6 +245,7 @@ class ReplicaIndex(EdgeQuestions):
     def _keep_new(self) -> None:
         """The owner's newest generation has graphs of what stands in none here, and nothing of what was removed."""
         while not self._stop.wait(LOOK_S):
+            self._clear()
             try:
                 about = read_about(self.directory, self._dimensions, self._config.language)
                 if self._lost or (about is not None and about.generation != self._copied.generation):
@@ -266,9 +267,16 @@ class ReplicaIndex(EdgeQuestions):
             self._needed = None
         old.retire(delete=True)
 
+    def _clear(self) -> None:
+        """Removes copies for a process that was this replica before, also one that is made only now."""
+        for left in self._place.glob("generation-*"):
+            if left.name not in self._own:
+                shutil.rmtree(left, ignore_errors=True)
+
     def _copied_one(self) -> tuple[Generation, Copied, Position]:
         """A copy that has nearly all that the owner has."""
         target = self._place / f"generation-{uuid.uuid4().hex[:12]}"
+        self._own.add(target.name)
         try:
             copied = self._copy(target)
             self._open = self._open and copied.open
