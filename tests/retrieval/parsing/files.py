@@ -30,6 +30,13 @@ def packed(files: Mapping[str, str | bytes]) -> bytes:
     return data.getvalue()
 
 
+def respelled(data: bytes, part: str, old: str, new: str) -> bytes:
+    """An archive with another text in one of its parts."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    return packed({**parts, part: parts[part].decode().replace(old, new)})
+
+
 def _override(part: str, kind: str) -> str:
     return f'<Override PartName="{part}" ContentType="{_MAIN}.{kind}+xml"/>'
 

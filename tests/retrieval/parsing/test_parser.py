@@ -198,6 +198,45 @@ def test_a_presentation_has_its_slides_as_pages() -> None:
     assert [block.page for block in parsed.blocks] == [1, 1, 1, 3, 3]
 
 
+def test_word_keeps_what_xml_spells_otherwise() -> None:
+    """kreuzberg 4.10 drops references, and joins what tabs and hyphens part."""
+    run = "<w:r><w:t>Name:</w:t><w:tab/><w:t>Ann</w:t><w:noBreakHyphen/><w:t>Lee</w:t><w:cr/><w:t>next</w:t></w:r>"
+    stops = '<w:pPr><w:tabs><w:tab w:val="left" w:pos="720"/></w:tabs></w:pPr>'
+    said = "AT&amp;T: a &lt; b &gt; &quot;c&quot; &apos;d&apos;, x&#160;y &#x3c;T&#62; &amp;lt;"
+    body = files.paragraph("Q&amp;A", "Heading1") + files.paragraph(said) + f"<w:p>{stops}{run}</w:p>"
+    core = (
+        '<cp:coreProperties xmlns:cp="http://schemas.openxmlformats.org/package/2006/metadata/core-properties"'
+        ' xmlns:dc="http://purl.org/dc/elements/1.1/"><dc:title>Terms &amp; more</dc:title></cp:coreProperties>'
+    )
+    parsed = read(
+        files.docx(body + files.word_table([("R&amp;D", "List&lt;T&gt;")]), more={"docProps/core.xml": core}), "a.docx"
+    )
+    assert told(parsed) == [
+        ("heading", "Q&A"),
+        ("paragraph", "AT&T: a < b > \"c\" 'd', x\xa0y <T> &lt;"),
+        ("paragraph", "Name:\tAnn\u2011Lee\nnext"),
+        ("table", "R&D | List<T>"),
+    ]
+    assert parsed.title == "Terms & more"
+
+
+def test_slides_have_no_marks_of_bold_type() -> None:
+    plain = files.pptx([("One", ["first", "second"])])
+    styled = files.respelled(plain, "ppt/slides/slide1.xml", "<a:r><a:t>first", '<a:r><a:rPr b="1" u="sng"/><a:t>first')
+    assert told(read(styled, "a.pptx")) == [("heading", "One"), ("paragraph", "first"), ("paragraph", "second")]
+
+
+def test_paragraphs_of_a_cell_stay_apart() -> None:
+    row = "<table:table-cell><text:p>one</text:p><text:p>two<text:s/>more</text:p></table:table-cell>"
+    table = f"<table:table><table:table-row>{row}{row}</table:table-row></table:table>"
+    parsed = read(files.odt(f"<text:p>Before.</text:p>{table}<text:p>After.</text:p>"), "a.odt")
+    assert told(parsed) == [
+        ("paragraph", "Before."),
+        ("table", "one two more | one two more"),
+        ("paragraph", "After."),
+    ]
+
+
 def test_other_formats_of_text() -> None:
     odt = files.odt('<text:h text:outline-level="1">Head</text:h><text:p>Text.</text:p>')
     assert told(read(odt, "a.odt")) == [("heading", "Head"), ("paragraph", "Text.")]

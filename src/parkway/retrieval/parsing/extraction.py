@@ -13,6 +13,7 @@ import kreuzberg
 from parkway.core.errors import Unreadable
 from parkway.retrieval.document import Parsed
 from parkway.retrieval.parsing.config import ParsingConfig
+from parkway.retrieval.parsing.spelling import read_back, spelled
 from parkway.retrieval.parsing.writing import Writer
 
 PDF = "application/pdf"
@@ -37,7 +38,7 @@ def read_extracted(data: bytes, media_type: str, config: ParsingConfig) -> Parse
     Raises:
         Unreadable: It is damaged, locked, too long, or has nothing but pictures.
     """
-    result = _extract(data, media_type)
+    result = _extract(spelled(data, media_type), media_type)
     pages = (result.metadata.get("pages") or {}).get("total_count") or 0
     if pages > config.max_pages:
         raise Unreadable(f"has {pages:,} pages; `parsing.max_pages` allows {config.max_pages:,}")
@@ -51,9 +52,9 @@ def read_extracted(data: bytes, media_type: str, config: ParsingConfig) -> Parse
         _write(writer, nodes, _slides(nodes, result))
         if not nodes and result.content.strip():
             for paragraph in result.content.split("\n\n"):
-                writer.add("paragraph", paragraph)
+                writer.add("paragraph", _tidied(paragraph))
     return writer.parsed(
-        title=html.unescape(str(result.metadata.get("title") or "")),
+        title=html.unescape(read_back(str(result.metadata.get("title") or ""))),
         metadata=_metadata(result, pages),
         scanned_pages=scanned,
     )
@@ -121,8 +122,8 @@ def _write(writer: Writer, nodes: Sequence[Any], slides: Iterator[int] | None = 
 
 
 def _tidied(text: str) -> str:
-    """Without hyphens at line ends and rows of dots."""
-    return _LEADERS.sub("… ", _SOFT_HYPHEN.sub("", text))
+    """Without hyphens at line ends and rows of dots, and as the file has it."""
+    return _LEADERS.sub("… ", _SOFT_HYPHEN.sub("", read_back(text)))
 
 
 def _write_list(writer: Writer, items: list[str], page: int | None) -> None:
@@ -138,7 +139,7 @@ def _rows(grid: Any) -> Iterator[list[str]]:
         if cell["row"] != number:
             yield row
             row, number = [], cell["row"]
-        row.append(_BOLD.sub(r"\1", cell["content"]))
+        row.append(_BOLD.sub(r"\1", read_back(cell["content"])))
     yield row
 
 
@@ -229,4 +230,4 @@ def _metadata(result: kreuzberg.ExtractionResult, pages: int) -> dict[str, str]:
         "pages": pages or None,
         "sheets": ", ".join(found.get("sheet_names") or []),
     }
-    return {name: str(value)[:500] for name, value in named.items() if value}
+    return {name: read_back(str(value))[:500] for name, value in named.items() if value}
