@@ -61,6 +61,52 @@ def test_what_the_sender_says_comes_before_a_guess() -> None:
     assert decode("Größe".encode(), said="latin-1").text == "Größe"
 
 
+@pytest.mark.parametrize("wrong", [b"\xff", "Größe".encode("latin-1"), "”".encode("cp1252")])
+def test_utf8_with_a_wrong_byte_is_utf8(wrong: bytes) -> None:
+    for text in (GERMAN, RUSSIAN, JAPANESE):
+        found = decode(text.encode() + b"\n" + wrong + b"\n" + text.encode())
+        assert found.encoding == "utf-8"
+        assert found.guessed
+        assert found.text.startswith(text)
+        assert found.text.endswith(text)
+
+
+def test_accents_alone_do_not_make_hebrew() -> None:
+    text = "Où est le café ? L'été dernier, à Noël, ça n'a pas été très intéressant. " * 4
+    assert decode(text.encode("latin-1")) == (text, "cp1252", True)
+
+
+def test_encodings_that_switch_are_not_taken_for_utf8() -> None:
+    data = JAPANESE.encode("iso2022_jp")
+    assert decode(data) == (JAPANESE, "iso2022_jp", True)
+    assert decode(data, said="ISO-2022-JP") == (JAPANESE, "iso2022_jp", False)
+    assert decode(CHINESE.encode("hz"), said="hz-gb-2312").text == CHINESE
+    colours = "\x1b[31mred\x1b[0m größer"
+    assert decode(colours.encode()) == (colours, "utf-8", False)
+    assert parse(b"<meta charset=iso-2022-jp><p>" + data, "a.html", "", ParsingConfig()).blocks
+
+
+@pytest.mark.parametrize("text", [RUSSIAN, GREEK, HEBREW, JAPANESE, KOREAN])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf16_without_a_mark_may_have_hardly_any_latin_letter(text: str, encoding: str) -> None:
+    assert decode(text.encode(encoding)) == (text, encoding, True)
+
+
+def test_a_zero_does_not_make_chinese() -> None:
+    for text in ("an\0 even number" + " of letters" * 99, "Größe\0" + "word" * 100):
+        assert decode(text.encode()) == (text, "utf-8", False)
+
+
+def test_thai_is_no_cyrillic() -> None:
+    text = "นี่คือข้อความภาษาไทยง่าย ๆ สำหรับทดสอบ"
+    assert decode(text.encode("cp874")) == (text, "cp874", True)
+
+
+def test_xml_says_its_own_encoding() -> None:
+    text = '<?xml version="1.0" encoding="koi8-r"?><p>Привет, мир</p>'
+    assert parse(text.encode("koi8-r"), "a.xml", "", ParsingConfig()).text == text
+
+
 @pytest.mark.parametrize("data", [b"\xff\xfe" + b"\0\xd8" * 40, b"\xef\xbb\xbf" + b"\xff" * 400, b"\0" * 50])
 def test_a_mark_in_front_of_garbage_is_no_text(data: bytes) -> None:
     with pytest.raises(Unreadable):

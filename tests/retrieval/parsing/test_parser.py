@@ -293,6 +293,11 @@ def test_the_bytes_say_what_a_file_is_and_then_its_type_and_name() -> None:
     assert read("plain", "strange.xyz").text == "plain"
 
 
+@pytest.mark.parametrize("word", ["ID3", "BZh", "PAR1", "GIF89a", "Rar!", "OggS"])
+def test_a_text_may_begin_with_the_name_of_a_format(word: str) -> None:
+    assert read(f"{word} is what such files begin with.", "a.md").text.startswith(word)
+
+
 @pytest.mark.parametrize(
     ("data", "name", "reason"),
     [
@@ -301,6 +306,8 @@ def test_the_bytes_say_what_a_file_is_and_then_its_type_and_name() -> None:
         (bytes(range(256)) * 20, "a.txt", "is not text"),
         (b"\x89PNG\r\n\x1a\n" + bytes(100), "a.md", "is a picture"),
         (b"\x1f\x8b" + bytes(100), "a.txt", "is an archive"),
+        (b"BZh91AY&SY" + bytes(100), "a.txt", "is an archive"),
+        (b"GIF89a" + bytes(100), "a.gif", "is a picture"),
         (b"\xd0\xcf\x11\xe0" + bytes(100), "a.doc", "of before 2007, or locked with a password"),
         (files.packed({"a.txt": "x"}), "a.zip", "is an archive"),
         (files.docx(files.paragraph("x"))[:-40], "a.docx", "is damaged or cut off"),

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import unicodedata
+from functools import cache
+from itertools import pairwise
 from typing import NamedTuple
 
 from parkway.core.errors import Unreadable
@@ -29,6 +32,7 @@ _EAST_ASIAN = (
 )
 _BINARY = frozenset(range(32)) - set(b"\t\n\r\f\x1b\x08")
 _BINARY_SHARE = 0.01
+_RIGHT_OF_UTF8 = 4  # so many times as many characters as what cannot be read: damaged UTF-8 rather than something else
 _COMMON_HAN = frozenset("的一是不了人我在有他这为之大来以个中上们到说国和地也子时道出而要于就下得可你年生")
 """The characters that Chinese text has most of, in mainland spelling."""
 _COMMON_TRADITIONAL = frozenset("的一是不了人我在有他這為之大來以個中上們到說國和地也子時道出而要於就下得可你年生")
@@ -62,17 +66,39 @@ def decode(data: bytes, *, said: str = "") -> Decoded:
     if (encoding := _utf16_without_mark(data)) is not None:
         return Decoded(_decoded(data, encoding), encoding, True)
     _refuse_binary(data)
+    known = _known(said)
+    if (switched := _switching(data, known)) is not None:
+        return switched
     try:
         return Decoded(data.decode("utf-8"), "utf-8", False)
     except UnicodeDecodeError as error:
         if error.reason == "unexpected end of data" and error.start > len(data) // 2:  # cut off within a character
             return Decoded(data.decode("utf-8", "replace"), "utf-8", True)
-    known = _known(said)
     if known is not None:
         text = data.decode(known, "replace")
         if text.count("�") <= len(text) * _BINARY_SHARE:
             return Decoded(text, known, False)
-    return _guessed(data)
+    return _damaged_utf8(data) or _guessed(data)
+
+
+def _switching(data: bytes, known: str | None) -> Decoded | None:
+    """Text in an encoding that is ASCII with signs after which it means something else: such text is UTF-8, too."""
+    said = known is not None and (known.startswith("iso2022") or known in ("hz", "utf-7"))
+    encoding = known if said else "iso2022_jp" if b"\x1b$B" in data or b"\x1b$@" in data else None
+    if encoding is None:
+        return None
+    try:
+        return Decoded(data.decode(encoding), encoding, not said)
+    except UnicodeDecodeError:
+        return None
+
+
+def _damaged_utf8(data: bytes) -> Decoded | None:
+    """UTF-8 in which a few bytes are wrong, as where files of several encodings were joined; None if it is none."""
+    text = data.decode("utf-8", "replace")
+    wrong = text.count("\ufffd")
+    right = sum(character >= "\x80" for character in text) - wrong
+    return Decoded(text, "utf-8", True) if right >= _RIGHT_OF_UTF8 * wrong else None
 
 
 def _known(name: str) -> str | None:
@@ -101,7 +127,31 @@ def _utf16_without_mark(data: bytes) -> str | None:
         others = sample.count(0) - zeros.count(0)
         if zeros.count(0) > len(zeros) * 0.2 and others == 0:
             return encoding
+        # In other scripts few are zero. Read in pairs, English would be Chinese.
+        few = zeros.count(0) > 0 and others == 0 and not _utf8_with_zeros(sample)
+        if few and _all_text(sample.decode(encoding, "replace")):
+            return encoding
     return None
+
+
+def _utf8_with_zeros(sample: bytes) -> bool:
+    try:
+        text = sample.replace(b"\0", b"").decode("utf-8")
+    except UnicodeDecodeError as error:
+        return error.reason == "unexpected end of data"
+    return not _BINARY.intersection(text.encode())
+
+
+def _all_text(text: str) -> bool:
+    """Whether there are nothing but characters that texts have, and hardly any scripts that texts do not mix."""
+    kinds = [unicodedata.category(character) for character in text]
+    if any(
+        kind in ("Cn", "Co", "Cs") or (kind == "Cc" and ord(at) not in b"\t\n\r\f")
+        for kind, at in zip(kinds, text, strict=True)
+    ):
+        return False
+    letters = [_script(character) for character in text if character.isalpha()]
+    return sum(a != b for a, b in pairwise(letters)) <= len(letters) // 4
 
 
 def _refuse_binary(data: bytes) -> None:
@@ -138,7 +188,7 @@ def _guessed_single_byte(data: bytes, sample: bytes) -> Decoded:
     high = sum(byte >= 0x80 for byte in sample)
     latin = sum(byte in _LATIN for byte in sample)
     candidates = _LATIN_SCRIPT if high <= latin else _OTHER_SCRIPTS
-    if high > 20 and sum(byte in _HEBREW for byte in sample) > 0.95 * high:
+    if high > max(20, latin) and sum(byte in _HEBREW for byte in sample) > 0.95 * high:
         candidates = ("cp1255",)
     scores = {encoding: _well_spelt(sample.decode(encoding, "replace")) for encoding in candidates}
     encoding = max(scores, key=lambda name: scores[name])  # of equals the first
@@ -158,9 +208,19 @@ def _well_spelt(text: str) -> float:
             wrong += 2
         elif character.isalpha():
             wrong += character.isupper() and before.islower()
+            wrong += before.isalpha() and _script(before) != _script(character)
+        elif unicodedata.category(character) == "Mn":  # a vowel of Thai, Arabic or Hebrew
+            wrong += not before.isalpha() and unicodedata.category(before) != "Mn"
         else:
             wrong += before.isalpha() and after.isalpha()
     return 1 - wrong / max(1, total)
+
+
+@cache
+def _script(character: str) -> str:
+    """Of a letter, by the first word of its name; Chinese characters and Japanese letters stand side by side."""
+    script = unicodedata.name(character, "").partition(" ")[0]
+    return "CJK" if script in ("HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA", "HANGUL", "HALFWIDTH") else script
 
 
 def _plausible(text: str, label: str) -> float:

@@ -64,7 +64,7 @@ def kind_of(data: bytes, name: str, media_type: str, most: int) -> str:
     if head.startswith(b"{\\rtf"):
         return _RTF
     for mark, what in _FOREIGN:
-        if head.startswith(mark):
+        if head.startswith(mark) and (b"\0" in head or not mark.isascii()):  # a text, too, may begin with "ID3"
             raise Unreadable(f"is {what}; there is no text in it that can be read")
     if named in _EXTRACTED:
         raise Unreadable(f"is called {_suffix(name) or media_type} and is none, or is damaged at its beginning")

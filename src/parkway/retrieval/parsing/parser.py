@@ -37,7 +37,7 @@ def parse(data: bytes, name: str, media_type: str, config: ParsingConfig) -> Par
 
 
 def _read_text(data: bytes, what: str, name: str, media_type: str, config: ParsingConfig) -> Parsed:
-    said = _charset(media_type) or (said_encoding(data) if what == kind.HTML else "")
+    said = _charset(media_type) or (said_encoding(data) if what == kind.HTML or data.startswith(b"<?xml") else "")
     decoded = decode(data, said=said)
     check_length(len(decoded.text), config.max_characters)
     text = normalised(decoded.text)
