@@ -122,6 +122,48 @@ def test_html_without_a_main_part_is_read_whole() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("page", "texts"),
+    [
+        ("<p hidden>no<p>yes<p>more", ["yes", "more"]),
+        ("<div><nav><ul><li>no</ul></div><p>yes", ["yes"]),
+        ("<ul><li hidden>no<li>yes</ul>", ["- yes"]),
+        ("<table><tr><td hidden>no<td>yes</table>", ["yes"]),
+        ("<nav><div><nav>no</nav>no</div></nav>yes", ["yes"]),
+        ("<select><option>no<option>no</select>yes", ["yes"]),
+        ("<form><h1>yes</h1><select><option>no</select><button>no</button></form>", ["yes"]),
+        ("<table><caption>yes<tr><td>a</table>", ["yes", "a"]),
+        ("<table>yes<tr><td>a</td>too<td>b</table>", ["yes", "too", "a | b"]),
+        ("<p>yes " + "word " * 20 + "</p><article>teaser</article>", ["yes" + " word" * 20, "teaser"]),
+    ],
+)
+def test_html_loses_nothing_to_what_is_left_out(page: str, texts: list[str]) -> None:
+    assert [text for _, text in told(read(page, "a.html"))] == texts
+
+
+def test_html_may_leave_out_the_ends_of_elements() -> None:
+    for page in ("<dl>" + "<dt>a<dd>b" * 700, "<p><b>a" * 1_400, "<ruby>a<rt>b</ruby>" * 1_400):
+        assert read(page, "a.html").text.count("a") in (700, 1_400)
+
+
+def test_html_keeps_the_lines_of_code_in_one_block() -> None:
+    page = "<pre><div>def f():</div><div>    return 1</div>x = 2</pre>end"
+    assert told(read(page, "a.html")) == [("code", "def f():\n    return 1\nx = 2"), ("paragraph", "end")]
+
+
+def test_tables_may_be_wide() -> None:
+    cells = [f"c{number}" for number in range(10_000)]
+    for data, name in ((",".join(cells), "a.csv"), ("<table><tr><td>" + "<td>".join(cells), "a.html")):
+        assert read(data, name).text == " | ".join(cells)
+
+
+def test_json_keeps_what_is_said_twice() -> None:
+    assert told(read('{"a": 1, "b": {"c": 2, "c": [3, 4]}, "a": 5}', "a.json")) == [
+        ("paragraph", "a: 1, 5"),
+        ("paragraph", "b.c: 2\nb.c: 3, 4"),
+    ]
+
+
 def test_html_says_its_own_encoding() -> None:
     parsed = read("<meta charset=iso-8859-1><p>Größe</p>".encode("latin-1"), "a.html")
     assert parsed.text == "Größe"

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from itertools import chain
 from typing import Any
@@ -15,7 +16,6 @@ from parkway.retrieval.document import Parsed
 from parkway.retrieval.parsing.writing import Writer
 
 _MAX_DEPTH = 100
-_MAX_COLUMNS = 1_000
 _DELIMITERS = ",;\t|"
 _CELL = 1_000_000  # characters
 _NESTING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"|[\[{\]}]', re.DOTALL)
@@ -27,7 +27,7 @@ def read_csv(text: str, most: int) -> Parsed:
     writer = Writer(most)
     try:
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
-        writer.add_table(row[:_MAX_COLUMNS] for row in rows)
+        writer.add_table(rows)
     except csv.Error as error:
         raise Unreadable(f"is no CSV that can be read: {error}") from error
     return writer.parsed()
@@ -37,7 +37,7 @@ def read_json(text: str, most: int) -> Parsed:
     """A paragraph for each element of the list at its top, or for each of its top's members that has members itself."""
     _check_depth(text)
     try:
-        value = json.loads(text, parse_int=str, parse_float=str, parse_constant=str)
+        value = _value(text)
     except ValueError as error:
         if "\n" in text.strip():
             return read_json_lines(text, most, error)
@@ -68,10 +68,24 @@ def read_json_lines(text: str, most: int, error: ValueError | None = None) -> Pa
             continue
         _check_depth(line)
         try:
-            _write(writer, json.loads(line, parse_int=str, parse_float=str, parse_constant=str))
+            _write(writer, _value(line))
         except ValueError as fault:
             raise Unreadable(f"is no JSON: {error or f'line {number}: {fault}'}") from fault
     return writer.parsed()
+
+
+def _value(text: str) -> Any:
+    """Numbers as they are written; of a name that stands twice in an object, all that is said."""
+    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_members)
+
+
+def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members: dict[str, Any] = dict(pairs)
+    if len(members) < len(pairs):
+        for name, times in Counter(name for name, _ in pairs).items():
+            if times > 1:
+                members[name] = [value for each, value in pairs if each == name]
+    return members
 
 
 def _check_depth(text: str) -> None:

@@ -10,24 +10,27 @@ from parkway.retrieval.document import BlockKind, Parsed
 from parkway.retrieval.parsing.writing import Writer
 
 _SKIPPED_TAGS = (
-    "script style noscript template svg math iframe object canvas audio video select button form"
+    "script style noscript template svg math iframe object canvas audio video select button textarea"
     " nav aside footer dialog"
 )
 _SKIPPED = frozenset(_SKIPPED_TAGS.split())
 _BLOCK_TAGS = (
-    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer header"
-    " hgroup hr html legend li main menu ol p pre section summary table tbody tfoot thead title tr ul"
+    "address article aside blockquote body caption center dd details div dl dt fieldset figcaption figure footer form"
+    " header hgroup hr html legend li main menu ol p pre section summary table tbody tfoot thead title tr ul"
 )
 _BLOCKS = frozenset(_BLOCK_TAGS.split())
 _VOID_TAGS = "area base br col embed hr img input link meta source track wbr"
 _VOID = frozenset(_VOID_TAGS.split())
 _LISTS = frozenset(("ul", "ol", "menu", "dl"))
+_HEADINGS = frozenset(("h1", "h2", "h3", "h4", "h5", "h6"))
+_ENDS_PARAGRAPH = _BLOCKS | _HEADINGS
 _MAX_DEPTH = 1_000
 _LONGEST_TAG = 100_000
 """In characters. A tag or comment that is longer and never ends is left out, as browsers do."""
-_MAX_COLUMNS = 1_000
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?([\w.:-]{1,40})", re.IGNORECASE)
 _XML_ENCODING = re.compile(rb"<\?xml[^>]{0,100}?encoding\s*=\s*[\"']([\w.:-]{1,40})", re.IGNORECASE)
+_LEAST_ARTICLE = 0.3
+"""Of a page's text, in its one `article`, for the page to be about that; with less it is a teaser or the like."""
 _SPACE = re.compile(r"[ \t\n\r\f]+")
 
 
@@ -38,20 +41,25 @@ def said_encoding(data: bytes) -> str:
 
 
 def read_html(text: str, most: int) -> Parsed:
-    """The page's text, block by block. If it has a `main` part, or one `article`, only that.
+    """The page's text, block by block. If it has a `main` part, or one `article` with much of the text, only that.
 
     Args:
         most: Characters.
     """
-    for main in (_main_part(text), None):
-        reader = _Reader(most, main)
-        reader.feed(text)
-        if len(reader.rawdata) < _LONGEST_TAG:
-            reader.close()  # what was not ended is looked at again, from each of its marks on
-        parsed = reader.finish()
-        if parsed.text or main is None:
-            return parsed
-    return Parsed("", ())
+    main = _main_part(text)
+    part = None if main is None else _read(text, most, main)
+    if part is not None and part.text and main == "main":
+        return part
+    whole = _read(text, most, None)
+    return part if part is not None and len(part.text) > _LEAST_ARTICLE * len(whole.text) else whole
+
+
+def _read(text: str, most: int, main: str | None) -> Parsed:
+    reader = _Reader(most, main)
+    reader.feed(text)
+    if len(reader.rawdata) < _LONGEST_TAG:
+        reader.close()  # what was not ended is looked at again, from each of its marks on
+    return reader.finish()
 
 
 def _main_part(text: str) -> str | None:
@@ -67,8 +75,7 @@ class _Reader(HTMLParser):
         self._most = most
         self._main = main
         self._open: list[str] = []
-        self._skipping: str | None = None
-        self._skip_depth = 0
+        self._skipped: int | None = None  # where in `_open` the element is that is left out, with all in it
         self._in_main = 0
         self._kind: BlockKind = "paragraph"
         self._level = 0
@@ -86,55 +93,43 @@ class _Reader(HTMLParser):
         self._cell = False
 
     def finish(self) -> Parsed:
+        self._close_table()
         self._close_block()
         self._close_list()
-        self._close_table()
         metadata = {"language": self._language, "description": self._description}
         return self._writer.parsed(title=self._title, metadata={name: v[:500] for name, v in metadata.items() if v})
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if self._skipping is not None:
-            self._skip_depth += tag == self._skipping
-            return
         attributes = dict(attrs)
+        if tag not in _VOID:
+            self._push(tag)
+        if self._skipped is not None:
+            return
         if tag == "html":
             self._language = attributes.get("lang") or ""
         if tag == "meta" and (attributes.get("name") or "").lower() == "description":
             self._description = attributes.get("content") or ""
-        if self._is_skipped(tag, attributes):
-            if tag not in _VOID:
-                self._skipping, self._skip_depth = tag, 1
-            return
-        if tag not in _VOID:
-            self._push(tag)
-        self._begin(tag, attributes)
+        if not self._is_skipped(tag, attributes):
+            self._begin(tag, attributes)
+        elif tag not in _VOID:
+            self._skipped = len(self._open) - 1
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag in _VOID or self._skipping is None:
-            self.handle_starttag(tag, attrs)
-            if tag not in _VOID and self._skipping is None:
-                self.handle_endtag(tag)
-            elif self._skipping == tag:
-                self._skipping = None
+        self.handle_starttag(tag, attrs)
+        if tag not in _VOID:
+            self.handle_endtag(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        if self._skipping is not None:
-            self._skip_depth -= tag == self._skipping
-            if self._skip_depth == 0:
-                self._skipping = None
-            return
-        if tag in self._open[-50:]:  # what was left open inside ends with it
-            while self._open:
-                inner = self._open.pop()
-                self._end(inner)
-                if inner == tag:
-                    break
+        """Ends the element, with what was left open in it, be it left out or not."""
+        if tag in self._open[-50:] or (self._skipped is not None and tag == self._open[self._skipped]):
+            while self._pop() != tag:
+                pass
 
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self._title += data[: 500 - len(self._title)]
             return
-        if self._skipping is not None or (self._main is not None and not self._in_main):
+        if self._skipped is not None or (self._main is not None and not self._in_main):
             return
         self._length += len(data)
         if self._length > 2 * self._most:
@@ -149,18 +144,35 @@ class _Reader(HTMLParser):
         return attributes.get("role") in ("navigation", "banner", "contentinfo", "search")
 
     def _push(self, tag: str) -> None:
-        if len(self._open) >= _MAX_DEPTH:
-            raise Unreadable(f"has elements more than {_MAX_DEPTH:,} deep")
         if tag == "li" and "li" in self._open and self._open[-1] not in _LISTS:
             self._implied_end("li", _LISTS)
+        elif tag in ("dt", "dd"):
+            self._implied_end("dt", _LISTS)
+            self._implied_end("dd", _LISTS)
+        elif tag in ("option", "optgroup"):
+            self._implied_end("option", ("select", "datalist"))
         elif tag in ("td", "th"):
             self._implied_end("td", ("tr", "table"))
             self._implied_end("th", ("tr", "table"))
         elif tag == "tr":
             self._implied_end("tr", ("table",))
-        elif tag in ("p", *_BLOCKS) and self._open and self._open[-1] == "p":
-            self._end(self._open.pop())
+            self._implied_end("caption", ("table",))
+        elif tag in _ENDS_PARAGRAPH:
+            self._implied_end("p", ("td", "th", "table", "caption", "button"))
+        if len(self._open) >= _MAX_DEPTH:
+            if self._skipped is not None:
+                return
+            raise Unreadable(f"has elements more than {_MAX_DEPTH:,} deep")
         self._open.append(tag)
+
+    def _pop(self) -> str:
+        """Ends the innermost element."""
+        tag = self._open.pop()
+        if self._skipped is None:
+            self._end(tag)
+        elif len(self._open) == self._skipped:
+            self._skipped = None
+        return tag
 
     def _implied_end(self, tag: str, within: frozenset[str] | tuple[str, ...]) -> None:
         """Ends the open `tag`, as its next sibling does without saying so."""
@@ -169,7 +181,7 @@ class _Reader(HTMLParser):
                 return
             if self._open[index] == tag:
                 while len(self._open) > index:
-                    self._end(self._open.pop())
+                    self._pop()
                 return
 
     def _begin(self, tag: str, attributes: dict[str, str | None]) -> None:
@@ -190,7 +202,7 @@ class _Reader(HTMLParser):
         elif tag == "tr" and self._rows is not None and self._tables == 1:
             self._rows.append([])
         elif tag in ("td", "th") and self._rows is not None and self._tables == 1:
-            self._inline = []
+            self._outside_cells()
             self._cell = True
         elif self._rows is not None:
             self._inline.append(" ")
@@ -200,7 +212,9 @@ class _Reader(HTMLParser):
         elif tag == "pre":
             self._close_block()
             self._kind, self._pre = "code", self._pre + 1
-        elif len(tag) == 2 and tag[0] == "h" and tag[1] in "123456":
+        elif self._pre:
+            self._new_line(tag)
+        elif tag in _HEADINGS:
             self._close_block()
             self._close_list()
             self._kind, self._level = "heading", int(tag[1])
@@ -220,8 +234,7 @@ class _Reader(HTMLParser):
         elif tag in ("td", "th") and self._rows is not None and self._tables == 1:
             self._close_cell()
         elif tag == "caption" and self._rows is not None and self._tables == 1:
-            self._writer.add("paragraph", _SPACE.sub(" ", "".join(self._inline)))
-            self._inline = []
+            self._outside_cells()
         elif self._rows is not None:
             if tag in _BLOCKS:
                 self._inline.append(" ")
@@ -230,13 +243,27 @@ class _Reader(HTMLParser):
             self._lists = max(0, self._lists - 1)
             if self._lists == 0:
                 self._close_list()
-        elif tag == "pre" or tag in _BLOCKS or (len(tag) == 2 and tag[0] == "h" and tag[1] in "123456"):
+        elif self._pre and tag != "pre":
+            self._new_line(tag)
+        elif tag in _ENDS_PARAGRAPH:
             self._close_block()
             self._pre -= tag == "pre"
             self._kind, self._level = "paragraph", 0
 
+    def _new_line(self, tag: str) -> None:
+        """Of code, where a block begins or ends in it."""
+        if tag in _ENDS_PARAGRAPH and self._inline and not self._inline[-1].endswith("\n"):
+            self._inline.append("\n")
+
+    def _outside_cells(self) -> None:
+        """What a table says there, as its caption, stands before it."""
+        self._writer.add("paragraph", _SPACE.sub(" ", "".join(self._inline)))
+        self._inline = []
+
     def _close_cell(self) -> None:
-        if self._cell and self._rows and len(self._rows[-1]) < _MAX_COLUMNS:
+        if not self._cell:
+            self._outside_cells()
+        elif self._rows:
             self._rows[-1].append("".join(self._inline))
         self._inline, self._cell = [], False
 
@@ -247,9 +274,11 @@ class _Reader(HTMLParser):
             self._rows = None
 
     def _close_block(self) -> None:
+        if self._rows is not None:
+            return
         text = "".join(self._inline)
         self._inline = []
-        if self._rows is not None or not text.strip():
+        if not text.strip():
             return
         if self._kind != "code":
             text = "\n".join(line.strip() for line in text.strip().split("\n"))
