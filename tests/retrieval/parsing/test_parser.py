@@ -87,6 +87,29 @@ def test_a_fence_that_is_never_closed_goes_on_to_the_end() -> None:
     assert told(read("~~~\n# a\n\nb", "a.md")) == [("code", "~~~\n# a\n\nb")]
 
 
+@pytest.mark.parametrize(
+    "item",
+    [
+        "- Install:\n\n  ```sh\n  # a comment\n  x\n\n  # another\n  y\n  ```",
+        "1. Do\n   ~~~\n   # a comment\n   ~~~\n2. more",
+        "- ```sh\n  # a comment\n  ```",
+        "- a\n  ```\n  # never closed\n- b",
+    ],
+)
+def test_code_in_a_list_has_no_headings(item: str) -> None:
+    parsed = read(f"{item}\n\n# Heading\n\nText.", "a.md")
+    assert told(parsed) == [("list", item), ("heading", "# Heading"), ("paragraph", "Text.")]
+
+
+def test_line_separators_within_values_end_no_record() -> None:
+    assert told(read('{"a": "x\u2028y"}\n{"a": "z\x85w"}', "a.jsonl")) == [
+        ("paragraph", "a: x\ny"),
+        ("paragraph", "a: z\nw"),
+    ]
+    assert told(read('{"a": "x\u2028y"}', "a.json")) == [("paragraph", "a: x\ny")]
+    assert told(read("a,b\rx\u2028y,z\r", "a.csv")) == [("table", "a | b\nx y | z")]
+
+
 def test_html_has_the_text_that_a_reader_sees() -> None:
     parsed = read(
         "<!doctype html><html lang=de><head><title>T &amp; x</title><script>alert('no')</script>"
@@ -389,7 +412,28 @@ def test_blocks_hold_everything_whatever_the_text(text: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["a.txt", "a.md", "a.html", "a.py", "a.csv", "a.jsonl"])
 @pytest.mark.parametrize(
     "piece",
-    ["!", "*", "\n", " ", "\t", "# ", "| ", "- ", "`", "\n#", "<b>", "<p ", "&", "= ", '."', "\n\n\tx", "-\n", '"'],
+    [
+        "!",
+        "*",
+        "\n",
+        " ",
+        "\t",
+        "# ",
+        "| ",
+        "- ",
+        "`",
+        "\n#",
+        "<b>",
+        "<p ",
+        "&",
+        "= ",
+        '."',
+        "\n\n\tx",
+        "-\n",
+        '"',
+        f"{' ' * 40}- x\n",
+        "- - ",
+    ],
 )
 def test_no_text_takes_the_square_of_its_length(piece: str, name: str) -> None:
     """At a million characters that would be hours."""

@@ -26,6 +26,7 @@ def read_csv(text: str, most: int) -> Parsed:
     csv.field_size_limit(_CELL)
     writer = Writer(most)
     try:
+        text = text.translate({0: None, 0xFEFF: None})  # zeros are no CSV to Python
         rows = csv.reader(io.StringIO(text, newline=""), delimiter=_delimiter(text))
         writer.add_table(rows)
     except csv.Error as error:
@@ -76,7 +77,14 @@ def read_json_lines(text: str, most: int, error: ValueError | None = None) -> Pa
 
 def _value(text: str) -> Any:
     """Numbers as they are written; of a name that stands twice in an object, all that is said."""
-    return json.loads(text, parse_int=str, parse_float=str, parse_constant=str, object_pairs_hook=_members)
+    return json.loads(
+        text.strip("\ufeff\0"),
+        strict=False,  # a tab within a text is none in JSON, and does no harm
+        parse_int=str,
+        parse_float=str,
+        parse_constant=str,
+        object_pairs_hook=_members,
+    )
 
 
 def _members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -102,7 +110,7 @@ def _check_depth(text: str) -> None:
 
 
 def _delimiter(text: str) -> str:
-    lines = [line for line in text[:20_000].split("\n")[:20] if line.strip()]
+    lines = [line for line in re.split(r"\r\n?|\n", text[:20_000])[:20] if line.strip()]
     if not lines:
         return ","
 

@@ -13,6 +13,8 @@ _LONGEST = 2_000
 _HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+(.*?))??(?:[ \t]+#*)?[ \t]*")
 _UNDERLINE = re.compile(r" {0,3}(=+|-+)[ \t]*")
 _FENCE = re.compile(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})")
+_INNER_FENCE = re.compile(r"(?![`~])[ \t]*+(?:(?:[-*+]|\d{1,9}[.)])[ \t]++)*+(`{3,}(?=[^`]*$)|~{3,})")
+"""In an item of a list: indented, or behind its mark."""
 _ITEM = re.compile(r" {0,3}(?:[-*+]|\d{1,9}[.)])(?:[ \t]|$)")
 _RULE = re.compile(r" {0,3}(?:(?:\*[ \t]*){3,}|(?:-[ \t]*){3,}|(?:_[ \t]*){3,})")
 _TABLE_RULE = re.compile(r"\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*")
@@ -114,17 +116,31 @@ class _Reader:
 
     def _after_list(self, at: int) -> int:
         """Items, what is indented under them, and lines that go on; an empty line ends it if none of them follows."""
-        at += 1
+        first = at
         while at < len(self._lines):
             line = self._line(at)
+            if (fence := _INNER_FENCE.match(line)) is not None:
+                at = self._after_inner_fence(at, fence.group(1))
+                continue
             if not line.strip():
                 following = self._line(at + 1)
                 if not (_ITEM.match(following) or (following.startswith(("  ", "\t")) and following.strip())):
                     break
-            elif _HEADING.fullmatch(line) or (_FENCE.match(line) and not line.startswith(" ")) or _RULE.fullmatch(line):
+            elif at > first and (_HEADING.fullmatch(line) or _FENCE.match(line) or _RULE.fullmatch(line)):
                 break
             at += 1
         return at
+
+    def _after_inner_fence(self, at: int, fence: str) -> int:
+        """The code of an item; without an end it ends where nothing is indented any more."""
+        closing = re.compile(rf"[ \t]*{re.escape(fence[0])}{{{len(fence)},}}[ \t]*")
+        for number in range(at + 1, len(self._lines)):
+            line = self._line(number)
+            if closing.fullmatch(line):
+                return number + 1
+            if line.strip() and not line[0].isspace():
+                return number
+        return len(self._lines)
 
     def _is_table(self, at: int) -> bool:
         under = self._line(at + 1)
