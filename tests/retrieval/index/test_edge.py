@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from parkway.retrieval.index.edge import EdgeIndex
 from parkway.retrieval.index.entry import entries
 from parkway.retrieval.index.generation import never_changes
 from parkway.retrieval.index.index import Filter, Query
+from parkway.retrieval.index.journal import Journal, Upsert, read, torn
 from tests.retrieval.index.corpus import DIMENSIONS, passage, vectors
 
 CONFIG = IndexConfig(graph_from=50, build_threads=1, build_niceness=0)
@@ -130,10 +132,11 @@ def test_a_torn_record_was_never_acknowledged(directory: Path) -> None:
     (log,) = (directory / "journal").glob("*.log")
     whole = log.read_bytes()
     copies = directory.parent / "copy"
-    for cut in (7, 8, len(whole) - 1):
+    torn = [whole[:cut] for cut in (7, 8, len(whole) - 1)]
+    for tail in (*torn, bytes(8), bytes(5000), whole[:8] + bytes(len(whole) - 8)):  # grown, but never written
         shutil.rmtree(copies, ignore_errors=True)
         copy_directory(directory, copies)
-        (copies / "journal" / log.name).write_bytes(whole + whole[:cut])
+        (copies / "journal" / log.name).write_bytes(whole + tail)
         other = opened(copies)
         other.upsert([passage(2)], vectors(1))
         other.close()
@@ -185,6 +188,7 @@ DAMAGES = {
     "half of the vectors": lambda d: cut(next(d.glob("generation-*/segments/*/vector_storage-meaning/matrix.dat"))),
     "half of the passages": lambda d: cut(next(d.glob("generation-*/segments/*/payload_storage/page_0.dat"))),
     "a segment without words": lambda d: next(d.glob("generation-*/segments/*/segment.json")).write_text("{"),
+    "no journal": lambda d: shutil.rmtree(d / "journal"),
     "a hole in the journal": lambda d: spoil(sorted(d.glob("journal/*.log"))[-1]),
 }
 
@@ -382,6 +386,123 @@ def test_a_full_disk_refuses_writes_and_keeps_what_is_there(directory: Path, mon
         passage(1).text, passage(4).text,
     }  # fmt: skip
     index.close()
+
+
+class Failing:
+    """Has an operation on files fail, as it does when a disk is full, broken, or too many files are open."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, path: str) -> None:
+        self.times = 0
+        was = getattr(owner, name)
+
+        def call(first: Any, *arguments: Any, **named: Any) -> Any:
+            if path in str(first):
+                self.times += 1
+                raise OSError(24, "Too many open files")
+            return was(first, *arguments, **named)
+
+        monkeypatch.setattr(owner, name, call)
+
+
+@pytest.mark.parametrize(("operation", "path"), [("open", "00000003.log"), ("open", "index.new"), ("unlink", ".log")])
+def test_a_checkpoint_that_fails_is_no_fault_of_a_passage(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, operation: str, path: str
+) -> None:
+    """What a passage is refused for is a ValueError; a document is set aside for it."""
+    monkeypatch.setattr(edge_module, "CHECKPOINT_BYTES", 1)
+    index = opened(directory)
+    index.upsert([passage(0)], vectors(1))
+    with monkeypatch.context() as broken:
+        failing = Failing(broken, Path, operation, path)
+        for number in range(1, 4):
+            with pytest.raises(IndexUnavailable, match="Too many open files"):
+                index.upsert([passage(number)], vectors(1))
+        assert failing.times == 3
+    index.upsert([passage(4)], vectors(1))
+    index.close()
+    index = opened(directory)
+    assert index.size().passages == 5
+    index.close()
+
+
+@pytest.mark.parametrize(("operation", "path"), [("open", ".log"), ("open", "index.new"), ("unlink", ".log")])
+def test_a_generation_that_is_named_is_never_removed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, operation: str, path: str
+) -> None:
+    """Whatever fails while a generation takes the place of another, both the index and its directory go on."""
+    index = opened(directory)
+    index.upsert([passage(number) for number in range(100)], vectors(100))
+    take_over = index._take_over
+
+    def in_trouble(target: Path, made: Any) -> None:
+        with monkeypatch.context() as broken:
+            Failing(broken, Path, operation, path)
+            take_over(target, made)
+
+    monkeypatch.setattr(index, "_take_over", in_trouble)
+    index._catch_up = lambda generation, end: end  # type: ignore[method-assign]  # it opens logs, too
+    with pytest.raises(IndexUnavailable, match="Too many open files"):
+        index.optimise()
+    monkeypatch.undo()
+    copies = directory.parent / "copy"
+    copy_directory(directory, copies)
+    other = opened(copies)
+    assert other.size().passages == 100
+    other.close()
+    index.upsert([passage(100)], vectors(1))
+    assert index.size().passages == 101
+    index.close()
+    index = opened(directory)
+    assert index.size().passages == 101
+    index.optimise()
+    index.close()
+
+
+def test_an_index_that_cannot_be_brought_to_disk_can_be_closed(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = opened(directory)
+    index.upsert([passage(1)], vectors(1))
+    with monkeypatch.context() as broken:
+        Failing(broken, Path, "open", "index.new")
+        with pytest.raises(OSError, match="Too many open files"):
+            index.close()
+    index = opened(directory)
+    assert index.size().passages == 1
+    index.close()
+
+
+def test_a_journal_may_be_read_while_it_is_written(tmp_path: Path) -> None:
+    """A record may be there in part, and a moment later whole, with others behind it."""
+    writer = Journal(tmp_path / "journal")
+    record = Upsert([passage(1)], bytes(range(256)) * 4096)
+    writer.append(record)
+    path = tmp_path / "journal" / "00000001.log"
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    reading = read(tmp_path / "journal", (1, 0))
+    assert next(reading)[1] == (1, len(whole))
+
+    class Growing(io.FileIO):
+        """Is written on as soon as its end was seen."""
+
+        def readinto(self, buffer: Any) -> int:
+            count = super().readinto(buffer)
+            if count == 0:
+                path.write_bytes(whole * 3)
+            return count
+
+    with io.BufferedReader(Growing(path)) as file:
+        file.seek(len(whole))
+        head = file.read(8)
+        body = file.read(len(whole) - 8)
+        assert len(body) < len(whole) - 8
+        assert torn(head, body, len(whole) - 8, file)
+    assert [position for _, position in read(tmp_path / "journal", (1, len(whole)))] == [
+        (1, 2 * len(whole)),
+        (1, 3 * len(whole)),
+    ]
+    writer.close()
 
 
 def test_a_long_journal_is_brought_to_disk(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

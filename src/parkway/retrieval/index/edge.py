@@ -19,7 +19,8 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -67,6 +68,7 @@ class EdgeIndex(EdgeQuestions):
         self._changing = threading.Lock()
         self._optimising = threading.Lock()
         self._removed = 0
+        self._taken_over: Path | None = None
         directory.mkdir(parents=True, exist_ok=True)
         self._lock = lock(directory / "lock")
         try:
@@ -86,22 +88,20 @@ class EdgeIndex(EdgeQuestions):
             return
         array = np.ascontiguousarray(vectors, np.float32)
         record = Upsert(list(passages), array.tobytes())
-        with self._changing:
-            self._check_open()
+        with self._change_of():
             if replaced := self._generation.known([entry.passage_id for entry in kept]):
                 self._note_removed(replaced)
             fields = {field for entry in kept for field in entry.numbers} - set(self._about.fields)
             if fields and self._generation.passages > INDEX_RANGES_UP_TO:
                 self._note(fields=(*self._about.fields, *sorted(fields))[:256])
             if self._open and not for_everyone(passages):
-                self._open = False
                 self._note(open=False)
+                self._open = False
             self._change(record, kept)
 
     def remove(self, document_id: str, *, but: str | None = None) -> None:
         edition = None if but is None else edition_of(document_id, but)
-        with self._changing:
-            self._check_open()
+        with self._change_of():
             if self._generation.has(document_key(document_id), edition):
                 self._note_removed(1)
                 self._change(Remove(document_id, but))
@@ -111,8 +111,7 @@ class EdgeIndex(EdgeQuestions):
             target = self.directory / _new_name()
             removed = self._removed
             try:
-                with self._changing:
-                    self._check_open()
+                with self._change_of():
                     if not self._worth_it():
                         return False
                     order = self._copy(target)
@@ -121,7 +120,8 @@ class EdgeIndex(EdgeQuestions):
                 with self._changing:
                     self._pinned = None
                     self._removed = max(self._removed, removed)
-                shutil.rmtree(target, ignore_errors=True)
+                if target != self._taken_over:
+                    shutil.rmtree(target, ignore_errors=True)
                 raise
             return True
 
@@ -134,8 +134,7 @@ class EdgeIndex(EdgeQuestions):
         Raises:
             IndexUnavailable: It cannot be made now.
         """
-        with self._changing:
-            self._check_open()
+        with self._change_of():
             self._checkpoint()
             copy_directory(self._generation.directory, target, never_changes)
             return Copied(self._about.generation, self._about.mark, self._journal.number, self._open)
@@ -155,17 +154,29 @@ class EdgeIndex(EdgeQuestions):
         """Brings everything to disk and lets another process open it."""
         with self._optimising, self._changing:
             if self._lock >= 0:
-                self._checkpoint()
-                self._generation.retire(delete=False)
-                self._journal.close()
-                os.close(self._lock)
-                self._lock = -1
+                try:
+                    self._checkpoint()
+                finally:  # what could not be brought to disk stands in the journal
+                    self._generation.retire(delete=False)
+                    self._journal.close()
+                    os.close(self._lock)
+                    self._lock = -1
 
     def _check_open(self) -> None:
         if self._lock < 0:
             raise IndexUnavailable(f"the index in {self.directory} is closed")
 
     # How a change is made
+
+    @contextmanager
+    def _change_of(self) -> Iterator[None]:
+        """While nobody else writes. Raises: IndexUnavailable: It is closed, or the disk fails."""
+        with self._changing:
+            self._check_open()
+            try:
+                yield
+            except OSError as error:
+                raise IndexUnavailable(f"{self.directory}: {error.strerror or error}") from error
 
     def _change(self, record: Record, kept: Sequence[Entry] | None = None) -> None:
         if shutil.disk_usage(self.directory).free < FREE_BYTES:
@@ -198,8 +209,9 @@ class EdgeIndex(EdgeQuestions):
             self._note(removed=True)
 
     def _note(self, **changes: object) -> None:
-        self._about = msgspec.structs.replace(self._about, **changes)
-        write_about(self.directory, self._about)
+        about = msgspec.structs.replace(self._about, **changes)
+        write_about(self.directory, about)
+        self._about = about
 
     # How the next generation is made
 
@@ -246,15 +258,17 @@ class EdgeIndex(EdgeQuestions):
         made_one = Generation.load(target)
         made_one.warm()
         end = self._catch_up(made_one, made.end)
-        with self._changing:
+        with self._change_of():
             self._catch_up(made_one, end)
             made_one.flush()
+            journal = self._journal.rotate()
+            self._taken_over = target  # from here on index.json may name it
+            self._note(generation=target.name, removed=self._removed > 0, journal=journal)
             old, self._generation = self._generation, made_one
-            self._note(generation=target.name, removed=self._removed > 0, journal=self._journal.rotate())
+            old.retire(delete=True)
             self._pinned = None
             self._forget()
             self._behind = self._journal.bytes
-        old.retire(delete=True)
 
     def _catch_up(self, generation: Generation, end: Position) -> Position:
         for record, position in read(self._journal.directory, end):
@@ -279,6 +293,8 @@ class EdgeIndex(EdgeQuestions):
         try:
             generation = Generation.load(present)
             self._journal = Journal(self.directory / "journal")
+            if self._about.journal and self._about.journal not in self._journal.numbers():
+                raise IndexDamaged(f"its journal has no file {self._about.journal}")
             end: Position = (self._about.journal, 0)
             for record, position in read(self._journal.directory, end):
                 apply(record, generation, self._words, self._dimensions, self._about.mark + 1)

@@ -11,6 +11,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -19,6 +20,7 @@ from parkway.retrieval.document import Passage
 
 _HEAD = struct.Struct("<II")  # length of the body, CRC-32 of it
 MAX_RECORD_BYTES = 1 << 30
+_PIECE = 1 << 20
 
 
 class Upsert(msgspec.Struct, frozen=True, tag="upsert"):
@@ -82,9 +84,10 @@ class Journal:
 
     def rotate(self) -> int:
         """Begins a new file; its number. What was written before lies in files with lower numbers."""
+        following = _path(self.directory, self.number + 1).open("ab", buffering=0)
         self._file.close()
+        self._file = following
         self.number += 1
-        self._file = _path(self.directory, self.number).open("ab", buffering=0)
         sync_directory(self.directory)
         return self.number
 
@@ -122,17 +125,37 @@ def read(directory: Path, start: Position) -> Iterator[tuple[Record, Position]]:
             place = start[1] if number == start[0] else 0
             file.seek(place)
             while head := file.read(_HEAD.size):
-                body = b""
-                if len(head) == _HEAD.size:
-                    length, checksum = _HEAD.unpack(head)
-                    body = file.read(min(length, MAX_RECORD_BYTES))
-                    if len(body) == length and zlib.crc32(body) == checksum:
-                        place = file.tell()
-                        yield _decode(body), (number, place)
-                        continue
-                if path == paths[-1] and not file.read(1):
+                length, checksum = _HEAD.unpack(head) if len(head) == _HEAD.size else (0, 0)
+                body = file.read(min(length, MAX_RECORD_BYTES))
+                if body and len(body) == length and zlib.crc32(body) == checksum:
+                    place = file.tell()
+                    yield _read(body, path), (number, place)
+                elif path == paths[-1] and torn(head, body, length, file):
                     return
-                raise IndexDamaged(f"{path}: what stands at byte {place} cannot be read")
+                else:
+                    raise IndexDamaged(f"{path}: what stands at byte {place} cannot be read")
+
+
+def torn(head: bytes, body: bytes, length: int, file: BinaryIO) -> bool:
+    """Whether nothing can follow the record: it is being written just now, or never was to its end.
+
+    A record that is cut off is the last one by that; another may have come behind it since. A file may have got its new
+    length and not its content: zeros.
+    """
+    if len(head) < _HEAD.size or len(body) < min(length, MAX_RECORD_BYTES):
+        return True
+    rest = file.read(_PIECE)
+    if length == 0:
+        while rest and not rest.strip(b"\0"):
+            rest = file.read(_PIECE)
+    return not rest
+
+
+def _read(body: bytes, path: Path) -> Record:
+    try:
+        return _decode(body)
+    except msgspec.MsgspecError as error:
+        raise IndexDamaged(f"{path}: a record is not of this version: {error}") from error
 
 
 def grown(directory: Path, end: Position) -> bool:
