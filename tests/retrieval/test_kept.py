@@ -77,3 +77,35 @@ def test_what_was_being_made_when_all_was_forgotten_is_not_kept() -> None:
     assert kept.of("b", make) == ("b", False)
     assert keep(kept, "a", "a")
     assert keep(kept, "b", "b")
+
+
+def test_who_asks_after_all_was_forgotten_gets_nothing_from_before() -> None:
+    kept: Kept[str] = Kept(3, 10, len)
+    began, go, got = threading.Event(), threading.Event(), []
+
+    def make() -> tuple[str, bool]:
+        began.set()
+        assert go.wait(10)
+        return "old", True
+
+    first = start_thread(lambda: got.append(kept.of("a", make)), name="test/kept")
+    assert began.wait(10)
+    kept.clear()
+    asked: list[tuple[str, bool]] = []
+    second = start_thread(lambda: asked.append(kept.of("a", lambda: ("new", True))), name="test/kept")
+    second.join(10)
+    go.set()
+    first.join(10)
+    assert asked == [("new", False)]
+    assert got == [("old", False)]
+    assert kept.of("a", lambda: ("newer", True)) == ("new", True)
+
+
+def test_a_size_that_cannot_be_told_leaves_nobody_waiting() -> None:
+    def bytes_of(value: str) -> int:
+        raise ValueError(value)
+
+    kept: Kept[str] = Kept(3, 10, bytes_of)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="a"):
+            kept.of("a", lambda: ("a", True))

@@ -61,27 +61,32 @@ class Kept(Generic[T]):
             return theirs.result(), True
         try:
             value, keep = make()
+            size = self._bytes_of(value) if keep else 0
         except BaseException as error:
             with self._lock:
-                del self._made[key]
+                self._made_by(mine, key)
             mine.set_exception(error)
             raise
         with self._lock:
-            del self._made[key]
+            self._made_by(mine, key)
             if keep and began == self._cleared:
-                self._keep(key, value)
+                self._keep(key, value, size)
         mine.set_result(value)
         return value, False
 
     def clear(self) -> None:
-        """Forgets all of them; what is being made now is not kept either."""
+        """Forgets all of them; what is being made now is not kept, nor given to those who ask from now on."""
         with self._lock:
             self._values.clear()
+            self._made.clear()
             self._bytes = 0
             self._cleared += 1
 
-    def _keep(self, key: Hashable, value: T) -> None:
-        size = self._bytes_of(value)
+    def _made_by(self, mine: Future[T], key: Hashable) -> None:
+        if self._made.get(key) is mine:
+            del self._made[key]
+
+    def _keep(self, key: Hashable, value: T, size: int) -> None:
         if size > self._most_bytes:
             return
         self._values[key] = value, size
