@@ -1,6 +1,7 @@
 """What every chunker promises, and what each does."""
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from parkway.retrieval.chunking.chunker import Chunker, chunker
 from parkway.retrieval.chunking.config import ChunkingConfig, Method
 from parkway.retrieval.chunking.encoder import Encoder
 from parkway.retrieval.chunking.grapheme import boundary
-from parkway.retrieval.chunking.sentence import sentences
+from parkway.retrieval.chunking.sentence import sentences, words
 from parkway.retrieval.document import Block, Chunk, Parsed, searched_text
 from parkway.retrieval.parsing.data import read_csv
 from parkway.retrieval.parsing.markdown import read_markdown
@@ -123,6 +124,20 @@ def test_a_letter_with_a_thousand_accents_is_cut_only_because_it_must_be() -> No
     parsed = read_plain("a" + "\u0301" * 1000 + " b")
     for method in METHODS:
         check(parsed, made(method, encoder, 60, 32)(parsed), encoder, 60, method)
+
+
+def test_a_row_of_flags_takes_no_square_of_its_length() -> None:
+    looked = 0
+
+    class Counting(str):
+        def __getitem__(self, index: Any) -> str:  # type: ignore[override]
+            nonlocal looked
+            looked += 1
+            return super().__getitem__(index)
+
+    flags = Counting("🇩🇪" * 20_000)
+    assert sum(end - start for start, end in words(flags, 0, len(flags))) == len(flags)
+    assert looked < 20 * len(flags)
 
 
 @pytest.mark.parametrize("method", METHODS)

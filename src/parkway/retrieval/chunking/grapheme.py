@@ -7,6 +7,8 @@ import unicodedata
 _JOINER = "\u200d"
 _VIRAMAS = frozenset("\u094d\u09cd\u0a4d\u0acd\u0b4d\u0c4d\u0ccd\u0d4d\u0dca\u1039\u17d2")
 """Between two consonants they make one letter of them: in Devanagari and its relatives."""
+_MOST_REGIONALS = 256
+"""Flags are two letters each. In a longer row of them a pair may be torn: from each to the first is its square."""
 _PREPENDED = frozenset("\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U000110bd\U000110cd")
 
 
@@ -56,7 +58,7 @@ def _regional(character: str) -> bool:
 
 def _regionals_before(text: str, index: int) -> int:
     count = 0
-    while count < index and _regional(text[index - 1 - count]):
+    while count < min(index, _MOST_REGIONALS) and _regional(text[index - 1 - count]):
         count += 1
     return count
 
