@@ -136,6 +136,27 @@ def test_passages_that_say_the_same_in_the_same_words_are_one() -> None:
     assert list(without_duplicates([])) == []
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("store it at -5 degrees", "store it at 5 degrees"),
+        ("it is written in C++", "it is written in C#"),
+        ("stop if a < b", "stop if a > b"),
+        ("stop if a = b", "stop if a != b"),
+        ("it costs 5 €", "it costs 5 $"),
+        ("version 1.5", "version 5.1"),
+        ("from 10 to 20", "from 20 to 10"),
+    ],
+)
+def test_another_number_or_sign_says_something_else(one: str, other: str) -> None:
+    vector = vectors(1)[0]
+    more = " and all the rest that stands here is the same in both, so that they are as near as can be"
+    for text in (" ", more):
+        texts = (one + text, other + text, f"{one},{text}")
+        found = [ranked(number, each, vector=vector) for number, each in enumerate(texts)]
+        assert numbers_of(list(without_duplicates(found))) == [0, 1]
+
+
 def test_diverse_hits_say_something_new() -> None:
     one, other = np.eye(16, dtype=np.float32)[:2]
     found = [ranked(0, vector=one, fused=1.0), ranked(1, vector=one, fused=0.9), ranked(2, vector=other, fused=0.5)]

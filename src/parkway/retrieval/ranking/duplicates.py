@@ -19,21 +19,24 @@ LEAST_SHARED_LENGTH = 0.5
 """Of very different lengths, the shorter one is an excerpt and no duplicate."""
 
 _WORD = re.compile(r"\w+")
+_SIGN = re.compile(r"(?<!\w)[-+−]?\d+(?:[.,]\d+)*|\d+(?:[.,]\d+)*|!=|[<>=≠≤≥±%€$£¥°&^~]|(?<=\w)(?:\+\+|#)")
+"""Numbers, and marks that say something else in their place: -5 and 5, C++ and C#, a < b and a > b."""
 
 
 def without_duplicates(ranked: Sequence[Ranked]) -> Iterator[Ranked]:
     """In the order given, without those that say what one before them says.
 
     The same is what has the same content hash, or the same words, or a vector whose cosine is above 0.97 and most runs
-    of three words in common: a sentence with another number is near in meaning and not the same.
+    of three words in common. The same numbers and signs belong to it, in the same order: a sentence with another number
+    is near in meaning and not the same.
     """
     contents: set[str] = set()
-    words: set[str] = set()
+    words: set[tuple[str, tuple[str, ...]]] = set()
     kept: list[tuple[Ranked, list[str]]] = []
     vectors = np.empty((len(ranked), len(ranked[0].vector) if ranked else 0), np.float32)
     for one in ranked:
         spelled = _WORD.findall(one.passage.text.lower())
-        joined = " ".join(spelled) or one.passage.text
+        joined = " ".join(spelled) or one.passage.text, _signs(one)
         if one.passage.content in contents or joined in words:
             continue
         near = np.flatnonzero(vectors[: len(kept)] @ one.vector > COSINE)
@@ -49,7 +52,7 @@ def without_duplicates(ranked: Sequence[Ranked]) -> Iterator[Ranked]:
 
 def _same(one: Ranked, words: list[str], other: Ranked, others: list[str]) -> bool:
     shorter, longer = sorted((_shingles(words), _shingles(others)), key=len)
-    if len(shorter) < LEAST_SHARED_LENGTH * len(longer) or _numbers(one) != _numbers(other):
+    if len(shorter) < LEAST_SHARED_LENGTH * len(longer) or _signs(one) != _signs(other):
         return False
     return len(shorter & longer) >= SHARED * len(shorter)
 
@@ -59,5 +62,5 @@ def _shingles(words: list[str]) -> frozenset[int]:
     return frozenset(zlib.crc32(" ".join(words[at : at + SHINGLE_WORDS]).encode()) for at in range(last))
 
 
-def _numbers(one: Ranked) -> set[str]:
-    return set(re.findall(r"\d+", one.passage.text))
+def _signs(one: Ranked) -> tuple[str, ...]:
+    return tuple(_SIGN.findall(one.passage.text))
