@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,18 @@ def test_of_few_questions_no_threshold_follows() -> None:
     assert found is not None
     assert found.told_apart == 1.0
     assert found.recommended is None
+
+
+def test_many_questions_are_not_compared_each_with_each_at_once() -> None:
+    """At 50,000 of both kinds that would take gigabytes."""
+    random = np.random.default_rng(0)
+    yes, no = random.integers(0, 50, 3_000) / 50, random.integers(0, 50, 2_000) / 60
+    found = Calibration(yes, no)
+    assert found.told_apart == pytest.approx((yes[:, None] > no).mean() + (yes[:, None] == no).mean() / 2)
+    tracemalloc.start()
+    assert 0 < Calibration(np.tile(yes, 10), np.tile(no, 10)).told_apart < 1
+    assert tracemalloc.get_traced_memory()[1] < 10_000_000
+    tracemalloc.stop()
 
 
 def test_of_one_kind_nothing_can_be_said() -> None:

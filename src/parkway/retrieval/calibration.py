@@ -43,8 +43,9 @@ class Calibration:
     @property
     def told_apart(self) -> float:
         """How often confidence is higher where there is an answer than where there is none: 0.5 is chance (AUC)."""
-        yes, no = self.answerable[:, None], self.others
-        return float((yes > no).mean() + (yes == no).mean() / 2)
+        ordered = np.sort(self.others)
+        lower, not_higher = (np.searchsorted(ordered, self.answerable, side) for side in ("left", "right"))
+        return float((lower.mean() + not_higher.mean()) / 2 / len(ordered))
 
     @property
     def recommended(self) -> float | None:
