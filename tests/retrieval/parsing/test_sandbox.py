@@ -5,6 +5,7 @@ import signal
 import socket
 import struct
 import subprocess
+import time
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -146,11 +147,30 @@ def test_what_takes_too_long_is_stopped() -> None:
 
 def test_a_process_that_dies_costs_one_document(sandbox: Sandbox) -> None:
     still_works(sandbox)
-    assert sandbox._child is not None
-    os.kill(sandbox._child._process.pid, signal.SIGSEGV)
-    with pytest.raises(Unreadable, match=r"makes its reader crash \(SIGSEGV\)"):
+    child = sandbox._child
+    assert child is not None
+    child._process.send_signal(signal.SIGSTOP)
+
+    def crash() -> None:
+        while sandbox._asked is not child:
+            time.sleep(0.001)
+        for number in (signal.SIGSEGV, signal.SIGCONT):
+            child._process.send_signal(number)
+
+    with ThreadPoolExecutor(1) as threads, pytest.raises(Unreadable, match=r"makes its reader crash \(SIGSEGV\)"):
+        threads.submit(crash)
         sandbox.parse(b"x", "a.txt")
     still_works(sandbox)
+
+
+def test_a_process_that_dies_between_documents_costs_none(sandbox: Sandbox) -> None:
+    still_works(sandbox)
+    idle = sandbox._child
+    assert idle is not None
+    idle._process.send_signal(signal.SIGKILL)
+    os.waitid(os.P_PID, idle._process.pid, os.WEXITED | os.WNOWAIT)
+    still_works(sandbox)
+    assert sandbox._child is not idle
 
 
 def test_the_process_has_no_secrets_no_network_and_may_not_write(

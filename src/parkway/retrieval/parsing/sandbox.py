@@ -57,7 +57,11 @@ class Sandbox:
             )
         task = Task(_sayable(name)[-1000:], _sayable(media_type)[:1000])
         with self._lock:
-            child = self._child or _Child(self.config)
+            child = self._child
+            if child is not None and not child.lives():
+                child.kill()  # when memory is short the system ends it first: the next document is not to blame
+                child = None
+            child = child or _Child(self.config)
             self._child = None  # it comes back only if it is in order afterwards
             self._asked = child
             try:
@@ -136,6 +140,9 @@ class _Child:
             raise Unreadable(self._why_it_ended()) from error
         except (ValueError, msgspec.MsgspecError) as error:
             raise Unreadable("makes more text than may be kept of one document") from error
+
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def kill(self) -> None:
         """Ends it at once, with all that it started."""
