@@ -62,3 +62,25 @@ def test_any_text_has_terms_in_order(text: str) -> None:
 def test_a_query_is_bounded() -> None:
     assert len(ENGLISH.of_query(" ".join(str(number) for number in range(100_000))).indices) <= MAX_QUERY_TERMS
     assert ENGLISH.of_query("half a \ud800 character").indices != []
+
+
+@pytest.mark.parametrize(
+    ("passage", "query"),
+    [
+        ("the\u00a0kernel\u00a0reads", "kernel"),
+        ("45\u202fkernel", "kernel"),
+        ("a\u200bkernel", "kernel"),
+        ("name=kernel", "kernel"),
+        ("<kernel>", "kernel"),
+        ("shell|kernel", "kernel"),
+        ("$kernel", "kernel"),
+        ("multi\u2011kernel", "kernel"),
+        ("Donau\u00addampf\u00adschiff", "Donaudampfschiff"),
+        ("\u200fkernel\u200e", "kernel"),
+        ("kernel", "my\u00a0kernel"),
+    ],
+)
+def test_words_are_found_whatever_stands_between_them(passage: str, query: str) -> None:
+    for language in ("english", "german", "none"):
+        words = Words(language)
+        assert {*words.of_passage(passage).indices} & {*words.of_query(query).indices}

@@ -20,6 +20,11 @@ MAX_QUERY_CHARACTERS = 4096
 MAX_QUERY_TERMS = 256
 
 # Scripts that are written without spaces, or (Korean) with endings that no stemmer here cuts off: Han, kana, Hangul.
+_APART = "\u00a0\u180e\u2000\u2001\u2007\u200b\u202f\u205f|=~<>^$€"
+_UNSEEN = (0xAD, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
+_SPELLING: dict[int, str | None] = {**dict.fromkeys(map(ord, _APART), " "), **dict.fromkeys(_UNSEEN), 0x2011: "-"}
+"""What the tokenizer would make one word of with the words on both sides, or two of one: no-break spaces and hyphens,
+soft hyphens, marks of direction; and signs as in `name=value` and `<tag>`."""
 _NUMBER = re.compile(r"\d+")
 _UNSPACED = re.compile(
     "[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]+"
@@ -64,6 +69,7 @@ class Words:
 
     def of_passage(self, text: str) -> Terms:
         """The terms of a text, each with the part of BM25 that does not depend on other passages."""
+        text = text.translate(_SPELLING)
         sparse = self._model.embed_document(text)
         found, weights = np.array(sparse.indices, np.int64) & MASK, np.array(sparse.values)
         if more := Counter(_more(text)):
@@ -77,7 +83,7 @@ class Words:
 
     def of_query(self, text: str) -> Terms:
         """The terms that are looked for, each with weight 1; of a very long text those of its beginning."""
-        text = text[:MAX_QUERY_CHARACTERS].encode("utf-8", "replace").decode()
+        text = text[:MAX_QUERY_CHARACTERS].encode("utf-8", "replace").decode().translate(_SPELLING)
         found = [index & MASK for index in self._model.embed_query(text).indices]
         terms = sorted(list(dict.fromkeys([*found, *_more(text)]))[:MAX_QUERY_TERMS])
         return Terms(terms, [1.0] * len(terms))
