@@ -58,6 +58,21 @@ def test_spans_are_found_by_what_has_some_of_them() -> None:
     assert measures([Relevant("a", 30, 40)], hits)["Recall@100"] == 0
 
 
+@pytest.mark.parametrize(
+    "gold",
+    [
+        [Relevant("a", 1, 3), Relevant("a", 5, 8, 2.0)],  # both stand in the first hit
+        [Relevant("a"), Relevant("a")],
+        [Relevant("a"), Relevant("x/a.md")],
+    ],
+)
+def test_what_one_hit_answers_twice_can_be_found_perfectly(gold: list[Relevant]) -> None:
+    hits = [hit("a", uri="/docs/x/a.md"), hit("b")]
+    assert measures(gold, hits)["nDCG@10"] == 1
+    assert measures([*gold, Relevant("c")], hits)["nDCG@10"] < 1
+    assert measures(gold, hits[::-1])["nDCG@10"] < 1
+
+
 def test_grades_and_perfect_orders() -> None:
     gold = [Relevant("a", grade=3), Relevant("b", grade=1)]
     assert measures(gold, [hit("a"), hit("b")])["nDCG@10"] == 1

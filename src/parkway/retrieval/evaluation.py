@@ -189,12 +189,15 @@ def measures(gold: Sequence[Relevant], hits: Sequence[Hit]) -> dict[str, float]:
             documents.setdefault(hit.document_id, hit)
         hits = list(documents.values())
     places: list[int | None] = [next((at for at, hit in enumerate(hits) if each.is_in(hit)), None) for each in gold]
-    # Several that stand in one hit are one place: the hit has the best of their grades.
+    # Several that stand in one hit are one place, also of the best order: the hit has the best of their grades.
     gains: dict[int, float] = {}
+    missing: list[float] = []
     for place, each in zip(places, gold, strict=True):
-        if place is not None:
+        if place is None:
+            missing.append(each.grade)
+        else:
             gains[place] = max(gains.get(place, 0.0), each.grade)
-    ideal = sorted((each.grade for each in gold), reverse=True)[:FIRST]
+    ideal = sorted((*gains.values(), *missing), reverse=True)[:FIRST]
     best = sum(gain / math.log2(at + 2) for at, gain in enumerate(ideal))
     first = min(gains, default=FIRST)
     return {
