@@ -294,3 +294,14 @@ def test_what_there_was_no_time_to_rank_is_not_kept(tmp_path: Path) -> None:
     for _ in range(2):
         assert not searcher.search(Search(query="API key"), ANN).cached
     index.close()
+
+
+def test_metadata_counts_in_what_may_be_kept(keeping: tuple[Searcher, list[RevisedIndex]]) -> None:
+    searcher, indexes = keeping
+    searcher.configure(SearchConfig(cache_bytes=50_000), RankingConfig(), str)
+    query = Search(query="newly arrived")
+    for note, kept in (("short", True), ("long " * 20_000, False)):
+        one = passage(100, document="new", text="Newly arrived.", metadata={"note": note})
+        indexes[0].upsert([one], embed([one.searched]))
+        searcher.search(query, ANN)
+        assert searcher.search(query, ANN).cached is kept

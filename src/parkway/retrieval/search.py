@@ -33,7 +33,7 @@ CHOICE = 4
 Clock = Callable[[], float]
 
 _MOST_KEPT = 10_000
-_HIT_BYTES = 1024  # beside its texts
+_HIT_BYTES = 1024  # beside what it says
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
@@ -269,7 +269,7 @@ def _hit(collection: str, one: Ranked, shown: Callable[[str], str]) -> Hit:
 
 
 def _bytes_of(found: Found) -> int:
-    return _HIT_BYTES + sum(_HIT_BYTES + len(hit.text) + len(hit.uri) for hit in found.hits)
+    return _HIT_BYTES * (1 + len(found.hits)) + len(_encode(found))
 
 
 def _ms(seconds: float) -> float:
