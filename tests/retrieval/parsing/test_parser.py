@@ -338,6 +338,18 @@ def test_pdf_has_pages_and_says_which_are_scanned() -> None:
     assert parsed.metadata["pages"] == "4"
 
 
+def test_few_lines_of_a_page_are_no_table() -> None:
+    lines = [
+        "This is a paragraph whose lines are hyphen-",
+        "ated at the end and that goes on with the well",
+        "known rule of things that nobody has to read",
+    ]
+    text = "This is a paragraph whose lines are hyphenated at the end and that goes on with the well"
+    assert told(read(files.pdf([[(12, line) for line in lines]]), "a.pdf")) == [
+        ("paragraph", f"{text} known rule of things that nobody has to read")
+    ]
+
+
 def test_a_pdf_of_pictures_is_set_aside() -> None:
     with pytest.raises(Unreadable, match="is scanned: pages 1-2 have a picture and no text"):
         read(files.pdf([files.PICTURE] * 2), "a.pdf")

@@ -22,6 +22,8 @@ _BOLD = re.compile(r"\*\*(\S[^*]*)\*\*")  # in cells alone it is marked within t
 _WORD = re.compile(r"\w+")
 _LEADERS = re.compile(r"(?:\. ?){6,}")  # between a title and its page, in tables of contents
 _LOST = 0.1  # share of a page's words that may be missing from its blocks before its plain text is taken instead
+_FEW_LINES, _LINE = 6, 40
+"""So many lines at most, of so many characters, are taken for a table where the words of a text stand by chance."""
 _SENTENCE_END = tuple(".!?:;。！？")
 _KNOWN = (
     ("password", "needs a password"),
@@ -162,11 +164,21 @@ def _write_pages(writer: Writer, nodes: Sequence[Any], pages: Sequence[Any]) -> 
     for page in pages:
         number, content = page["page_number"], page["content"]
         found = by_page.get(number, [])
-        if _lost(content, found) <= _LOST:
+        if _lost(content, found) <= _LOST and not any(_is_prose(node) for node in found):
             _write(writer, found)
         else:
             for paragraph in _paragraphs(_tidied(content)):
                 writer.add("paragraph", paragraph, page=number)
+
+
+def _is_prose(node: Any) -> bool:
+    """Whether a few lines of text were taken for a table: cells then begin in the middle of sentences."""
+    grid = node["content"].get("grid")
+    if grid is None or grid["rows"] > _FEW_LINES:
+        return False
+    cells = [cell["content"].strip() for cell in grid["cells"] if cell["content"].strip()]
+    going_on = sum(cell[0].islower() for cell in cells)
+    return 2 * going_on >= len(cells) and sum(map(len, cells)) >= _LINE * grid["rows"]
 
 
 def _lost(content: str, nodes: Sequence[Any]) -> float:
