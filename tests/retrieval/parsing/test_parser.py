@@ -285,6 +285,14 @@ def test_word_keeps_what_xml_spells_otherwise() -> None:
     assert parsed.title == "Terms & more"
 
 
+def test_a_damaged_picture_costs_no_text() -> None:
+    picture = bytes(range(256)) * 8
+    data = bytearray(files.docx(files.paragraph("Q&amp;A"), more={"word/media/image1.png": picture}))
+    place = data.index(b"image1.png") + 60
+    data[place : place + 40] = bytes(40)
+    assert read(bytes(data), "a.docx").text == "Q&A"
+
+
 def test_slides_have_no_marks_of_bold_type() -> None:
     plain = files.pptx([("One", ["first", "second"])])
     styled = files.respelled(plain, "ppt/slides/slide1.xml", "<a:r><a:t>first", '<a:r><a:rPr b="1" u="sng"/><a:t>first')

@@ -7,11 +7,14 @@ of a cell of OpenDocument without a space.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Callable
 
+_DAMAGED = (zipfile.BadZipFile, zlib.error, NotImplementedError, OSError, EOFError, ValueError)
 _MOST = 100 << 20  # bytes of a part: kreuzberg refuses longer ones
 _STAND_INS = {"amp": "\ufdd0", "lt": "\ufdd1", "gt": "\ufdd2", "quot": "\ufdd3", "apos": "\ufdd4"}
 """Characters that Unicode has for such purposes, and that no text contains."""
@@ -43,7 +46,7 @@ def spelled(data: bytes, media_type: str) -> bytes:
                 return data
             try:
                 said = archive.read(entry).decode("utf-8")
-            except (zipfile.BadZipFile, UnicodeDecodeError, NotImplementedError, OSError, EOFError, ValueError):
+            except _DAMAGED:
                 return data  # kreuzberg says what is wrong with it
             if (told := spell(said)) != said:
                 changed[entry.filename] = told
@@ -59,8 +62,9 @@ def _packed(archive: zipfile.ZipFile, changed: dict[str, str]) -> bytes:
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as target:
         for entry in archive.infolist():
-            content = changed.get(entry.filename)
-            target.writestr(entry.filename, archive.read(entry) if content is None else content)
+            with contextlib.suppress(*_DAMAGED):  # a picture that is damaged does not matter
+                content = changed.get(entry.filename)
+                target.writestr(entry.filename, archive.read(entry) if content is None else content)
     return packed.getvalue()
 
 
