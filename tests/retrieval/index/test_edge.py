@@ -417,7 +417,8 @@ def test_a_checkpoint_that_fails_is_no_fault_of_a_passage(
         for number in range(1, 4):
             with pytest.raises(IndexUnavailable, match="Too many open files"):
                 index.upsert([passage(number)], vectors(1))
-        assert failing.times == 3
+            assert index.size().passages == number + 1
+        assert failing.times >= 3
     index.upsert([passage(4)], vectors(1))
     index.close()
     index = opened(directory)

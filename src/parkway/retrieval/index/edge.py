@@ -20,7 +20,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -145,7 +145,8 @@ class EdgeIndex(EdgeQuestions):
             indexed = passages - generation.written_since_built() if built["points"] else 0
         if self._changing.acquire(blocking=False):
             try:
-                self._forget()  # replicas may have read it since
+                with suppress(OSError):  # it is tried again with the next change
+                    self._forget()  # replicas may have read it since
             finally:
                 self._changing.release()
         return Size(passages, indexed, removed=self._removed, disk_bytes=disk_bytes(self.directory))
