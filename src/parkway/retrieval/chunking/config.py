@@ -11,7 +11,7 @@ from parkway.core.configuration import Section
 
 Method = Literal["structure", "semantic", "fixed", "overlapping"]
 
-_VERSION = 1
+_VERSION = 2
 """Of the rules; to be raised when they cut differently, so that what is indexed is cut anew."""
 
 _TARGET = {"structure": 120, "semantic": 120, "fixed": 128, "overlapping": 512}

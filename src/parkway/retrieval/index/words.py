@@ -19,13 +19,13 @@ MASK = 0x7FFFFFFF
 MAX_QUERY_CHARACTERS = 4096
 MAX_QUERY_TERMS = 256
 
-# Scripts that are written without spaces, or (Korean) with endings that no stemmer here cuts off: Han, kana, Hangul.
 _APART = "\u00a0\u180e\u2000\u2001\u2007\u200b\u202f\u205f|=~<>^$€"
 _UNSEEN = (0xAD, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2060, 0x2070), 0xFEFF)
 _SPELLING: dict[int, str | None] = {**dict.fromkeys(map(ord, _APART), " "), **dict.fromkeys(_UNSEEN), 0x2011: "-"}
 """What the tokenizer would make one word of with the words on both sides, or two of one: no-break spaces and hyphens,
 soft hyphens, marks of direction; and signs as in `name=value` and `<tag>`."""
 _NUMBER = re.compile(r"\d+")
+# Scripts that are written without spaces, or (Korean) with endings that no stemmer here cuts off: Han, kana, Hangul.
 _UNSPACED = re.compile(
     "[\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003134f]+"
 )
