@@ -17,10 +17,11 @@ from parkway.core.errors import BodyTooLarge, IndexUnavailable, InvalidRequest, 
 from parkway.retrieval.catalogue import Document, Partition, document_id
 from parkway.retrieval.ingest import folder, indexing, ingestion
 from parkway.retrieval.ingest.folder import Folder
+from parkway.retrieval.ingest.leaving import Leaving
 from parkway.retrieval.ingest.source import Content, Entry, SourceUnavailable, Unknown
 from parkway.retrieval.ingest.uploads import Header, Uploads
 from parkway.retrieval.parsing import file
-from tests.retrieval.ingest.stage import Stage
+from tests.retrieval.ingest.stage import Stage, vector
 
 
 def until(holds: Callable[[], object], timeout_s: float = 60.0) -> None:
@@ -162,6 +163,34 @@ def test_what_did_not_change_is_not_embedded_again(stage: Stage) -> None:
     (stage.folder / "one.txt").rename(stage.folder / "other.txt")
     stage.settle()
     assert set(stage.states()) == {"other.txt"}
+
+
+def test_a_folder_that_is_renamed_is_not_embedded_again(stage: Stage) -> None:
+    for number in range(40):
+        stage.write(f"old/{number}.txt", f"document w{number}")
+    running = stage.start()
+    stage.settle()
+    embedded = sum(stage.encoding.batches)
+    (stage.folder / "old").rename(stage.folder / "new")
+    running.rescan()
+    stage.settle()
+    assert {each.uri.split("/")[-2] for each in stage.documents()} == {"new"}
+    assert all(stage.found(f"w{number}") for number in range(40))
+    assert sum(stage.encoding.batches) == embedded
+
+
+def test_vectors_of_what_was_removed_are_kept_for_a_while() -> None:
+    leaving = Leaving(most_bytes=3 * 64, keep_ms=1000)
+    leaving.keep({text: vector(text) for text in "abcd"}, 5000)
+    leaving.expire(5999)
+    assert leaving.take("ad").keys() == {"a"}, "there was room for three"
+    assert leaving.take("a") == {}, "it is in the index by now"
+    leaving.keep({"e": vector("e")}, 5999)
+    leaving.expire(6500)
+    assert leaving.take("bce").keys() == {"b", "c", "e"}
+    leaving.keep({"f": vector("f")}, 6500)
+    leaving.expire(7500)
+    assert leaving.take("f") == {}
 
 
 def test_batches_are_gathered_over_documents(stage: Stage) -> None:

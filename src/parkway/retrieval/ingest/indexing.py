@@ -19,6 +19,7 @@ from parkway.retrieval.catalogue import MAX_WAIT_MS, Catalogue, Document, Outcom
 from parkway.retrieval.document import Passage
 from parkway.retrieval.index.index import Index
 from parkway.retrieval.ingest.embedding import Embedding
+from parkway.retrieval.ingest.leaving import Leaving
 from parkway.retrieval.ingest.reading import Gone, Prepared, Read, Refused, Unchanged
 from parkway.retrieval.ingest.scan import Checkpoint
 from parkway.retrieval.ingest.source import Away
@@ -77,6 +78,7 @@ class Indexing:
         self._checkpoint = checkpoint
         self._pending: list[tuple[_Job, Passage]] = []
         self._outcomes: list[Outcome] = []
+        self._leaving = Leaving()
         self.embedded = 0
         """Passages that were embedded, rather than found again."""
         self.batches = 0
@@ -125,6 +127,10 @@ class Indexing:
             self._write(MOST)
         self._tell()
 
+    def forget(self) -> None:
+        """Lets go of what was kept for a while and is needed no more; to be called now and then."""
+        self._leaving.expire(self._now_ms())
+
     def fail(self, document: Document, error: Exception) -> None:
         """Takes down that a document could not be read, which may pass."""
         self._outcomes.append(self._postponed(document, error, bounded=not passes(error)))
@@ -142,6 +148,9 @@ class Indexing:
                 recipe=self._recipe,
             )
         try:
+            if isinstance(read, Gone):
+                contents = [passage.content for passage in self._index.passages(document.document_id)]
+                self._leaving.keep(self._index.vectors(contents), self._now_ms())
             self._index.remove(document.document_id)
         except (IndexUnavailable, OSError) as error:
             return self._postponed(document, error, bounded=False)
@@ -176,6 +185,7 @@ class Indexing:
     def _upsert(self, passages: Sequence[Passage]) -> None:
         """Puts passages in; embeds what the index does not know the vectors of."""
         vectors: dict[str, Any] = self._index.vectors([passage.content for passage in passages])
+        vectors |= self._leaving.take({passage.content for passage in passages} - vectors.keys())
         missing = {passage.content: passage.searched for passage in passages if passage.content not in vectors}
         if missing:
             made = np.asarray(self._embedding.embed(list(missing.values())), np.float32)

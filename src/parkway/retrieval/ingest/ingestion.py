@@ -298,6 +298,8 @@ class Ingestion:
                         self.indexing.add(found)
                 elif not self.indexing.idle and (self._all_here(received) or self._waited(since)):
                     self.indexing.flush()
+                else:
+                    self.indexing.forget()
                 if self.indexing.idle and received:
                     self._changed = True
                     self._count(-received)
