@@ -31,20 +31,20 @@ def without_duplicates(ranked: Sequence[Ranked]) -> Iterator[Ranked]:
     is near in meaning and not the same.
     """
     contents: set[str] = set()
-    words: set[tuple[str, tuple[str, ...]]] = set()
+    same_words: dict[str, list[Ranked]] = {}
     kept: list[tuple[Ranked, list[str]]] = []
     vectors = np.empty((len(ranked), len(ranked[0].vector) if ranked else 0), np.float32)
     for one in ranked:
         spelled = _WORD.findall(one.passage.text.lower())
-        joined = " ".join(spelled) or one.passage.text, _signs(one)
-        if one.passage.content in contents or joined in words:
+        others = same_words.setdefault(" ".join(spelled) or one.passage.text, [])
+        if one.passage.content in contents or any(_signs(one) == _signs(other) for other in others):
             continue
         near = np.flatnonzero(vectors[: len(kept)] @ one.vector > COSINE)
         if any(_same(one, spelled, *kept[at]) for at in near):
             continue
         if one.passage.content:
             contents.add(one.passage.content)
-        words.add(joined)
+        others.append(one)
         vectors[len(kept)] = one.vector
         kept.append((one, spelled))
         yield one
