@@ -183,8 +183,10 @@ def test_vectors_of_what_was_removed_are_kept_for_a_while() -> None:
     leaving = Leaving(most_bytes=3 * 64, keep_ms=1000)
     leaving.keep({text: vector(text) for text in "abcd"}, 5000)
     leaving.expire(5999)
+    assert leaving.full
     assert leaving.take("ad").keys() == {"a"}, "there was room for three"
     assert leaving.take("a") == {}, "it is in the index by now"
+    assert not leaving.full
     leaving.keep({"e": vector("e")}, 5999)
     leaving.expire(6500)
     assert leaving.take("bce").keys() == {"b", "c", "e"}

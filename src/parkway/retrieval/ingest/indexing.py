@@ -148,7 +148,7 @@ class Indexing:
                 recipe=self._recipe,
             )
         try:
-            if isinstance(read, Gone):
+            if isinstance(read, Gone) and not self._leaving.full:
                 contents = [passage.content for passage in self._index.passages(document.document_id)]
                 self._leaving.keep(self._index.vectors(contents), self._now_ms())
             self._index.remove(document.document_id)

@@ -22,12 +22,17 @@ class Leaving:
         self._vectors: dict[str, Any] = {}
         self._bytes = 0
         self._until_ms = 0
+        self.full = False
+        """Whether there is room for no more."""
 
     def keep(self, vectors: Mapping[str, Any], now_ms: int) -> None:
         """Keeps vectors, by `Passage.content`, as long as there is room."""
         for content, vector in vectors.items():
-            if content in self._vectors or self._bytes + vector.nbytes > self._most_bytes:
+            if content in self._vectors:
                 continue
+            self.full = self._bytes + vector.nbytes > self._most_bytes
+            if self.full:
+                return
             self._vectors[content] = vector
             self._bytes += vector.nbytes
             self._until_ms = now_ms + self._keep_ms
@@ -38,6 +43,7 @@ class Leaving:
         for content in contents:
             if (vector := self._vectors.pop(content, None)) is not None:
                 self._bytes -= vector.nbytes
+                self.full = False
                 found[content] = vector
         return found
 
@@ -45,4 +51,4 @@ class Leaving:
         """Forgets all of them when their time is over."""
         if self._vectors and not self._until_ms - self._keep_ms <= now_ms < self._until_ms:
             self._vectors.clear()
-            self._bytes = 0
+            self._bytes, self.full = 0, False
